@@ -1,0 +1,1 @@
+"""The HTTP port: health now, pages and API with the web issue."""

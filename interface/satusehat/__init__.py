@@ -1,0 +1,1 @@
+"""The SATUSEHAT platform as a destination: OAuth2, FHIR, DICOMweb store."""

@@ -1,0 +1,1 @@
+"""Pure builders, one module for each FHIR resource (FHIR R4)."""
