@@ -1,0 +1,110 @@
+"""The seams between the router and the outside: what a destination gets, and what it must offer.
+
+Layer 0, imports model and states. Changes when destinations need a new verb of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, BinaryIO, Protocol
+
+from internal.model import Intent, Inventory, Item, ItemState, Job, Probe
+from internal.states import Outcome
+
+
+class Clock(Protocol):
+    """Time, replaceable in tests."""
+
+    def now_ms(self) -> int:
+        """Return UTC epoch milliseconds."""
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never go back, for deadlines."""
+
+
+class Frozen(Protocol):
+    """The bytes of one item as they leave: equal at every attempt (a recipe, not a copy)."""
+
+    item: Item
+    sha256: str
+    size_bytes: int
+
+    def open(self) -> BinaryIO:
+        """Return a reader over exactly `size_bytes` bytes, a complete Part 10 file (PS3.10 7); the caller closes it."""
+
+
+class Work(Protocol):
+    """What a step may do with the one job whose lease it holds; every write is committed on return.
+
+    Every method raises LeaseLost once the lease has gone to somebody else; the step lets it pass.
+    """
+
+    job: Job
+    clock: Clock
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the other side has told us about this study in this environment."""
+
+    def record_facts(self, **facts: Any) -> None:
+        """Merge `facts` (JSON values; None removes a key) and commit, before the next request leaves."""
+
+    def inventory(self) -> Inventory:
+        """Return every instance ever accepted for the study and part, purged ones included."""
+
+    def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
+        """Return up to `limit` items of this job and environment in one of `states`, in sending order."""
+
+    def count_items(self) -> dict[ItemState, int]:
+        """Return how many items of this job and environment are in each state."""
+
+    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
+        """Fix the bytes of `items`, check them against the index, and commit them as SENT in one transaction.
+
+        An item that was sent before gets the same bytes again. Raises BytesMissing or BytesDamaged.
+        """
+
+    def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        """Write down the other side's answers (status, text, time) in one transaction."""
+
+    def open_intent(self, verb: str, deadline_s: float) -> Intent:
+        """Commit that a non-repeatable request `verb` is about to leave and will be over in `deadline_s` seconds.
+
+        Raises LeaseLost when the lease would not outlive the deadline and cannot be renewed.
+        """
+
+    def unanswered_intent(self, verb: str) -> Intent | None:
+        """Return the newest intent `verb` whose reply was never read, if any."""
+
+    def close_intent(self, intent: Intent, answer: Mapping[str, Any]) -> None:
+        """Commit the answer to `intent`."""
+
+    def renew(self) -> None:
+        """Extend the lease; call it while bytes move."""
+
+    def should_yield(self) -> bool:
+        """Return True once the step has used its 30 s or the process is stopping: return More at the next boundary."""
+
+    def event(self, code: str, text: str, **fields: Any) -> None:
+        """Add one line for people to the study's timeline; no code ever decides by reading it."""
+
+
+class Destination(Protocol):
+    """A place where studies go; one lane each. The contract suite runs over every implementation."""
+
+    name: str
+    kind: str
+
+    @property
+    def environment(self) -> str:
+        """Return what facts and receipts are keyed by, such as base URL and organization."""
+
+    def step(self, work: Work) -> Outcome:
+        """Bring the job as far as it goes now and say what comes next.
+
+        May raise Transient, UnknownOutcome, CredentialsRefused, Refused, BytesMissing, BytesDamaged or LeaseLost;
+        the worker maps each to an outcome. Any other exception counts as Later, never as a loss.
+        """
+
+    def probe(self) -> Iterable[Probe]:
+        """Try what a delivery would need, changing nothing there; for `check`."""
