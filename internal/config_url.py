@@ -42,7 +42,7 @@ def normalise_base_url(text: str) -> str:
     path = parts.path.rstrip("/")
     if any(api in path for api in _API_PATHS):
         raise WrongValue("must be the base URL alone; the API paths are added by the *_pathsuffix settings")
-    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+    if path and not re.fullmatch(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)+", path):
         raise WrongValue("has a path that is not made of plain names")
     return f"{scheme}://{_authority(parts, scheme)}{path}"
 

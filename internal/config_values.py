@@ -15,6 +15,7 @@ import zoneinfo
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 
 MASK = "***"
@@ -122,10 +123,10 @@ def parse_duration(text: str) -> float:
     """Seconds from `500ms`, `30s`, `5m`, `2h`, `7d` or `0`; whole milliseconds. Raises WrongValue."""
     if text == "0":
         return 0.0
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)", text.lower())
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)", text.lower())
     if found is None:
         raise WrongValue("is not a duration; write a number and a unit: 500ms, 30s, 5m, 2h, 7d")
-    return round(float(found[1]) * _DURATION_MS[found[2]]) / 1000
+    return round(Fraction(found[1]) * _DURATION_MS[found[2]]) / 1000
 
 
 def format_duration(seconds: float) -> str:
@@ -141,10 +142,10 @@ def parse_size(text: str) -> int:
     """Bytes from `64KB`, `2GB`, `512B` or `0`; units are binary (1KB = 1024 bytes). Raises WrongValue."""
     if text == "0":
         return 0
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?([bkmgt])(?:i?b)?", text.lower())
-    if found is None or text.lower().endswith("bb"):
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?:b|([kmgt])(?:i?b)?)", text.lower())
+    if found is None:
         raise WrongValue("is not a size; write a number and a unit: 64KB, 512MB, 2GB")
-    return round(float(found[1]) * _SIZE_BYTES[found[2]])
+    return round(Fraction(found[1]) * _SIZE_BYTES[found[2] or "b"])
 
 
 def format_size(size_bytes: int) -> str:
