@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from internal import __version__, config
+from internal import __version__
 from internal.config import Settings
+from internal.config_load import load
+from internal.config_render import render_config, render_template
 from internal.errors import ConfigurationInvalid, RouterError
 
 log = logging.getLogger("router")
@@ -118,7 +120,7 @@ def _command_first(argv: list[str]) -> list[str]:
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "template":
-        print(config.render_template(), end="")
+        print(render_template(), end="")
         return EXIT_OK
     if options.command == "send":
         from interface.cli_send import send
@@ -126,7 +128,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         return send(options)
     settings = load_settings(options)
     if options.command == "config":
-        print(config.render_config(settings))
+        print(render_config(settings))
         return EXIT_OK
     if options.command == "run":
         from interface.cli_run import run
@@ -155,7 +157,7 @@ def load_settings(options: argparse.Namespace) -> Settings:
         overrides[name.strip()] = value
     path = Path(options.config) if options.config else _default_path()
     needs_platform = options.command in ("run", "check")
-    return config.load(path, os.environ, overrides, require_platform=needs_platform)
+    return load(path, os.environ, overrides, require_platform=needs_platform)
 
 
 def _default_path() -> Path | None:

@@ -5,6 +5,7 @@ Changes nothing but one temporary file under data_dir. Changes when a delivery c
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -12,9 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from interface.destinations import build
-from interface.roles import SystemClock
+from interface.roles import SystemClock, open_spool
 from internal import config
 from internal.config import Settings
+from internal.errors import StorageNotMounted
 from internal.model import Probe
 
 _SLOW_FSYNC_S = 0.25
@@ -52,7 +54,7 @@ def _config(settings: Settings) -> Probe:
 
 def _disk(settings: Settings) -> Probe:
     """Write and fsync one small file, and look at the free space."""
-    folder = settings.data_dir
+    folder = settings.router.data_dir
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         took_s = _timed(lambda: _write_synced(folder / ".check"))
@@ -63,7 +65,7 @@ def _disk(settings: Settings) -> Probe:
         )
     usage = os.statvfs(folder) if hasattr(os, "statvfs") else None
     free = usage.f_bavail * usage.f_frsize if usage else 0
-    if usage and free < settings.spool.min_free:
+    if usage and free < settings.spool.min_free_bytes:
         return Probe(
             "disk", False, f"{free // 2**20} MB free, less than [spool] min_free",
             "images are refused with 0xA700 until space is made",
@@ -108,13 +110,11 @@ def _port(name: str, port: int, host: str, settings: Settings, role: str) -> Pro
 
 def _is_alive(settings: Settings, role: str) -> bool:
     from interface.http.app import STALE_AFTER_MS
-    from internal.spool import Spool
 
-    if not settings.spool_dir.is_dir():
+    try:
+        status = open_spool(settings, create=False).read_published(f"{role}.json")
+    except StorageNotMounted:
         return False
-    status = Spool.open(settings.spool_dir, create=False).read_published(f"{role}.json")
-    import json
-
     alive_at = json.loads(status or b"{}").get("alive_at", 0)
     return SystemClock().now_ms() - int(alive_at) < STALE_AFTER_MS
 

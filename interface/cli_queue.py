@@ -20,12 +20,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from interface.explain import explain, state_text
+from interface.roles import open_spool, open_store
 from internal import config, index, jobs
 from internal.config import Settings
 from internal.errors import NotDicom, NotFound
 from internal.indexer import read_instance
 from internal.model import Job
-from internal.spool import EntryKind, Spool
+from internal.spool import EntryKind
 from internal.states import Event, State
 from internal.store import Store, Tx
 
@@ -35,9 +36,9 @@ _REINDEX_BATCH = 100
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Store]:
     """Open the database as it is; NotFound before the router's first start."""
-    if settings.database_url.startswith("sqlite") and not settings.database_path.is_file():
-        raise NotFound(f"no data yet under {settings.data_dir}: start the router first (python main.py -v)")
-    store = Store.open(settings.database_url)
+    if not settings.database.url and not (settings.router.data_dir / "index.db").is_file():
+        raise NotFound(f"no data yet under {settings.router.data_dir}: start the router first (python main.py -v)")
+    store = open_store(settings)
     try:
         store.migrate()
         yield store
@@ -222,8 +223,8 @@ def _act(
 
 def reindex(options: argparse.Namespace, settings: Settings) -> int:
     """Add index rows for stored files that have none; safe while the router runs, and at any repetition."""
-    spool = Spool.open(settings.spool_dir, fsync=settings.spool.fsync, create=False)
-    store = Store.open(settings.database_url)
+    spool = open_spool(settings, create=False)
+    store = open_store(settings)
     store.migrate()
     added = unreadable = seen = 0
     batch = []

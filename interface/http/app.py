@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from interface.roles import STATUS_EVERY_S, StatusFile, stop_with_parent
+from interface.roles import STATUS_EVERY_S, StatusFile, open_spool, stop_with_parent
 from internal.config import Settings
 from internal.errors import AlreadyRunning
 from internal.spool import Spool
@@ -103,7 +103,7 @@ def run_web(settings: Settings, environment: str, version: str, *, supervised: b
     """Run the web role until SIGTERM; return the exit status."""
     if hasattr(os, "nice"):
         os.nice(_NICE)
-    spool = Spool.open(settings.spool_dir, fsync=settings.spool.fsync)
+    spool = open_spool(settings)
     with spool.lock("web"):
         listener = listen(settings.router.http_bind, settings.satusehat.http_port)
         config = uvicorn.Config(
