@@ -1,11 +1,10 @@
 """Every setting of the router, declared once: key, kind, default, limits, help, environment names.
 
-Flow: `config_load.load` reads router.conf, environment and command line against these declarations and gives a
-`Settings`; `config_render` prints template and documentation from them. Imports: errors, config_declare, config_url,
-config_values.
+Flow: `loading` reads router.conf, environment and command line against these declarations and gives a `Settings`;
+`rendering` prints template and documentation from them. Imports: errors, declare, url, values.
 Changes when a setting is added: one field below; loading, `main.py config`, router.conf.template and docs follow.
 
-A field is named after its key; one that holds seconds ends in `_s`, one that holds bytes in `_bytes`.
+A field has the name of its key. Those made by declare_duration are seconds, those made by declare_size bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from internal import errors
-from internal.config_declare import (
+from internal.config.declare import (
     Setting,
     declare,
     declare_choice,
@@ -30,14 +29,14 @@ from internal.config_declare import (
     declare_size,
     declare_text,
 )
-from internal.config_url import (
-    environment_name,
+from internal.config.url import (
     normalise_base_url,
     parse_database_url,
     parse_http_url,
     parse_secret_url,
+    secret_parts,
 )
-from internal.config_values import (
+from internal.config.values import (
     Kind,
     Secret,
     parse_ae_title,
@@ -50,12 +49,6 @@ from internal.config_values import (
     parse_time_zone,
     parse_uid,
 )
-
-__all__ = [
-    "FOLDER_SECTION", "IGNORED", "SECTIONS", "SETTINGS", "ConfigurationInvalid", "DatabaseSettings", "DicomSettings",
-    "FolderSettings", "Ignored", "Problem", "RouterSettings", "SatusehatSettings", "Secret", "Setting", "Settings",
-    "SpoolSettings", "environment_key", "environment_name", "normalise_base_url",
-]  # fmt: skip
 
 FOLDER_SECTION = "folder:NAME"
 
@@ -148,10 +141,10 @@ class SatusehatSettings:
     webhook_format: str = declare_choice(
         "simple|imagingstudy", "simple", "What the webhook gets: a short status, or the ImagingStudy.",
         "Isi webhook: status singkat, atau ImagingStudy.", env=("WEBHOOK_FORMAT",))
-    order_window_s: float = declare_duration(
+    order_window: float = declare_duration(
         "1d", "3650d", "30d", "How far an order's date may be from the study's; hospitals reuse accession numbers.",
         "Selisih tanggal terbesar antara order dan studi; nomor akses bisa terpakai ulang.")
-    index_lag_s: float = declare_duration(
+    index_lag: float = declare_duration(
         "0s", "1h", "60s", "How long a new resource may stay invisible to the platform's search.",
         "Berapa lama sumber daya baru bisa belum terlihat pada pencarian platform.")
     workers: int = declare_number(
@@ -162,7 +155,7 @@ class SatusehatSettings:
     skip_sop_classes: tuple[str, ...] = declare_list(
         parse_uid, "", "SOP Class UIDs that are kept here but not sent.",
         "SOP Class UID yang disimpan di sini tetapi tidak dikirim.", "UIDs with commas between")
-    request_timeout_s: float = declare_duration(
+    request_timeout: float = declare_duration(
         "1s", "1h", "60s", "How long one request may stand still before it is given up.",
         "Berapa lama satu permintaan boleh diam sebelum dihentikan.")
 
@@ -177,31 +170,31 @@ class RouterSettings:
     send_to: tuple[str, ...] = declare_list(
         parse_destination_name, "satusehat", "Destinations of every study: satusehat and names of [folder:NAME].",
         "Tujuan setiap studi: satusehat dan nama [folder:NAME].", "names with commas between, or none")
-    settle_s: float = declare_duration(
+    settle: float = declare_duration(
         "0s", "7d", "60s", "A study counts as complete after this long without a new image.",
         "Studi dianggap lengkap setelah selama ini tanpa gambar baru.")
-    settle_cr_dx_s: float = declare_duration(
+    settle_cr_dx: float = declare_duration(
         "0s", "7d", "20s", "The same for CR and DX.", "Hal yang sama untuk CR dan DX.")
-    settle_release_min_s: float = declare_duration(
+    settle_release_min: float = declare_duration(
         "0s", "7d", "10s", "Shortest wait after the device released its association.",
         "Waktu tunggu terpendek setelah alat menutup asosiasi.")
-    settle_max_s: float = declare_duration(
+    settle_max: float = declare_duration(
         "0s", "7d", "30m", "Longest wait for a study that keeps growing.",
         "Waktu tunggu terlama untuk studi yang terus bertambah.")
-    patience_s: float = declare_duration(
-        "1h", "3650d", "90d", "How long a study is tried or waits for its order before a person is asked.",
+    patience: float = declare_duration(
+        "1s", "3650d", "90d", "How long a study is tried or waits for its order before a person is asked.",
         "Berapa lama studi dicoba atau menunggu order sebelum petugas diminta.")
-    order_poll_min_s: float = declare_duration(
-        "1s", "1d", "30s", "First pause before an order is looked for again.",
+    order_poll_min: float = declare_duration(
+        "100ms", "1d", "30s", "First pause before an order is looked for again.",
         "Jeda pertama sebelum order dicari lagi.")
-    order_poll_max_s: float = declare_duration(
-        "1s", "7d", "15m", "Longest pause before an order is looked for again.",
+    order_poll_max: float = declare_duration(
+        "100ms", "7d", "15m", "Longest pause before an order is looked for again.",
         "Jeda terlama sebelum order dicari lagi.")
-    retry_min_s: float = declare_duration(
+    retry_min: float = declare_duration(
         "100ms", "1h", "5s", "First pause after a fault.", "Jeda pertama setelah gangguan.")
-    retry_max_s: float = declare_duration(
-        "1s", "1d", "15m", "Longest pause after a fault.", "Jeda terlama setelah gangguan.")
-    reregister_max_s: float = declare_duration(
+    retry_max: float = declare_duration(
+        "100ms", "1d", "15m", "Longest pause after a fault.", "Jeda terlama setelah gangguan.")
+    reregister_max: float = declare_duration(
         "0s", "1d", "10m", "Longest pause before the ImagingStudy of a growing study is updated again.",
         "Jeda terlama sebelum ImagingStudy dari studi yang bertambah diperbarui lagi.")
     http_bind: str = declare_text(
@@ -218,7 +211,7 @@ class SpoolSettings:
     fsync: bool = declare(
         Kind.BOOL, parse_bool, "yes", "Write each image to the disk before it is acknowledged; no is for tests only.",
         "Tulis setiap gambar ke disk sebelum dijawab sukses; no hanya untuk uji coba.", allowed="yes, no")
-    min_free_bytes: int = declare_size(
+    min_free: int = declare_size(
         "0", "1000TB", "2GB", "With less free space than this, images are refused for the time being.",
         "Bila ruang kosong kurang dari ini, gambar ditolak untuk sementara.")
 
@@ -243,21 +236,21 @@ class DicomSettings:
         1, 10000, 200, "Associations at the same time.", "Jumlah asosiasi bersamaan.")
     max_associations_per_address: int = declare_number(
         1, 10000, 50, "The same from one address.", "Hal yang sama dari satu alamat.")
-    max_pdu_bytes: int = declare_size(
+    max_pdu: int = declare_size(
         "16KB", "1MB", "128KB", "Largest PDU offered to devices; 128 KB was fastest with several senders.",
         "PDU terbesar yang ditawarkan ke alat; 128 KB tercepat dengan beberapa pengirim.")
-    max_object_bytes: int = declare_size(
+    max_object: int = declare_size(
         "1MB", "1TB", "8GB", "Largest single image that is accepted.", "Gambar tunggal terbesar yang diterima.")
-    associate_timeout_s: float = declare_duration(
-        "1s", "5m", "10s", "Time for a new connection to ask for an association.",
+    associate_timeout: float = declare_duration(
+        "100ms", "5m", "10s", "Time for a new connection to ask for an association.",
         "Waktu bagi koneksi baru untuk meminta asosiasi.")
-    idle_timeout_s: float = declare_duration(
-        "1s", "1d", "120s", "An association that is silent this long between messages is closed.",
+    idle_timeout: float = declare_duration(
+        "100ms", "1d", "120s", "An association that is silent this long between messages is closed.",
         "Asosiasi yang diam selama ini di antara pesan akan ditutup.")
-    pdu_timeout_s: float = declare_duration(
-        "1s", "1h", "30s", "Time in which one PDU that has begun must be complete.",
+    pdu_timeout: float = declare_duration(
+        "100ms", "1h", "30s", "Time in which one PDU that has begun must be complete.",
         "Waktu sampai satu PDU yang sudah dimulai harus lengkap.")
-    min_rate_bytes: int = declare_size(
+    min_rate: int = declare_size(
         "0", "1GB", "1KB", "Slowest transfer that is put up with, per second; 0 for no limit.",
         "Laju kirim terendah yang diterima, per detik; 0 tanpa batas.")
 
@@ -294,20 +287,9 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "database": DatabaseSettings, FOLDER_SECTION: FolderSettings,
 })  # fmt: skip
 
-_SUFFIXES = {Kind.DURATION: "_s", Kind.SIZE: "_bytes"}
-
-
-def _settings_of(section: str, declared: type[Any]) -> list[Setting]:
-    found = []
-    for each in dataclasses.fields(declared):
-        options = each.metadata["setting"]
-        key = each.name.removesuffix(_SUFFIXES.get(options["kind"], ""))
-        found.append(Setting(section=section, key=key, attribute=each.name, **options))
-    return found
-
-
 SETTINGS: tuple[Setting, ...] = tuple(
-    setting for section, declared in SECTIONS.items() for setting in _settings_of(section, declared))
+    Setting(section=section, key=each.name, **each.metadata["setting"])
+    for section, declared in SECTIONS.items() for each in dataclasses.fields(declared))
 """Every setting in the order of template and documentation; those of [folder:NAME] stand for any number of folders."""
 
 _FORK = "belongs to another router"
@@ -353,12 +335,33 @@ class Settings:
             raise KeyError(name)
         return getattr(self, name)
 
-    def secret_values(self) -> tuple[str, ...]:
-        """Every secret in the clear, for the log's filter alone."""
+    @property
+    def data_dir(self) -> Path:
+        """Absolute path of the folder for everything the router writes; created by nobody here."""
+        return self.router.data_dir
+
+    @property
+    def spool_dir(self) -> Path:
+        """Absolute path of the spool."""
+        return self.router.data_dir / "spool"
+
+    @property
+    def database_path(self) -> Path:
+        """Absolute path of the SQLite file, used unless [database] url is set."""
+        return self.router.data_dir / "index.db"
+
+    @property
+    def database_url(self) -> str:
+        """What `Store.open` takes: the PostgreSQL URL with its password, or sqlite:///absolute/path. Never log it."""
+        return self.database.url.reveal() or self.database_path.as_uri().replace("file:", "sqlite:", 1)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret in the clear, and the secret parts of URLs, for the filter of the log alone."""
         sections: list[Any] = [self.section(name) for name in SECTIONS if name != FOLDER_SECTION]
         sections += self.folders.values()
         values = [getattr(part, each.name) for part in sections for each in dataclasses.fields(part)]
-        return tuple(value.reveal() for value in values if isinstance(value, Secret) and value)
+        whole = [value.reveal() for value in values if isinstance(value, Secret) and value]
+        return (*whole, *secret_parts(self.database.url, self.satusehat.webhook_url))
 
 
 def environment_key(settings: Settings) -> str:

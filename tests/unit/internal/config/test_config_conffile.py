@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from internal.config import ConfigurationInvalid
-from internal.config_file import MAX_LINES, read_conf, scan
+from internal.config.conffile import MAX_LINES, read_conf, scan
 
 
 def by_configparser(text: str) -> dict[tuple[str, str], str]:

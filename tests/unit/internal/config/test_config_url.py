@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internal.config_url import (
+from internal.config.url import (
     environment_name,
     is_loopback,
     normalise_base_url,
@@ -14,7 +14,7 @@ from internal.config_url import (
     parse_http_url,
     parse_secret_url,
 )
-from internal.config_values import WrongValue
+from internal.config.values import WrongValue
 
 
 @pytest.mark.parametrize(("text", "url", "environment"), [

@@ -1,7 +1,8 @@
 """Loading: router.conf, environment and command line become one checked `Settings`, or every mistake at once.
 
-Flow: called once at the start of each process, before any port opens. Imports: config and the config_* modules below.
-Changes when a check across settings changes. Which source wins is decided in config_sources.
+Flow: called once at the start of each process, before any port opens. Imports: the other modules of config but
+rendering.
+Changes when a check across settings changes. Which source wins is decided in sources.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from internal.config import (
+from internal.config.conffile import ConfFile, read_conf
+from internal.config.declarations import (
     FOLDER_SECTION,
     IGNORED,
     SECTIONS,
@@ -22,13 +24,12 @@ from internal.config import (
     ConfigurationInvalid,
     FolderSettings,
     Problem,
-    Setting,
     Settings,
 )
-from internal.config_file import ConfFile, read_conf
-from internal.config_sources import Found, Sources, environment_names, folder_names
-from internal.config_url import likely_host
-from internal.config_values import MASK, Kind, Secret, WrongValue, nearest
+from internal.config.declare import Setting
+from internal.config.sources import Found, Sources, environment_names, folder_names
+from internal.config.url import likely_host
+from internal.config.values import MASK, Kind, Secret, WrongValue, nearest
 
 _MAX_PROBLEMS = 100
 _MAX_HINTS = 50
@@ -98,7 +99,7 @@ class _Loading:
             if value is None and setting.kind is Kind.PATH and setting.default:
                 value = Path(setting.default)
             if value is not None:
-                values[setting.attribute] = self.base / value if isinstance(value, Path) else value
+                values[setting.key] = self.base / value if isinstance(value, Path) else value
         return SECTIONS[declared](**values)
 
     def _value(self, setting: Setting, section: str) -> object:
@@ -234,7 +235,7 @@ class _Checks:
         router = self._settings.router
         if {f"router.{low}", f"router.{high}"} & self._loading.wrong:
             return
-        if getattr(router, f"{low}_s") > getattr(router, f"{high}_s"):
+        if getattr(router, low) > getattr(router, high):
             given = low if f"router.{low}" in self._loading.found else high
             source = self._settings.source_of(f"router.{high if given == low else low}")
             self._problem(f"router.{given}", f"does not fit: {low} must not be longer than {high} (see {source})")

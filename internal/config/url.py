@@ -1,16 +1,16 @@
 """URLs in settings: base URLs, database URLs, and which SATUSEHAT environment a base URL stands for.
 
-Flow: parsers of `config` for settings that are URLs; the environment names every start line and listing shows.
-Imports: config_values. Changes when the platform gets another host, or another kind of URL becomes a setting.
+Flow: parsers for settings that are URLs; the environment names every start line and listing shows.
+Imports: values. Changes when the platform gets another host, or another kind of URL becomes a setting.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from internal.config_values import MASK, Secret, WrongValue, nearest
+from internal.config.values import MASK, Secret, WrongValue, nearest
 
 ENVIRONMENT_HOSTS = {
     "api-satusehat-dev.dto.kemkes.go.id": "development",
@@ -79,6 +79,17 @@ def parse_database_url(text: str) -> Secret:
     user = f"{parts.username}:{MASK}@" if parts.username else ""
     host = f"{parts.hostname or ''}{f':{port}' if port else ''}"
     return Secret(text, f"postgresql://{user}{host}{parts.path}{'?' + MASK if parts.query else ''}")
+
+
+def secret_parts(database_url: Secret, webhook_url: Secret) -> tuple[str, ...]:
+    """The pieces of two URLs that must not be shown on their own: the password as written and decoded; path and query.
+
+    The name of the database is none of them. In the clear: for the filter of the log alone.
+    """
+    password = urlsplit(database_url.reveal()).password or ""
+    webhook = urlsplit(webhook_url.reveal())
+    parts = (password, unquote(password), webhook.path.strip("/"), webhook.query)
+    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 def is_loopback(host: str) -> bool:

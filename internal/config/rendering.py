@@ -1,6 +1,6 @@
 """Texts made from the declarations: router.conf.template, docs/settings.md and the listing of `main.py config`.
 
-Flow: the CLI prints them; a test compares the committed files with them. Imports: config, config_values.
+Flow: the CLI prints them; a test compares the committed files with them. Imports: declarations, url, values.
 Changes when these texts should look different; a new setting needs no change here.
 """
 
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from internal.config import FOLDER_SECTION, IGNORED, SECTIONS, SETTINGS, Setting, Settings, environment_name
-from internal.config_values import Kind, Secret, format_duration, format_size
+from internal.config.declarations import FOLDER_SECTION, IGNORED, SECTIONS, SETTINGS, Settings
+from internal.config.declare import Setting
+from internal.config.url import environment_name
+from internal.config.values import Kind, Secret, format_duration, format_size
 
 _SECTION_HELP = {
     "satusehat": ("Platform SATUSEHAT dan nilai dari router resmi.", "The SATUSEHAT platform and the official keys."),
@@ -38,7 +40,7 @@ _TEMPLATE_HEAD = """\
 _MARKDOWN_HEAD = """\
 # Settings
 
-<!-- Made from the declarations in internal/config.py; a test compares the two. -->
+<!-- Made from the declarations in internal/config/declarations.py; a test compares the two. -->
 
 `router.conf` needs three values: `organization_id`, `client_key` and `secret_key`. Everything else has a default.
 `python main.py config` prints each value with where it came from; `python main.py template` prints a fresh template.
@@ -80,21 +82,21 @@ def _template_entry(setting: Setting) -> str:
 
 
 def render_config(settings: Settings) -> str:
-    """Every value as it counts, with where it came from; secrets are masked."""
+    """Every value as it counts, with where it came from; secrets are masked, no line break at the end."""
     url = settings.satusehat.url
     lines = [f"# SATUSEHAT environment: {environment_name(url)} ({url})"]
     for section in SECTIONS:
         names = [f"folder:{name}" for name in settings.folders] if section == FOLDER_SECTION else [section]
         for name in names:
             lines += ["", f"[{name}]", *_listing(settings, section, name)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _listing(settings: Settings, declared: str, name: str) -> list[str]:
     values = settings.section(name)
     lines = []
     for setting in (each for each in SETTINGS if each.section == declared):
-        shown = f"{setting.key} = {format_value(setting, getattr(values, setting.attribute))}".rstrip()
+        shown = f"{setting.key} = {format_value(setting, getattr(values, setting.key))}".rstrip()
         lines.append(f"{shown:<60}  # {settings.source_of(f'{name}.{setting.key}')}")
     return lines
 

@@ -1,6 +1,6 @@
 """router.conf as entries with line numbers, by the rules of Python's configparser (interpolation off).
 
-Flow: `config_load` looks settings up in what `read_conf` gives. Imports: config.
+Flow: `sources` looks settings up in what `read_conf` gives. Imports: declarations.
 Changes when the file's syntax changes. The official router reads this file with configparser, so the rules are the
 same: `=` or `:`, comments on lines of their own, deeper indented lines continue a value, keys in any case.
 Own code instead of configparser because every mistake must be reported, each with its line.
@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from internal.config import ConfigurationInvalid, Problem
+from internal.config.declarations import ConfigurationInvalid, Problem
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_LINES = 5000

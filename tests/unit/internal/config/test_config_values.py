@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internal.config_values import (
+from internal.config.values import (
     Secret,
     WrongValue,
     format_duration,

@@ -1,6 +1,6 @@
 """Where the text of a setting is found: command line, environment, files it names, systemd credentials, router.conf.
 
-Flow: `config_load` asks for one setting after the other. Imports: config, config_file, config_values.
+Flow: `loading` asks for one setting after the other. Imports: conffile, declarations, values.
 Changes when a source is added or their order changes. Nothing here knows what a value means.
 """
 
@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from internal.config import FOLDER_SECTION, Problem, Setting
-from internal.config_file import ConfFile
-from internal.config_values import Kind
+from internal.config.conffile import ConfFile
+from internal.config.declarations import FOLDER_SECTION, Problem
+from internal.config.declare import Setting
+from internal.config.values import Kind
 
 MAX_VALUE_FILE_BYTES = 64 * 1024
 # What an entrypoint script should have replaced: $ORG_ID, ${ORG_ID}, $(ORG_ID). Upper case only: a password may be $x.

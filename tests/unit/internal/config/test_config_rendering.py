@@ -8,11 +8,17 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from internal.config import FOLDER_SECTION, SETTINGS, ConfigurationInvalid
-from internal.config_load import load
-from internal.config_render import render_config, render_markdown, render_template
+from internal.config import (
+    FOLDER_SECTION,
+    SETTINGS,
+    ConfigurationInvalid,
+    load,
+    render_config,
+    render_markdown,
+    render_template,
+)
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CREDENTIALS = {"ORG_ID": "1", "CLIENT": "client", "SECRET": "secret"}
 
 

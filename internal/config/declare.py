@@ -1,6 +1,6 @@
 """How a setting is declared: the `Setting` record, and one field builder for each kind of value.
 
-Flow: `config` writes its dataclass fields with these builders; nothing else uses them. Imports: config_values.
+Flow: `declarations` writes its dataclass fields with these builders. Imports: values.
 Changes when a declaration has to say something new about a setting.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from internal.config_values import (
+from internal.config.values import (
     Kind,
     Secret,
     choice,
@@ -29,13 +29,12 @@ from internal.config_values import (
 class Setting:
     """One declared setting: everything the loader, the template and the documentation say about it.
 
-    `attribute` is the field of the section's dataclass: `key`, with `_s` or `_bytes` where the value has that unit.
+    `key` is also the name of the field in the section's dataclass.
     `env` are further environment variables, the preferred one first; `environment` lists all of them.
     """
 
     section: str
     key: str
-    attribute: str
     kind: Kind
     default: str
     help: str

@@ -1,6 +1,6 @@
 """Values of settings: how each kind of text in router.conf, an environment variable or an option becomes a value.
 
-Flow: the lowest part of the configuration; `config` declares settings with these parsers, `config_load` applies them.
+Flow: the lowest part of the configuration; `declarations` names these parsers, `loading` applies them.
 Imports: standard library only. Changes when a kind of value is added or its spelling changes.
 Texts are hostile: every parser bounds the length it looks at, and no message repeats a secret.
 """
