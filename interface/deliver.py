@@ -87,8 +87,11 @@ class Deliver:
             except (Transient, StorageFull, StorageFailed) as fault:
                 log.warning("Index cannot be written; images stay safe in new/", extra={"fields": {"why": str(fault)}})
                 self._stop.wait(_FAULT_PAUSE_S)
-        clean = all([lane.stop(_DRAIN_S) for lane in self._lanes])
-        log.info("Deliver role stopped", extra={"fields": {"clean": clean}})
+        for lane in self._lanes:
+            lane.stop_soon()
+        deadline_s = time.monotonic() + _DRAIN_S
+        left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
+        log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
         return 0
 
     def _recover(self) -> None:
