@@ -7,6 +7,7 @@ something new.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -31,6 +32,7 @@ from internal.states import Event, State
 from internal.store import Store, Tx
 
 _REINDEX_BATCH = 100
+_QUEUE_ROWS = 10_000
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
     """List jobs; with --json a list of objects."""
     state = _state(options.state)
     with _opened(settings) as store, store.reading() as tx:
-        rows = [row.as_dict() for row in jobs.list_jobs(tx, state=state)]
+        rows = [dataclasses.asdict(row) for row in jobs.list_jobs(tx, state=state, limit=_QUEUE_ROWS)]
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -116,7 +118,7 @@ def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
         "first_received_at": study.first_arrived_at,
         "last_received_at": study.last_arrived_at,
         "settled": study.revision == study.settled_revision,
-        "jobs": [_job_story(tx, jobs.get(tx, job_id)) for job_id in jobs.find_jobs(tx, study_uid)],
+        "jobs": [_job_story(tx, jobs.job(tx, row.job_id)) for row in jobs.jobs_of(tx, study_uid)],
         "events": [
             {"at": e.at, "job_id": e.job_id, "code": e.code, "text": e.text, **e.fields}
             for e in jobs.events_of(tx, study_uid)
@@ -156,69 +158,73 @@ def _print_story(story: dict[str, Any], language: str) -> None:
 
 
 def retry(options: argparse.Namespace, settings: Settings) -> int:
-    """Queue jobs again now; held, cancelled, deferred and waiting ones, and delivered ones of another environment."""
-    environments = _environments(settings)
+    """Try jobs again now: held, cancelled, deferred and waiting ones, and delivered ones of another environment."""
+    from interface.destinations import build
 
-    def verb(tx: Tx, job_ids: list[int]) -> list[tuple[int, str]]:
-        done = jobs.act(tx, job_ids, Event.RETRY, who="cli", now=_now(), environments=environments)
-        for lane in {jobs.get(tx, job_id).destination for job_id in job_ids}:
-            jobs.hurry_lane(tx, lane, _now())
-        return done
+    environments = {destination.name: destination.environment for destination in build(settings)}
+
+    def verb(tx: Tx, job_ids: list[int]) -> jobs.Acted:
+        moved: list[tuple[int, State]] = []
+        refused: list[tuple[int, str]] = []
+        for job_id in job_ids:
+            job = jobs.job(tx, job_id)
+            elsewhere = environments.get(job.destination, job.environment) != job.environment
+            event = Event.REOPEN if job.state is State.DONE and elsewhere else Event.RETRY
+            acted = jobs.act(tx, [job_id], event, who="cli", now=_now(), environment=environments)
+            moved += acted.moved
+            refused += acted.refused
+            jobs.hurry_lane(tx, job.destination, _now())
+        return jobs.Acted(moved, refused)
 
     return _act(options, settings, verb)
 
 
-def _environments(settings: Settings) -> dict[str, str]:
-    """Return the present environment of each configured destination."""
-    from interface.destinations import build
-
-    return {destination.name: destination.environment for destination in build(settings)}
-
-
 def cancel(options: argparse.Namespace, settings: Settings) -> int:
     """Stop jobs; nothing is deleted."""
-    return _act(
-        options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=_now())
-    )
+    return _act(options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=_now()))
+
+
+def _act(options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, list[int]], jobs.Acted]) -> int:
+    with _opened(settings) as store, store.transaction() as tx:
+        job_ids, missing = _targets(tx, options)
+        acted = verb(tx, job_ids)
+    for job_id, state in acted.moved:
+        print(f"job {job_id}: {state_text(state, settings.router.language)}")
+    for job_id, why in acted.refused:
+        print(f"job {job_id}: {why}", file=sys.stderr)
+    for target in missing:
+        print(f"{target}: no such study, accession number or job", file=sys.stderr)
+    return 1 if missing or not acted.moved else 0
+
+
+def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]:
+    """Return the job ids that the arguments mean, and the arguments that mean none."""
+    if not options.targets and options.state is None:
+        raise NotFound("name at least one Study Instance UID, accession number or job id, or use --state")
+    found = {target: jobs.find_jobs(tx, target) for target in options.targets}
+    job_ids = [job_id for some in found.values() for job_id in some]
+    if options.state is not None:
+        job_ids += [row.job_id for row in jobs.list_jobs(tx, state=_state(options.state), limit=_QUEUE_ROWS)]
+    return list(dict.fromkeys(job_ids)), [target for target, some in found.items() if not some]
 
 
 def send_now(options: argparse.Namespace, settings: Settings) -> int:
     """Settle the studies at once and wake their jobs."""
     with _opened(settings) as store, store.transaction() as tx:
+        job_ids, missing = _targets(tx, options)
         studies = [uid for target in options.targets for uid in index.find_studies(tx, target)]
-        if options.state is not None:
-            studies += [jobs.get(tx, job_id).study_uid for job_id in jobs.in_state(tx, _state(options.state))]
-        job_ids: list[int] = []
-        for uid in dict.fromkeys(studies):
-            index.request_settle(tx, uid, _now())
-            job_ids += [i for i in jobs.find_jobs(tx, uid) if jobs.get(tx, i).state in (State.WAITING, State.DEFERRED)]
-        numbers = [int(target) for target in options.targets if target.isdecimal() and not studies]
-        done = jobs.act(tx, job_ids + numbers, Event.WAKE, who="cli", now=_now())
-    if not studies and not numbers:
-        raise NotFound("no such study or job: name a Study Instance UID, an accession number, a job id or --state")
-    print(f"{len(dict.fromkeys(studies))} studies sent on, {len(done)} jobs woken")
-    return 0
-
-
-def _act(
-    options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, list[int]], list[tuple[int, str]]]
-) -> int:
-    if not options.targets and options.state is None:
-        raise NotFound("name at least one Study Instance UID, accession number or job id, or use --state")
-    missing: list[str] = []
-    with _opened(settings) as store, store.transaction() as tx:
-        job_ids = list(jobs.in_state(tx, _state(options.state))) if options.state is not None else []
-        for target in options.targets:
-            found = jobs.find_jobs(tx, target)
-            job_ids += found
-            if not found:
-                missing.append(target)
-        done = verb(tx, list(dict.fromkeys(job_ids)))
-    for job_id, text in done:
-        print(f"job {job_id}: {text}")
-    for target in missing:
+        studies += [jobs.job(tx, job_id).study_uid for job_id in job_ids]
+        studies = list(dict.fromkeys(studies))
+        for uid in studies:
+            index.request_settle(tx, uid)
+        woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=_now())
+        for lane in {jobs.job(tx, job_id).destination for job_id in job_ids}:
+            jobs.hurry_lane(tx, lane, _now())
+    unknown = [target for target in missing if not studies]
+    for target in unknown:
         print(f"{target}: no such study, accession number or job", file=sys.stderr)
-    return 1 if missing or not done else 0
+    print(f"{len(studies)} studies sent on, {len(woken)} jobs woken")
+    return 1 if unknown else 0
 
 
 def reindex(options: argparse.Namespace, settings: Settings) -> int:

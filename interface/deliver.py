@@ -98,7 +98,7 @@ class Deliver:
         """Continue where the last run ended: leases of this node are free again, other environments' jobs wait."""
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
-            released = jobs.release_leases(tx, self._spool.node, now, at_start=True)
+            released = jobs.release_leases(tx, self._spool.node, now)
             displaced = sum(
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
@@ -149,7 +149,7 @@ class Deliver:
     def _keep_house(self) -> None:
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
-            jobs.release_leases(tx, self._spool.node, now, at_start=False)
+            jobs.expire_leases(tx, now)
             jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)
         self._store.checkpoint()
         self._spool.refresh_new()

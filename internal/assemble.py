@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from internal import index, jobs
 from internal.model import Inventory
 from internal.ports import Clock
-from internal.states import Event
 from internal.store import Store, Tx
 
 log = logging.getLogger("router.assemble")
@@ -38,7 +37,7 @@ class SettlePolicy:
 
     def quiet_ms(self, settling: index.Settling) -> int:
         """Return how long this study must have been quiet."""
-        single_shot = bool(settling.modalities) and set(settling.modalities) <= _SINGLE_SHOT_MODALITIES
+        single_shot = bool(settling.modalities) and settling.modalities <= _SINGLE_SHOT_MODALITIES
         quiet = min(self.settle_cr_dx_ms, self.settle_ms) if single_shot else self.settle_ms
         if settling.released_at is not None and settling.released_at >= settling.last_arrived_at:
             quiet = min(quiet, self.release_min_ms)
@@ -84,11 +83,11 @@ class Assembler:
         """Settle what is quiet, repeat the comparison for every job that is behind; return how many were planned."""
         with self._store.reading() as tx:
             settling = index.studies_to_settle(tx, _STUDIES_PER_PASS)
-            behind = jobs.jobs_behind(tx, sorted(self._lanes), _STUDIES_PER_PASS)
+            behind = jobs.jobs_behind(tx, _STUDIES_PER_PASS)
         due = [study for study in settling if self._policy.is_settled(study, watermark_at)]
         for study in due:
             self._settle(study)
-        for study_uid in dict.fromkeys(behind):
+        for study_uid in dict.fromkeys(job.study_uid for job in behind):
             with self._store.transaction() as tx:
                 self._plan(tx, study_uid)
         return len(due) + len(behind)
@@ -106,7 +105,8 @@ class Assembler:
     def _plan(self, tx: Tx, study_uid: str) -> int:
         """Create or extend the jobs of a settled study; the caller's transaction makes it one decision."""
         planned = 0
-        study = index.lock_study(tx, study_uid)
+        study = index.study(tx, study_uid)
+        assert study is not None
         for part in index.parts_of(tx, study_uid):
             inventory = index.inventory(tx, study_uid, part)
             for name in self._route(inventory):
@@ -125,7 +125,7 @@ class Assembler:
             due_at=now,
         )
         if conflict:
-            jobs.act(
-                tx, [plan.job_id], Event.GIVE_UP, who="router", now=now, code="conflict",
-                reason="one image came twice with different content; choose which one counts",
+            jobs.hold_for_person(
+                tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",
+                now,
             )

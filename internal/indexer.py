@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ log = logging.getLogger("router.index")
 BATCH_ROWS = 100
 _HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
+#: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
+_STARTS_BEFORE_ASIDE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Indexer:
     def _crash_suspects(self) -> set[str]:
         """Return the ids that were being parsed when this role last died; they are read one at a time."""
         with self._store.reading() as tx:
-            return set(index.parsing_ids(tx))
+            return set(index.parsing_interrupted(tx))
 
     def run_once(self) -> Pass:
         """Index one batch; on return its rows are committed and its files lie in cur/ (or bad/)."""
@@ -69,8 +71,7 @@ class Indexer:
             return Pass(0, 0, False, started_at)
         if self._suspects:
             entries = self._single_out(entries)
-        self._note_parsing(entries)
-        batch = self._read(entries)
+        batch = self._read(entries, self._note_parsing(entries))
         with self._store.transaction() as tx:
             self._write(tx, batch)
         self._spool.to_cur(batch.done)
@@ -88,16 +89,16 @@ class Indexer:
         self._suspects.clear()
         return entries
 
-    def _note_parsing(self, entries: Sequence[Entry]) -> None:
-        """Commit which ids are about to be parsed, so that a parse that kills the process is recognised."""
+    def _note_parsing(self, entries: Sequence[Entry]) -> dict[str, int]:
+        """Commit which ids are about to be parsed, so that one that kills the process is recognised; return starts."""
         with self._store.transaction() as tx:
-            index.parsing_started(tx, [entry.id for entry in entries], alone=len(entries) == 1)
+            return index.parsing_started(tx, [entry.id for entry in entries])
 
-    def _read(self, entries: Sequence[Entry]) -> _Batch:
+    def _read(self, entries: Sequence[Entry], starts: Mapping[str, int]) -> _Batch:
         batch = _Batch([], [], [], [])
         for entry in entries:
             try:
-                if self._kills_the_process(entry):
+                if starts[entry.id] > _STARTS_BEFORE_ASIDE:
                     batch.bad.append((entry, "reading it ended the process twice"))
                 elif entry.kind is EntryKind.INSTANCE:
                     batch.instances.append(read_instance(self._spool, entry))
@@ -114,12 +115,6 @@ class Indexer:
                 batch.bad.append((entry, str(refusal)))
         return batch
 
-    def _kills_the_process(self, entry: Entry) -> bool:
-        if entry.id not in self._suspects:
-            return False
-        with self._store.reading() as tx:
-            return index.parsing_starts(tx, entry.id) > 2
-
     def _write(self, tx: Tx, batch: _Batch) -> None:
         now = self._clock.now_ms()
         outcomes = index.add_instances(tx, batch.instances, now)
@@ -130,7 +125,7 @@ class Indexer:
                     extra={"fields": {"study": instance.header.study_uid, "sop": instance.header.sop_uid}},
                 )
         for record in batch.records:
-            index.add_association(tx, record)
+            index.add_association(tx, record, node=self._spool.node)
         for entry, reason in batch.bad:
             index.note_bad(tx, entry.id, reason, now)
         index.parsing_done(tx, [entry.id for entry in batch.done] + [entry.id for entry, _ in batch.bad])

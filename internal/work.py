@@ -23,7 +23,6 @@ log = logging.getLogger("router.delivery")
 
 #: Below this rate a transfer no longer keeps its lease alive: it is stuck.
 FLOOR_BYTES_PER_S = 1024
-_INTENT_MARGIN_MS = 5_000
 
 
 class LeasedWork:
@@ -74,11 +73,9 @@ class LeasedWork:
         """Fix and check the bytes of `items`, then commit them as SENT in one transaction."""
         frozen: list[FrozenItem] = [freeze(self._spool, item, self._on_read) for item in items]
         with self._store.transaction() as tx:
-            jobs.mark_sent(tx, self.job, [(f.item, f.sha256, f.size_bytes, f.item.recipe) for f in frozen])
+            sent = jobs.mark_sent(tx, self.job, [(f.item, f.sha256, f.size_bytes, f.item.recipe) for f in frozen])
         hit("push.marked_sent")
-        return [
-            replace(f, item=replace(f.item, state=ItemState.SENT, sends=f.item.sends + 1)) for f in frozen
-        ]
+        return [replace(one, item=item) for one, item in zip(frozen, sent, strict=True)]
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the answers to `items` in one transaction."""
@@ -89,8 +86,6 @@ class LeasedWork:
         """Commit that `verb` is about to leave, with a lease that outlives its deadline."""
         now = self.clock.now_ms()
         with self._store.transaction() as tx:
-            lease_ms = max(self._lease_ms, int(deadline_s * 1000) + _INTENT_MARGIN_MS)
-            self.job = jobs.renew(tx, self.job, now=now, lease_ms=lease_ms)
             return jobs.open_intent(tx, self.job, verb, now=now, deadline_at=now + int(deadline_s * 1000))
 
     def unanswered_intent(self, verb: str) -> Intent | None:
@@ -101,7 +96,7 @@ class LeasedWork:
     def close_intent(self, intent: Intent, answer: Mapping[str, Any]) -> None:
         """Commit the answer to `intent`."""
         with self._store.transaction() as tx:
-            jobs.close_intent(tx, self.job, intent, answer, now=self.clock.now_ms())
+            jobs.close_intent(tx, self.job, intent, answer, self.clock.now_ms())
 
     def renew(self) -> None:
         """Extend the lease if a third of it has passed; cheap to call often."""
@@ -120,8 +115,8 @@ class LeasedWork:
         """Add a line to the study's timeline and to the log."""
         with self._store.transaction() as tx:
             jobs.add_event(
-                tx, at=self.clock.now_ms(), study_uid=self.job.study_uid, job_id=self.job.job_id, code=code,
-                text=text, fields=fields,
+                tx, self.clock.now_ms(), code, text, study_uid=self.job.study_uid, job_id=self.job.job_id,
+                fields=fields,
             )
         log.info(text, extra={"fields": {"job": self.job.job_id, "study": self.job.study_uid} | fields})
 
