@@ -30,6 +30,7 @@ from internal.items import (
     count_items,
     facts_of,
     guard,
+    item_counts,
     items,
     mark_sent,
     newest_item_revision,
@@ -49,7 +50,9 @@ from internal.store import Row, Tx
 __all__ = [
     "Acted", "Behind", "EventRow", "JobRow", "Lane", "PlanResult", "act", "add_event", "claim", "close_intent",
     "count_items", "displace", "events_after", "events_of", "expire_leases", "find_jobs", "give_up_expired",
-    "hold_for_person", "hurry_lane", "is_due", "items", "job", "jobs_behind", "jobs_of", "lane", "list_jobs", "mark_sent", "open_intent", "pause_lane", "plan",
+    "hold_for_person", "hurry_lane", "is_due", "item_counts",
+    "items", "job",
+    "jobs_behind", "jobs_of", "lane", "list_jobs", "mark_sent", "open_intent", "pause_lane", "plan",
     "record_facts", "release_leases", "renew", "resume_lane", "settle", "settle_items", "unanswered_intent",
     "unplanned",
 ]
