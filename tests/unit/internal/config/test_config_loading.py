@@ -236,7 +236,8 @@ def test_settings_cannot_be_changed_and_hide_their_secrets(tmp_path: Path) -> No
     for shown in (repr(found), str(found), f"{found.satusehat.secret_key}", f"{found.database.url!s:>3}"):
         assert not any(each in shown for each in ("the%secret", "the-client", "hook-key", "2Dpass", "qqq"))
     assert "postgresql://u:***@h:5432/d" in repr(found)
-    assert set(found.secrets()) >= {"the-client", "the%secret;#=:", "https://h/hook-key-0123", "hook-key-0123", "db-pass"}
+    hidden = {"the-client", "the%secret;#=:", "https://h/hook-key-0123", "hook-key-0123", "db-pass"}
+    assert hidden <= set(found.secrets())
     with pytest.raises(AttributeError):
         found.satusehat.workers = 7  # type: ignore[misc]
 
