@@ -45,6 +45,7 @@ class Settling:
 
     `first_unsettled_at` is the arrival of the first such instance. `released_at` is the end of the last association
     that carried the study, None while one is open or if none did. `registrations` counts how often it settled before.
+    `requested`: a person wants it to be sent without waiting.
     """
 
     study_uid: str
@@ -58,6 +59,7 @@ class Settling:
     modalities: frozenset[str]
     has_open_association: bool
     released_at: int | None
+    requested: bool = False
 
 
 def normalise_accession(raw: str) -> str:
@@ -228,7 +230,7 @@ def studies_to_settle(tx: Tx, limit: int) -> list[Settling]:
     """Return up to `limit` studies whose revision is beyond the settled one, those that wait longest first."""
     rows = tx.rows(
         "SELECT study_uid, revision, settled_revision, first_arrived_at, last_arrived_at, unsettled_since,"
-        " registrations, conflict FROM study WHERE revision > settled_revision"
+        " registrations, conflict, settle_requested FROM study WHERE revision > settled_revision"
         " ORDER BY unsettled_since, study_uid LIMIT ?", (limit,))
     uids = [row[0] for row in rows]
     modalities: dict[str, set[str]] = {}
@@ -251,6 +253,7 @@ def _settling(row: Sequence[Any], modalities: Iterable[str], ends: Sequence[int 
         study_uid=row[0], revision=row[1], settled_revision=row[2], first_arrived_at=row[3], last_arrived_at=row[4],
         first_unsettled_at=row[5], registrations=row[6], conflict=bool(row[7]), modalities=frozenset(modalities),
         has_open_association=is_open, released_at=max(over) if over and not is_open else None,
+        requested=bool(row[8]),
     )
 
 
@@ -260,8 +263,14 @@ def mark_settled(tx: Tx, study_uid: str, revision: int, now: int) -> bool:
     Locks the study row until the transaction ends: call `jobs.plan` for every destination in the same one.
     """
     return tx.execute("UPDATE study SET settled_revision = revision, settled_at = ?, unsettled_since = NULL,"
-                      " registrations = registrations + 1 WHERE study_uid = ? AND revision = ?"
+                      " settle_requested = 0, registrations = registrations + 1 WHERE study_uid = ? AND revision = ?"
                       " AND settled_revision < revision", (now, study_uid, revision)) == 1
+
+
+def request_settle(tx: Tx, study_uid: str) -> None:
+    """Let the study settle at the next pass, quiet or not, because a person asked for it; no-op if it is settled."""
+    tx.execute("UPDATE study SET settle_requested = 1 WHERE study_uid = ? AND revision > settled_revision",
+               (study_uid,))
 
 
 # --- reading -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from internal.events import add_event
 from internal.items import copy_items, due_again
-from internal.states import Event, IllegalTransition, State, next_state
+from internal.states import Event, IllegalTransition, State, can, next_state
 from internal.store import Row, Tx
 
 #: Why a job is HELD after the destination's base URL or organization has changed.
@@ -93,6 +93,15 @@ def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None)
     add_event(tx, now, f"person-{event}", f"{event} by {who}", study_uid=study_uid, job_id=job_id, who=who,
               fields={"state": str(state)})
     return state
+
+
+def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int) -> bool:
+    """Hold an unfinished, unclaimed job for a reason that only a person can settle; False where that cannot be."""
+    row = tx.row(f"SELECT job_id, state, study_uid FROM job WHERE job_id = ?{tx.for_update}", (job_id,))
+    if row is None or not can(State(row[1]), Event.GIVE_UP):
+        return False
+    _give_up(tx, [row], code, reason, now)
+    return True
 
 
 def displace(tx: Tx, destination: str, environment: str, now: int) -> int:

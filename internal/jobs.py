@@ -22,6 +22,7 @@ from internal.interventions import (
     displace,
     give_up_expired,
     hold,
+    hold_for_person,
 )
 from internal.items import (
     add_items,
@@ -39,7 +40,7 @@ from internal.items import (
     unfinished_items,
 )
 from internal.job_list import JobRow, find_jobs, jobs_of, list_jobs
-from internal.lanes import Lane, lane, pause_lane, resume_lane
+from internal.lanes import Lane, hurry_lane, lane, pause_lane, resume_lane
 from internal.model import Instance, Job
 from internal.rows import json_object, json_text, node_of
 from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State, can, next_state
@@ -47,8 +48,8 @@ from internal.store import Row, Tx
 
 __all__ = [
     "Acted", "Behind", "EventRow", "JobRow", "Lane", "PlanResult", "act", "add_event", "claim", "close_intent",
-    "count_items", "displace", "events_after", "events_of", "expire_leases", "find_jobs", "give_up_expired", "items",
-    "job", "jobs_behind", "jobs_of", "lane", "list_jobs", "mark_sent", "open_intent", "pause_lane", "plan",
+    "count_items", "displace", "events_after", "events_of", "expire_leases", "find_jobs", "give_up_expired",
+    "hold_for_person", "hurry_lane", "is_due", "items", "job", "jobs_behind", "jobs_of", "lane", "list_jobs", "mark_sent", "open_intent", "pause_lane", "plan",
     "record_facts", "release_leases", "renew", "resume_lane", "settle", "settle_items", "unanswered_intent",
     "unplanned",
 ]
@@ -209,6 +210,13 @@ def claim_sql(tx: Tx) -> str:
     return (f"SELECT job_id, state FROM job WHERE destination = ? AND environment = ? AND state IN ({_CLAIMABLE})"
             " AND priority = ? AND due_at <= ? AND (node = '' OR node = ?) ORDER BY due_at, job_id"
             f" LIMIT 1{tx.skip_locked}")
+
+
+def is_due(tx: Tx, *, destination: str, environment: str, now: int) -> bool:
+    """Return whether `claim` could find something; reads only, so that idle workers never take the write lock."""
+    return tx.row(
+        "SELECT 1 FROM job WHERE destination = ? AND environment = ?"
+        f" AND state IN ({_CLAIMABLE}) AND due_at <= ? LIMIT 1", (destination, environment, now)) is not None
 
 
 def claim(tx: Tx, *, destination: str, environment: str, node: str, now: int, lease_ms: int) -> Job | None:

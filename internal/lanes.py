@@ -49,3 +49,9 @@ def resume_lane(tx: Tx, name: str, now: int, *, by: str = BREAKER) -> bool:
                       " updated_at = ? WHERE name = ? AND (paused_until > 0 OR failures > 0)"
                       " AND (? <> ? OR paused_by IN ('', ?) OR paused_until < ?)",
                       (now, name, by, BREAKER, BREAKER, now)) == 1
+
+
+def hurry_lane(tx: Tx, name: str, now: int) -> None:
+    """End the breaker's pause because a person does not want to wait; its failures stay counted, one worker probes."""
+    tx.execute("UPDATE lane SET paused_until = ?, updated_at = ? WHERE name = ? AND paused_until > ?"
+               " AND paused_by IN ('', ?)", (now, now, name, now, BREAKER))

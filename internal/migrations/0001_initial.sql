@@ -32,6 +32,7 @@ CREATE TABLE study (
     first_arrived_at   INTEGER NOT NULL,
     last_arrived_at    INTEGER NOT NULL,
     unsettled_since    INTEGER,
+    settle_requested   INTEGER NOT NULL DEFAULT 0,
     conflict           INTEGER NOT NULL DEFAULT 0,
     instances          INTEGER NOT NULL DEFAULT 0,
     patient_id         TEXT NOT NULL DEFAULT '',
