@@ -44,28 +44,37 @@ def _association_values(association_id: str, first: Instance) -> list[Any]:
 
 
 def slot_and_boot(association_id: str) -> tuple[str, str]:
-    """Return slot and boot of ``<slot>-<boot>-<n>``; ("", "") for an id of another shape."""
-    parts = association_id.split("-", 2)
+    """Return slot and boot of ``<slot>.<boot>.<n>``; ("", "") for an id of another shape."""
+    parts = association_id.rsplit(".", 2)
     return (parts[0], parts[1]) if len(parts) == 3 else ("", "")
 
 
-def add_association(tx: Tx, record: Mapping[str, Any], *, node: str = "") -> None:
-    """Index an association record: the association has ended, and carried these studies.
+def add_association(tx: Tx, record: Mapping[str, Any], *, entry_id: str = "", node: str = "") -> None:
+    """Index an association record of the spool entry `entry_id`; adding it again changes nothing more.
 
-    Keys: association_id, calling_aet, called_aet, peer, started_at, ended_at, how, studies {UID: count},
-    refused {status: count}. Adding it again changes nothing more. Raises KeyError where association_id or ended_at is
-    missing.
+    With association_id: it has ended, and carried these studies (calling_aet, called_aet, peer, started_at, ended_at,
+    how, studies {UID: count}, refused {status: count}). How "slot-restarted" ends what earlier boots of the slot left
+    open. A sum of refused associations ("refused") is kept under the entry's id. Raises KeyError where ended_at, or
+    both ids, are missing.
     """
-    association_id, ended_at = str(record["association_id"]), int(record["ended_at"])
+    ended_at = int(record["ended_at"])
+    how = str(record.get("how") or "")
+    if how == "slot-restarted":
+        end_associations_of_slot(tx, str(record["slot"]), str(record.get("boot") or ""), ended_at, node=node)
+        return
+    association_id = str(record.get("association_id") or entry_id)
+    if not association_id:
+        raise KeyError("association_id")
     studies = {str(uid): int(count) for uid, count in dict(record.get("studies") or {}).items()}
     refused = dict(record.get("refused") or {})
+    if how == "refused":
+        refused = {str(record.get("reason") or ""): int(record.get("count") or 1)}
     started_at = int(record.get("started_at") or ended_at)
     peers = [str(record.get(key) or "") for key in ("calling_aet", "called_aet", "peer")]
     tx.execute(_INSERT_ASSOCIATION, [association_id, node, *slot_and_boot(association_id), *peers, started_at])
     tx.execute("UPDATE association SET started_at = ?, ended_at = ?, how = ?, studies = ?, refused = ?"
                " WHERE association_id = ?",
-               (started_at, ended_at, str(record.get("how") or ""), json_text(studies), json_text(refused),
-                association_id))
+               (started_at, ended_at, how, json_text(studies), json_text(refused), association_id))
     tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(uid, association_id, started_at) for uid in sorted(studies)])
 
 
@@ -75,8 +84,7 @@ def end_associations_of_slot(tx: Tx, slot: str, boot: str, now: int, *, node: st
     `boot` is the one that has just started ("" ends all of the slot), `node` "" means any node.
     """
     return tx.execute("UPDATE association SET ended_at = ?, how = 'lost' WHERE ended_at IS NULL AND slot = ?"
-                      " AND boot <> ? AND node IN (?, CASE WHEN ? = '' THEN node ELSE ? END)",
-                      (now, slot, boot, node, node, node))
+                      " AND boot <> ? AND (? = '' OR node = ?)", (now, slot, boot, node, node))
 
 
 def open_associations_of(tx: Tx, study_uid: str) -> bool:

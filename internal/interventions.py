@@ -107,8 +107,8 @@ def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int) -> bo
 def displace(tx: Tx, destination: str, environment: str, now: int) -> int:
     """Hold every unfinished job of `destination` that belongs to another environment than `environment`.
 
-    Returns how many. Call it at start, after `release_leases`. Finished jobs stay: a person chooses which past
-    studies are sent.
+    Returns how many. Call it at start, after `release_leases`. Finished jobs stay: a person chooses which past studies
+    are sent.
     """
     rows = tx.rows("SELECT job_id, state, study_uid FROM job WHERE destination = ? AND environment <> ?"
                    f" AND state IN ('queued', 'deferred', 'waiting') ORDER BY job_id{tx.for_update}",
