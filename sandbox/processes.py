@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-STOP_AFTER_S = 20.0
+STOP_AFTER_S = 30.0  # the router gives its own roles 25 s
 #: Environment names that would change the throwaway configuration of a demo (the official container's among them).
 FOREIGN_ENVIRONMENT = ("AE_TITLE", "ORG_ID", "CLIENT", "SECRET", "URL", "ORGANIZATION_ID", "CLIENT_KEY", "SECRET_KEY",
                        "API_URL", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")  # fmt: skip
