@@ -71,10 +71,10 @@ test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minu
 	$(PY) -m pytest -q -n 2 -m long tests
 
 proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in docs/
-	mkdir -p build
-	$(PY) -m pytest -n 2 --all-long tests --ignore tests/system --junitxml build/proof-parts.xml
-	$(PY) -m pytest --all-long tests/system --junitxml build/proof-system.xml
-	$(PY) -m bench.record --proof build/proof-parts.xml build/proof-system.xml
+	rm -rf build/proof && mkdir -p build/proof
+	-$(PY) -m pytest -n 2 --all-long tests --ignore tests/system --junitxml build/proof/parts.xml
+	-$(PY) -m pytest --all-long tests/system --junitxml build/proof/system.xml
+	$(PY) -m bench.record --proof build/proof/parts.xml build/proof/system.xml
 	$(MAKE) bench
 
 lint: $(VENV)/test.stamp ## style and types
