@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from internal import __version__
-from internal.config import Settings
-from internal.config_load import load
-from internal.config_render import render_config, render_template
+from internal.config import Settings, load, render_config, render_template
 from internal.errors import ConfigurationInvalid, RouterError
 
 log = logging.getLogger("router")

@@ -54,7 +54,7 @@ def _config(settings: Settings) -> Probe:
 
 def _disk(settings: Settings) -> Probe:
     """Write and fsync one small file, and look at the free space."""
-    folder = settings.router.data_dir
+    folder = settings.data_dir
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         took_s = _timed(lambda: _write_synced(folder / ".check"))
@@ -65,7 +65,7 @@ def _disk(settings: Settings) -> Probe:
         )
     usage = os.statvfs(folder) if hasattr(os, "statvfs") else None
     free = usage.f_bavail * usage.f_frsize if usage else 0
-    if usage and free < settings.spool.min_free_bytes:
+    if usage and free < settings.spool.min_free:
         return Probe(
             "disk", False, f"{free // 2**20} MB free, less than [spool] min_free",
             "images are refused with 0xA700 until space is made",

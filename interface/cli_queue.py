@@ -36,8 +36,8 @@ _REINDEX_BATCH = 100
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Store]:
     """Open the database as it is; NotFound before the router's first start."""
-    if not settings.database.url and not (settings.router.data_dir / "index.db").is_file():
-        raise NotFound(f"no data yet under {settings.router.data_dir}: start the router first (python main.py -v)")
+    if not settings.database.url and not settings.database_path.is_file():
+        raise NotFound(f"no data yet under {settings.data_dir}: start the router first (python main.py -v)")
     store = open_store(settings)
     try:
         store.migrate()

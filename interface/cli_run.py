@@ -22,7 +22,7 @@ ROLES = ("receive", "deliver", "web")
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Run until stopped; return the exit status."""
     role = options.role or "main"
-    logs.configure(options.verbose, settings.router.log_format, settings.secret_values(), role)
+    logs.configure(options.verbose, settings.router.log_format, settings.secrets(), role)
     if options.role is None:
         return _supervise(options, settings)
     if options.role == "deliver":
@@ -50,7 +50,7 @@ def _supervise(options: argparse.Namespace, settings: Settings) -> int:
                 "version": __version__, "environment": config.environment_name(settings.satusehat.url),
                 "url": settings.satusehat.url, "organization": settings.satusehat.organization_id,
                 "dicom_port": settings.satusehat.dicom_port, "http_port": settings.satusehat.http_port,
-                "data_dir": str(settings.router.data_dir),
+                "data_dir": str(settings.data_dir),
             }},
         )
         return Supervisor([(role, own_command(options, role)) for role in ROLES]).run()

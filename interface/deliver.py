@@ -87,8 +87,11 @@ class Deliver:
             except (Transient, StorageFull, StorageFailed) as fault:
                 log.warning("Index cannot be written; images stay safe in new/", extra={"fields": {"why": str(fault)}})
                 self._stop.wait(_FAULT_PAUSE_S)
-        clean = all([lane.stop(_DRAIN_S) for lane in self._lanes])
-        log.info("Deliver role stopped", extra={"fields": {"clean": clean}})
+        for lane in self._lanes:
+            lane.stop_soon()
+        deadline_s = time.monotonic() + _DRAIN_S
+        left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
+        log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
         return 0
 
     def _recover(self) -> None:
@@ -147,7 +150,7 @@ class Deliver:
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
             jobs.release_leases(tx, self._spool.node, now, at_start=False)
-            jobs.give_up_expired(tx, int(self._settings.router.patience_s * 1000), now)
+            jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)
         self._store.checkpoint()
         self._spool.refresh_new()
 
@@ -156,10 +159,10 @@ def settle_policy(settings: Settings) -> SettlePolicy:
     """Return the settle times of `settings` in milliseconds."""
     router = settings.router
     return SettlePolicy(
-        settle_ms=int(router.settle_s * 1000),
-        settle_cr_dx_ms=int(router.settle_cr_dx_s * 1000),
-        release_min_ms=int(router.settle_release_min_s * 1000),
-        settle_max_ms=int(router.settle_max_s * 1000),
+        settle_ms=int(router.settle * 1000),
+        settle_cr_dx_ms=int(router.settle_cr_dx * 1000),
+        release_min_ms=int(router.settle_release_min * 1000),
+        settle_max_ms=int(router.settle_max * 1000),
     )
 
 
@@ -168,10 +171,10 @@ def lane_policy(settings: Settings) -> LanePolicy:
     router = settings.router
     return LanePolicy(
         workers=settings.satusehat.workers,
-        retry_min_ms=int(router.retry_min_s * 1000),
-        retry_max_ms=int(router.retry_max_s * 1000),
-        order_poll_min_ms=int(router.order_poll_min_s * 1000),
-        order_poll_max_ms=int(router.order_poll_max_s * 1000),
+        retry_min_ms=int(router.retry_min * 1000),
+        retry_max_ms=int(router.retry_max * 1000),
+        order_poll_min_ms=int(router.order_poll_min * 1000),
+        order_poll_max_ms=int(router.order_poll_max * 1000),
     )
 
 

@@ -154,7 +154,8 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     "tls": Explanation(
         "Sambungan aman (TLS) ke server tidak dapat dipercaya.", "Periksa jam komputer, proxy dan sertifikat.",
-        "The secure connection (TLS) could not be trusted.", "Check this machine's clock, proxy and certificates.", "IT",
+        "The secure connection (TLS) could not be trusted.", "Check this machine's clock, proxy and certificates.",
+        "IT",
     ),
     "timeout": Explanation(
         "Server SATUSEHAT tidak menjawab tepat waktu.", "Router mencoba lagi otomatis.",

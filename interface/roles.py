@@ -24,30 +24,25 @@ EXIT_CANNOT_START = 2
 STATUS_EVERY_S = 5.0
 
 
-def database_url(settings: Settings) -> str:
-    """Return where index and jobs live: [database] url, else SQLite under data_dir (secret-bearing: never log it)."""
-    return settings.database.url.reveal() or f"sqlite:///{settings.router.data_dir / 'index.db'}"
-
-
 def open_spool(settings: Settings, *, create: bool = True) -> Spool:
     """Open the spool of this node, data_dir/spool; data_dir is made 0700. Raises StorageNotMounted, StorageFailed."""
     if create:
         try:
-            settings.router.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageFailed(
-                f"data_dir {settings.router.data_dir} cannot be made ({error.strerror}): choose a folder that this "
+                f"data_dir {settings.data_dir} cannot be made ({error.strerror}): choose a folder that this "
                 "user may write, in [router] data_dir"
             ) from error
     return Spool.open(
-        settings.router.data_dir / "spool", fsync=settings.spool.fsync, create=create,
-        min_free_bytes=settings.spool.min_free_bytes,
+        settings.spool_dir, fsync=settings.spool.fsync, create=create,
+        min_free_bytes=settings.spool.min_free,
     )
 
 
 def open_store(settings: Settings) -> Store:
     """Open the database; the caller migrates and closes it."""
-    return Store.open(database_url(settings))
+    return Store.open(settings.database_url)
 
 
 class SystemClock:

@@ -81,7 +81,7 @@ class Assembler:
         self._route = route
 
     def run_once(self, watermark_at: int) -> int:
-        """Settle what is quiet, and repeat the comparison for every job that is behind; return how many were planned."""
+        """Settle what is quiet, repeat the comparison for every job that is behind; return how many were planned."""
         with self._store.reading() as tx:
             settling = index.studies_to_settle(tx, _STUDIES_PER_PASS)
             behind = jobs.jobs_behind(tx, sorted(self._lanes), _STUDIES_PER_PASS)

@@ -112,10 +112,14 @@ class Lane:
             self._threads.append(thread)
             thread.start()
 
-    def stop(self, wait_s: float) -> bool:
-        """Ask every worker to stop at its next boundary; return whether all did within `wait_s` seconds."""
+    def stop_soon(self) -> None:
+        """Ask every worker to stop at its next boundary."""
         self._stop.set()
         self.wake()
+
+    def stop(self, wait_s: float) -> bool:
+        """Stop and wait; return whether every worker had ended within `wait_s` seconds."""
+        self.stop_soon()
         deadline = self._clock.monotonic_s() + wait_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - self._clock.monotonic_s()))

@@ -114,6 +114,6 @@ def run_web(settings: Settings, environment: str, version: str, *, supervised: b
         if supervised:
             stop = threading.Event()
             stop_with_parent(stop, on_stop=lambda: setattr(server, "should_exit", True))
-        with _published(StatusFile(spool, "web", lambda: {})):
+        with _published(StatusFile(spool, "web", dict)):
             server.run(sockets=[listener])
     return 0

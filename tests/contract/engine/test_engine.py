@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from internal import index, jobs
@@ -235,8 +237,8 @@ def test_damaged_file_holds_its_job(engine: Engine) -> None:
     entry = engine.receive(STUDY)
     engine.settle()
     with engine.spool.open_entry(entry.id) as file:
-        path = file.name
-    with open(path, "r+b") as file:
+        path = Path(file.name)
+    with path.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\xff")
     engine.work()
