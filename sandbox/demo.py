@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import requests
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -204,15 +205,18 @@ class Demo:
         """Print the table and return what is not at the sandbox as it was sent; empty means all is well."""
         with _session() as session:
             state = session.get(self._sandbox_url("state"), timeout=30).json()
-        table = Table(title="What arrived at the sandbox", title_justify="left")
-        for heading in ("accession", "modality", "instances sent", "at the sandbox", "ImagingStudy id", "state"):
+        table = Table(title="What arrived at the sandbox", title_justify="left", box=box.SIMPLE)
+        table.add_column("accession", no_wrap=True)
+        for heading in ("modality", "instances sent", "arrived"):
             table.add_column(heading)
+        table.add_column("ImagingStudy id", overflow="fold")
+        table.add_column("state", no_wrap=True)
         problems: list[str] = []
         for study in self.studies:
             job = jobs[study.accession_number]
             found = missing_instances(study, job["imaging_study_id"], state)
             problems += found
-            arrived = f"{len(study.files) - len(found)}, {'byte for byte' if not found else 'NOT ALL'}"
+            arrived = f"{len(study.files) - len(found)} of {len(study.files)}"
             row = [study.accession_number, study.modality, str(len(study.files)), arrived]
             table.add_row(*row, str(job["imaging_study_id"]), job["state"])
         self.console.print(table)
