@@ -219,8 +219,6 @@ CREATE TABLE item (
     recipe      TEXT NOT NULL DEFAULT '{}',
     sends       INTEGER NOT NULL DEFAULT 0,
     answer      TEXT NOT NULL DEFAULT '{}',
-    sent_at     INTEGER,
-    answered_at INTEGER,
     UNIQUE (job_id, instance_id, environment)
 );
 CREATE INDEX item_sending ON item (job_id, state, item_id);
