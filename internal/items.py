@@ -94,11 +94,7 @@ def _item(row: Row) -> Item:
 
 
 def count_items(tx: Tx, job: Job) -> dict[ItemState, int]:
-    """Return how many items of the job and its environment are in each state; states without any are left out.
-
-    Raises LeaseLost.
-    """
-    guard(tx, job, write=False)
+    """Return how many items of the job and its environment are in each state; for people too, so without a lease."""
     return {ItemState(state): count for state, count in tx.rows(
         "SELECT state, COUNT(*) FROM item WHERE job_id = ? AND environment = ? GROUP BY state",
         (job.job_id, job.environment))}
