@@ -50,8 +50,8 @@ __all__ = [
     "Acted", "Behind", "EventRow", "JobRow", "Lane", "PlanResult", "act", "add_event", "claim", "close_intent",
     "count_items", "displace", "events_after", "events_of", "expire_leases", "find_jobs", "give_up_expired",
     "hold_for_person", "hurry_lane", "is_due", "items", "job", "jobs_behind", "jobs_of", "lane", "list_jobs",
-    "mark_sent", "open_intent", "pause_lane", "plan", "record_facts", "release_leases", "renew", "resume_lane", "settle",
-    "settle_items", "unanswered_intent", "unplanned",
+    "mark_sent", "open_intent", "pause_lane", "plan", "record_facts", "release_leases", "renew", "resume_lane",
+    "settle", "settle_items", "unanswered_intent", "unplanned",
 ]
 
 #: Priorities, most urgent first. Each is asked for on its own, so that one index range answers it.
