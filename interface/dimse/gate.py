@@ -62,7 +62,10 @@ def listen(settings: ReceiveSettings) -> list[socket.socket]:
                 continue
             for other in sockets:
                 other.close()
-            raise ConfigurationInvalid(f"Cannot listen on {address} port {port}: {error.strerror}") from None
+            raise ConfigurationInvalid(
+                f"DICOM port {port} on {address} cannot be opened ({error.strerror}): end the program that uses it or "
+                "set another dicom_port in router.conf"
+            ) from None
         port = sock.getsockname()[1]
         sockets.append(sock)
     return sockets

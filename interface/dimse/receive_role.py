@@ -15,11 +15,10 @@ from pathlib import Path
 from interface.dimse.child import run_child
 from interface.dimse.gate import Gate, handle_signals, stop_when_stdin_closes
 from interface.dimse.settings import ReceiveSettings
-from internal.errors import ConfigurationInvalid, RouterError
+from internal.errors import RouterError
 from internal.spool import Spool
 
-_EXIT_FAILED = 1
-_EXIT_CONFIGURATION = 2
+EXIT_CANNOT_START = 2
 
 log = logging.getLogger("dimse")
 
@@ -35,20 +34,17 @@ def run_receive(
     """Run the gate (`slot` None) or child `slot` until told to stop; returns the exit code.
 
     `child_argv` gives the command line that ends in run_receive(..., slot); without it, with `children` 0 or on Windows
-    everything is received in this process. Pass `create_spool` False when the spool was used before. Errors that a
-    person has to mend are logged in one sentence: exit code 2 for the configuration, 1 otherwise.
+    everything is received in this process. Pass `create_spool` False when the spool was used before. What keeps the
+    role from starting is logged in one sentence, and the exit code is 2.
     """
     _raise_descriptor_limit()
     try:
         if slot is not None:
             return run_child(settings, spool_root, slot)
         return _run_gate(settings, spool_root, child_argv, create_spool)
-    except ConfigurationInvalid as error:
-        log.error("%s", error)
-        return _EXIT_CONFIGURATION
     except RouterError as error:
         log.error("%s", error)
-        return _EXIT_FAILED
+        return EXIT_CANNOT_START
 
 
 def _run_gate(
