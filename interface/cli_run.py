@@ -84,6 +84,9 @@ def _supervise(options: argparse.Namespace, settings: Settings) -> int:
                 "data_dir": str(settings.data_dir),
             }},
         )
+        for role in ROLES:
+            # What the roles of an earlier run wrote last must not look like this run's health.
+            spool.publish(f"{role}.json", b"{}")
         return Supervisor([(role, own_command(options, role)) for role in ROLES]).run()
 
 

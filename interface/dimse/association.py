@@ -34,7 +34,7 @@ _PDU_SLACK_BYTES: Final = 1024  #: some peers count their PDU's headers in, some
 _PDV: Final = struct.Struct(">IBB")
 _PDU: Final = struct.Struct(">BxI")
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ _FIRST_BACKOFF_S: Final = 0.5
 _LAST_BACKOFF_S: Final = 30.0
 _HEALTHY_AFTER_S: Final = 60.0
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 class Backend(Protocol):

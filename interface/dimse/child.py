@@ -34,7 +34,7 @@ _PUBLISH_EVERY_S: Final = 2.0
 _REFUSALS_EVERY_S: Final = 60.0
 _STACK_BYTES: Final = 512 * 1024
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 class ReceiveChild:

@@ -37,7 +37,7 @@ _REFUSALS_EVERY_S: Final = 60.0
 _ACCEPT_AT_ONCE: Final = 64
 _AFTER_DRAIN_S: Final = 3.0
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 def listen(settings: ReceiveSettings) -> list[socket.socket]:

@@ -31,7 +31,7 @@ APPLICATION_CONTEXT_UNKNOWN = Rejection(1, 1, 2)
 PROTOCOL_VERSION_UNKNOWN = Rejection(1, 2, 2)
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from internal.spool import Spool
 
 EXIT_CANNOT_START = 2
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 def run_receive(

@@ -20,7 +20,7 @@ from internal.spool import EntryKind, SpoolWriter
 MAX_STUDIES_SHOWN: Final = 1000
 MAX_REFUSALS: Final = 1000
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 def now_ms() -> int:

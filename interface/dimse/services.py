@@ -24,7 +24,7 @@ from internal.spool import EntryKind, SpoolWriter
 COMMITMENT_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 _REQUEST_COMMITMENT: Final = 1
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from internal.spool_writer import IncomingInstance
 HEAD_BYTES: Final = 64 * 1024
 _REOPEN_AFTER_S: Final = 10.0
 
-log = logging.getLogger("dimse")
+log = logging.getLogger("router.dimse")
 
 
 class StoreContext(Protocol):
