@@ -161,8 +161,6 @@ class Gate:
         return 0
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(_TICK_S):
-            key.data()
         now = time.monotonic()
         for backend in self.backends:
             for address in backend.collect():
@@ -181,6 +179,8 @@ class Gate:
         if now >= self._flush_at:
             self._flush_at = now + _REFUSALS_EVERY_S
             self._refusals.flush(self._writer)
+        for key, _ in self._selector.select(_TICK_S):
+            key.data()
 
     def _open_port(self) -> None:
         """Only once a child has recovered: nobody is let in who cannot be served."""
