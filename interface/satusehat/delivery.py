@@ -134,6 +134,7 @@ class Satusehat:
             refused = work.items((ItemState.REFUSED, ItemState.CONFLICT), MAX_REFUSED_SHOWN)
             detail = {"arrived": arrived, "total": total, "refused": [
                 {"sop_uid": item.instance.header.sop_uid, "answer": dict(item.answer)} for item in refused]}
-            return Refuse("partly-delivered", f"partly delivered {arrived}/{total}: SATUSEHAT refused the others", detail)
+            text = f"partly delivered {arrived}/{total}: SATUSEHAT refused the others"
+            return Refuse("partly-delivered", text, detail)
         work.event("sent", "DICOM sent successfully", instances=total)
         return Finish(f"{unverified} were there already, content not verified" if unverified else "")

@@ -15,7 +15,7 @@ from interface.outbound import Deadline, Session, build_tls_context, is_loopback
 from interface.satusehat.answers import Meaning
 from interface.satusehat.client import Client, SatusehatOptions, raise_for
 from interface.satusehat.oauth2 import TokenSource
-from internal.errors import CredentialsRefused, NotFound, Refused, RouterError
+from internal.errors import RouterError
 from internal.model import Probe
 
 #: An accession number no hospital gives: looking for it proves the whole way and finds nothing.
@@ -32,12 +32,14 @@ def probe_platform(
     parts = urlsplit(options.base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     stages: list[tuple[str, Callable[[], str], str]] = [
-        ("dns", lambda: _resolve(host, port, options), "Periksa DNS dan sambungan internet / check DNS and the network"),
+        ("dns", lambda: _resolve(host, port, options),
+         "Periksa DNS dan sambungan internet / check DNS and the network"),
         ("tls", lambda: _handshake(parts.scheme, host, port, options),
          "Periksa jam komputer, proxy dan firewall / check this computer's clock, proxy and firewall"),
         ("token", lambda: _token(tokens, session.open_deadline(options.request_timeout_s)),
          "Periksa client_key, secret_key dan url (lingkungan yang sama) / check client_key, secret_key and url"),
-        ("fhir", lambda: _fhir(client), "Periksa fhir_pathsuffix dan organization_id / check fhir_pathsuffix, organization_id"),
+        ("fhir", lambda: _fhir(client),
+         "Periksa fhir_pathsuffix dan organization_id / check fhir_pathsuffix and organization_id"),
         ("dicom", lambda: _dicom(client), "Periksa dicom_pathsuffix / check dicom_pathsuffix"),
     ]
     for name, attempt, advice in stages:
@@ -51,7 +53,9 @@ def probe_platform(
 def _words(fault: RouterError | OSError) -> str:
     if isinstance(fault, ssl.SSLCertVerificationError):
         return f"TLS: {fault.verify_message}"
-    return str(fault) if isinstance(fault, RouterError) else type(fault).__name__
+    if isinstance(fault, socket.gaierror):
+        return "DNS does not know this name"
+    return str(fault) if isinstance(fault, RouterError) else f"no connection ({type(fault).__name__})"
 
 
 def _resolve(host: str, port: int, options: SatusehatOptions) -> str:
@@ -77,10 +81,7 @@ def _token(tokens: TokenSource, deadline: Deadline) -> str:
 
 
 def _fhir(client: Client) -> str:
-    try:
-        client.fetch_service_requests(PROBE_ACCESSION)
-    except (Refused, CredentialsRefused, NotFound):
-        raise
+    client.fetch_service_requests(PROBE_ACCESSION)
     return "answers"
 
 

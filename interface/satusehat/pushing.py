@@ -143,7 +143,7 @@ class Pushing:
         if answers:
             run.work.settle_items(answers)
         for result in results:
-            if _stops_the_step(result):
+            if isinstance(result, RouterError) and _stops_the_step(result):
                 raise result
 
     def _freeze(self, run: Run, items: Sequence[Item], tour: _Tour) -> list[Frozen]:
@@ -172,13 +172,13 @@ class Pushing:
     def _await(self, run: Run, futures: Sequence[Future[Result]], progress: _Progress) -> None:
         """Wait for all pushes; the lease is renewed as long as something moves."""
         pending = set(futures)
-        moved = 0
+        moved, renewed_s = 0, run.work.clock.monotonic_s()
         while pending:
-            done, pending = wait(pending, timeout=RENEW_EVERY_S, return_when=FIRST_COMPLETED)
-            if pending and (done or progress.moved > moved):
-                moved = progress.moved
-                if not done:
-                    run.work.renew()
+            _, pending = wait(pending, timeout=RENEW_EVERY_S, return_when=FIRST_COMPLETED)
+            now_s = run.work.clock.monotonic_s()
+            if now_s - renewed_s >= RENEW_EVERY_S and progress.moved > moved:
+                moved, renewed_s = progress.moved, now_s
+                run.work.renew()
 
     def _push_one(self, frozen: Frozen, imaging_study_id: str, progress: _Progress) -> Result:
         handed_over = 0
@@ -204,11 +204,11 @@ class Pushing:
             log.info("Sending Instance UID: %s/%s success", header.series_uid, header.sop_uid, extra=extra)
 
 
-def _stops_the_step(result: Result) -> bool:
-    """Return whether `result` would meet every other instance too."""
-    if isinstance(result, Transient):
-        return result.blame_lane
-    return isinstance(result, RouterError) and not isinstance(result, BytesMissing | BytesDamaged)
+def _stops_the_step(fault: RouterError) -> bool:
+    """Return whether `fault` would meet every other instance too."""
+    if isinstance(fault, Transient):
+        return fault.blame_lane
+    return not isinstance(fault, BytesMissing | BytesDamaged)
 
 
 def _judge(before: Item, frozen: Frozen, result: Result) -> ItemState | None:
