@@ -200,7 +200,8 @@ class Item:
 class Intent:
     """A non-repeatable request that was about to leave; committed before it did.
 
-    `deadline_at` is the latest moment at which the other side can have received it. `answered_at` None: outcome unknown.
+    `deadline_at` is the latest moment at which the other side can have received it.
+    `answered_at` None: the outcome is unknown.
     """
 
     intent_id: int

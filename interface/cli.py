@@ -1,0 +1,167 @@
+"""The command line: one parser for every command, and the composition of `run`.
+
+Each command's work lives in its own module and is imported only when asked for. Changes when a command is added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from internal import __version__
+from internal.config import Settings, load, render_config, render_template
+from internal.errors import ConfigurationInvalid, RouterError
+
+log = logging.getLogger("router")
+
+EXIT_OK, EXIT_FAILED, EXIT_CANNOT_START = 0, 1, 2
+_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot"})
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; its help text is what README and docs are checked against."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help="configuration file (default: router.conf beside main.py)")
+    common.add_argument(
+        "--set", metavar="SECTION.KEY=VALUE", action="append", default=[], dest="overrides",
+        help="override one setting; wins over environment and file",
+    )
+    common.add_argument("-v", "--verbose", action="count", default=0, help="more detail; -vv adds protocol detail")
+    parser = argparse.ArgumentParser(
+        prog="main.py", description="SATUSEHAT DICOM Router: receives images, keeps them safely, delivers them.",
+        epilog="Without a command: run.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[common])
+
+    run = add("run", "receive, index and deliver until stopped (the default)")
+    run.add_argument("--role", choices=("receive", "deliver", "web"), help="run one role alone in this process")
+    run.add_argument("--slot", type=int, help=argparse.SUPPRESS)
+    run.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    run.add_argument("--control-fd", type=int, help=argparse.SUPPRESS)
+    add("check", "try everything a delivery needs; one line each, ok or what to do")
+    add("config", "print every setting, its value and where it came from; secrets are masked")
+    add("template", "print router.conf.template")
+    add("sandbox", "run a local SATUSEHAT for training and tests (its own options: sandbox --help)")
+    send = add("send", "send files, folders or zip files to a DICOM node by C-STORE")
+    send.add_argument("host", metavar="HOST")
+    send.add_argument("port", metavar="PORT", type=int)
+    send.add_argument("paths", metavar="PATH", nargs="+", type=Path)
+    send.add_argument("--calling", metavar="AET", default="DCMSENDER", help="own AE title (default DCMSENDER)")
+    send.add_argument("--called", metavar="AET", default="DCMROUTER", help="the other side's AE title (DCMROUTER)")
+    _add_queue_commands(add)
+    return parser
+
+
+def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    queue = add("queue", "list what is on its way: state, reason, next try")
+    queue.add_argument("--state", help="only jobs in this state, such as waiting or held")
+    queue.add_argument("--json", action="store_true", help="a JSON list of objects")
+    show = add("show", "tell the story of one study in plain words")
+    show.add_argument("study", metavar="STUDY_UID|ACCESSION")
+    show.add_argument("--json", action="store_true", help="the same as JSON")
+    for name, text in (
+        ("retry", "try these jobs again now"),
+        ("cancel", "stop these jobs; the images are kept"),
+        ("send-now", "do not wait until these studies are quiet: send what is there"),
+    ):
+        verb = add(name, text)
+        verb.add_argument("targets", metavar="STUDY_UID|ACCESSION|JOB_ID", nargs="*")
+        verb.add_argument("--state", help="all jobs in this state")
+    add("reindex", "rebuild missing index rows from the stored files")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; return its exit status (0 done, 1 failed, 2 cannot start as configured)."""
+    arguments = _command_first(list(argv))
+    if arguments[0] == "sandbox":
+        from sandbox.app import main as run_sandbox
+
+        return run_sandbox(arguments[1:])
+    options = build_parser().parse_args(arguments)
+    try:
+        return _dispatch(options)
+    except ConfigurationInvalid as error:
+        print(error, file=sys.stderr)
+        return EXIT_CANNOT_START
+    except RouterError as error:
+        print(f"{options.command}: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START if options.command == "run" else EXIT_FAILED
+    except BrokenPipeError:
+        # `queue | head` closed the pipe; keep the interpreter from complaining while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _command_first(argv: list[str]) -> list[str]:
+    """Let common options stand before the command, and `run` be left out."""
+    known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
+             "reindex"}
+    if argv and argv[0] in ("-h", "--help", "--version"):
+        return argv
+    for position, word in enumerate(argv):
+        if position and argv[position - 1] in _TAKES_VALUE:
+            continue
+        if word in known:
+            return [word, *argv[:position], *argv[position + 1:]]
+        if not word.startswith("-"):
+            break
+    return ["run", *argv] if not argv or argv[0].startswith("-") else argv
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.command == "template":
+        print(render_template(), end="")
+        return EXIT_OK
+    if options.command == "send":
+        from interface.cli_send import send
+
+        return send(options)
+    settings = load_settings(options)
+    if options.command == "config":
+        print(render_config(settings))
+        return EXIT_OK
+    if options.command == "run":
+        from interface.cli_run import run
+
+        return run(options, settings)
+    if options.command == "check":
+        from interface.cli_check import check
+
+        return check(settings)
+    from interface import cli_queue
+
+    command: Callable[[argparse.Namespace, Settings], int] = {
+        "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
+        "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
+    }[options.command]
+    return command(options, settings)
+
+
+def load_settings(options: argparse.Namespace) -> Settings:
+    """Return the settings this command runs with; every mistake is reported at once (ConfigurationInvalid)."""
+    overrides: dict[str, str] = {}
+    for text in options.overrides:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigurationInvalid(f"--set {name}: write it as --set section.key=value")
+        overrides[name.strip()] = value
+    path = Path(options.config) if options.config else _default_path()
+    needs_platform = options.command in ("run", "check")
+    return load(path, os.environ, overrides, require_platform=needs_platform)
+
+
+def _default_path() -> Path | None:
+    """Return router.conf of the working folder, else the one beside main.py, else None (environment only)."""
+    for folder in (Path.cwd(), Path(__file__).resolve().parent.parent):
+        candidate = folder / "router.conf"
+        if candidate.is_file():
+            return candidate
+    return None

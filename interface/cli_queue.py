@@ -1,0 +1,263 @@
+"""`queue`, `show`, `retry`, `cancel`, `send-now` and `reindex`: what is on its way, why not, and a person's word.
+
+Reads and writes the database directly; works whether or not the router runs. Changes when people may ask or order
+something new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from interface.explain import explain, state_text
+from interface.roles import open_spool, open_store
+from internal import config, index, jobs
+from internal.config import Settings
+from internal.errors import NotDicom, NotFound
+from internal.indexer import read_instance
+from internal.model import Job
+from internal.spool import EntryKind
+from internal.states import Event, State
+from internal.store import Store, Tx
+
+_REINDEX_BATCH = 100
+_QUEUE_ROWS = 10_000
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Store]:
+    """Open the database as it is; NotFound before the router's first start."""
+    if not settings.database.url and not settings.database_path.is_file():
+        raise NotFound(f"no data yet under {settings.data_dir}: start the router first (python main.py -v)")
+    store = open_store(settings)
+    try:
+        store.migrate()
+        yield store
+    finally:
+        store.close()
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _iso(at: int | None) -> str:
+    return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).astimezone().isoformat(timespec="seconds")
+
+
+def _heading(settings: Settings) -> str:
+    return f"environment: {config.environment_name(settings.satusehat.url)} ({settings.satusehat.url})"
+
+
+def queue(options: argparse.Namespace, settings: Settings) -> int:
+    """List jobs; with --json a list of objects."""
+    state = _state(options.state)
+    with _opened(settings) as store, store.reading() as tx:
+        rows = [dataclasses.asdict(row) for row in jobs.list_jobs(tx, state=state, limit=_QUEUE_ROWS)]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    language = settings.router.language
+    table = Table("job", "accession", "mod.", "images", "lane", "state", "reason", "tries", "next try",
+                  title=_heading(settings))
+    for row in rows:
+        reason = explain(row["reason_code"]).text(language) or row["reason"]
+        table.add_row(
+            str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
+            row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
+            _iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
+        )
+    Console().print(table)
+    return 0
+
+
+def _state(text: str | None) -> State | None:
+    if text is None:
+        return None
+    try:
+        return State(text)
+    except ValueError:
+        raise NotFound(f"no state {text!r}; states are {', '.join(State)}") from None
+
+
+def show(options: argparse.Namespace, settings: Settings) -> int:
+    """Print each matching study's timeline, jobs, reasons and receipts."""
+    with _opened(settings) as store, store.reading() as tx:
+        studies = [_story(tx, uid) for uid in index.find_studies(tx, options.study)]
+    if not studies:
+        raise NotFound(f"no study with the UID or accession number {options.study!r} has been received")
+    if options.json:
+        print(json.dumps(studies, indent=1))
+        return 0
+    print(_heading(settings))
+    for story in studies:
+        _print_story(story, settings.router.language)
+    return 0
+
+
+def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
+    study = index.study(tx, study_uid)
+    assert study is not None
+    return {
+        "study_uid": study_uid,
+        "accession_numbers": list(study.accession_numbers),
+        "modalities": list(study.modalities),
+        "instances": study.instances,
+        "series": study.series,
+        "first_received_at": study.first_arrived_at,
+        "last_received_at": study.last_arrived_at,
+        "settled": study.revision == study.settled_revision,
+        "jobs": [_job_story(tx, jobs.job(tx, row.job_id)) for row in jobs.jobs_of(tx, study_uid)],
+        "events": [
+            {"at": e.at, "job_id": e.job_id, "code": e.code, "text": e.text, **e.fields}
+            for e in jobs.events_of(tx, study_uid)
+        ],
+    }
+
+
+def _job_story(tx: Tx, job: Job) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id, "lane": job.destination, "environment": job.environment,
+        "accession_number": job.part, "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
+        "attempts": job.attempts, "due_at": job.due_at, "facts": dict(job.facts), "detail": dict(job.detail),
+        "items": {str(state): count for state, count in jobs.item_counts(tx, job.job_id, job.environment).items()},
+    }
+
+
+def _print_story(story: dict[str, Any], language: str) -> None:
+    print(f"\nStudy {story['study_uid']}")
+    print(f"  accession {', '.join(story['accession_numbers']) or '-'}; {', '.join(story['modalities'])}; "
+          f"{story['instances']} images in {story['series']} series")
+    if not story["settled"]:
+        print(f"  {state_text('receiving', language)}")
+    for job in story["jobs"]:
+        print(f"  job {job['job_id']} -> {job['lane']} ({job['environment']}): {state_text(job['state'], language)}")
+        explanation = explain(job["reason_code"])
+        if explanation.text(language):
+            print(f"    {explanation.text(language)} [{explanation.who}]")
+        if job["reason"]:
+            print(f"    {job['reason']}")
+        if job["facts"].get("imaging_study_id"):
+            print(f"    ImagingStudy {job['facts']['imaging_study_id']}")
+        print("    " + ", ".join(f"{state} {count}" for state, count in sorted(job["items"].items())))
+        if job["detail"]:
+            print("    " + json.dumps(job["detail"], indent=1).replace("\n", "\n    "))
+    for event in story["events"]:
+        print(f"  {_iso(event['at'])}  {event['text']}")
+
+
+def retry(options: argparse.Namespace, settings: Settings) -> int:
+    """Try jobs again now: held, cancelled, deferred and waiting ones, and delivered ones of another environment."""
+    from interface.destinations import build
+
+    environments = {destination.name: destination.environment for destination in build(settings)}
+
+    def verb(tx: Tx, job_ids: list[int]) -> jobs.Acted:
+        moved: list[tuple[int, State]] = []
+        refused: list[tuple[int, str]] = []
+        for job_id in job_ids:
+            job = jobs.job(tx, job_id)
+            elsewhere = environments.get(job.destination, job.environment) != job.environment
+            event = Event.REOPEN if job.state is State.DONE and elsewhere else Event.RETRY
+            acted = jobs.act(tx, [job_id], event, who="cli", now=_now(), environment=environments)
+            moved += acted.moved
+            refused += acted.refused
+            jobs.hurry_lane(tx, job.destination, _now())
+        return jobs.Acted(moved, refused)
+
+    return _act(options, settings, verb)
+
+
+def cancel(options: argparse.Namespace, settings: Settings) -> int:
+    """Stop jobs; nothing is deleted."""
+    return _act(options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=_now()))
+
+
+def _act(options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, list[int]], jobs.Acted]) -> int:
+    with _opened(settings) as store, store.transaction() as tx:
+        job_ids, missing = _targets(tx, options)
+        acted = verb(tx, job_ids)
+    for job_id, state in acted.moved:
+        print(f"job {job_id}: {state_text(state, settings.router.language)}")
+    for job_id, why in acted.refused:
+        print(f"job {job_id}: {why}", file=sys.stderr)
+    for target in missing:
+        print(f"{target}: no such study, accession number or job", file=sys.stderr)
+    return 1 if missing or not acted.moved else 0
+
+
+def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]:
+    """Return the job ids that the arguments mean, and the arguments that mean none."""
+    if not options.targets and options.state is None:
+        raise NotFound("name at least one Study Instance UID, accession number or job id, or use --state")
+    found = {target: jobs.find_jobs(tx, target) for target in options.targets}
+    job_ids = [job_id for some in found.values() for job_id in some]
+    if options.state is not None:
+        job_ids += [row.job_id for row in jobs.list_jobs(tx, state=_state(options.state), limit=_QUEUE_ROWS)]
+    return list(dict.fromkeys(job_ids)), [target for target, some in found.items() if not some]
+
+
+def send_now(options: argparse.Namespace, settings: Settings) -> int:
+    """Settle the studies at once and wake their jobs."""
+    with _opened(settings) as store, store.transaction() as tx:
+        job_ids, missing = _targets(tx, options)
+        studies = [uid for target in options.targets for uid in index.find_studies(tx, target)]
+        studies += [jobs.job(tx, job_id).study_uid for job_id in job_ids]
+        studies = list(dict.fromkeys(studies))
+        for uid in studies:
+            index.request_settle(tx, uid)
+        woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=_now())
+        for lane in {jobs.job(tx, job_id).destination for job_id in job_ids}:
+            jobs.hurry_lane(tx, lane, _now())
+    unknown = [target for target in missing if not studies]
+    for target in unknown:
+        print(f"{target}: no such study, accession number or job", file=sys.stderr)
+    print(f"{len(studies)} studies sent on, {len(woken)} jobs woken")
+    return 1 if unknown else 0
+
+
+def reindex(options: argparse.Namespace, settings: Settings) -> int:
+    """Add index rows for stored files that have none; safe while the router runs, and at any repetition."""
+    spool = open_spool(settings, create=False)
+    store = open_store(settings)
+    store.migrate()
+    added = unreadable = seen = 0
+    batch = []
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("reindex", total=None)
+        for entry in spool.all_ids():
+            seen += 1
+            progress.update(task, completed=seen)
+            if entry.kind is not EntryKind.INSTANCE:
+                continue
+            try:
+                batch.append(read_instance(spool, entry))
+            except NotDicom as refusal:
+                unreadable += 1
+                print(f"{entry.id}: {refusal}", file=sys.stderr)
+            if len(batch) >= _REINDEX_BATCH:
+                added += _add(store, batch)
+                batch = []
+        added += _add(store, batch)
+    store.close()
+    print(f"{seen} files, {added} rows added, {unreadable} unreadable")
+    return 1 if unreadable else 0
+
+
+def _add(store: Store, batch: list[Any]) -> int:
+    with store.transaction() as tx:
+        outcomes = index.add_instances(tx, batch, _now())
+    return sum(outcome in (index.Added.NEW, index.Added.CONFLICT) for outcome in outcomes)
+
+

@@ -1,0 +1,131 @@
+"""Settled studies -> jobs and items: decides when a study has been quiet for long enough, and what must go where.
+
+Layer 4: reads the index, writes settled_revision, jobs and items in one transaction per study. It looks at arrival
+times only, and only up to the index's watermark: a backlog must not look like silence. Deciding too early costs one
+more PUT, never an image. Changes when "complete" means something new.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from internal import index, jobs
+from internal.model import Inventory
+from internal.ports import Clock
+from internal.store import Store, Tx
+
+log = logging.getLogger("router.assemble")
+
+_SINGLE_SHOT_MODALITIES = frozenset({"CR", "DX", "DR", "PX", "IO"})
+_STUDIES_PER_PASS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SettlePolicy:
+    """How long a study must be quiet; all in milliseconds.
+
+    `settle_ms` for most, `settle_cr_dx_ms` where every series is projection radiography, at least
+    `release_min_ms` after every association that carried it was released, `settle_max_ms` at most.
+    """
+
+    settle_ms: int = 60_000
+    settle_cr_dx_ms: int = 20_000
+    release_min_ms: int = 10_000
+    settle_max_ms: int = 30 * 60_000
+
+    def quiet_ms(self, settling: index.Settling) -> int:
+        """Return how long this study must have been quiet."""
+        single_shot = bool(settling.modalities) and settling.modalities <= _SINGLE_SHOT_MODALITIES
+        quiet = min(self.settle_cr_dx_ms, self.settle_ms) if single_shot else self.settle_ms
+        if settling.released_at is not None and settling.released_at >= settling.last_arrived_at:
+            quiet = min(quiet, self.release_min_ms)
+        return quiet
+
+    def is_settled(self, settling: index.Settling, watermark_at: int) -> bool:
+        """Return whether the study counts as complete as of `watermark_at`, up to which everything is indexed."""
+        if settling.requested:
+            return True
+        if watermark_at - settling.first_unsettled_at >= self.settle_max_ms:
+            return True
+        if settling.has_open_association:
+            return False
+        return watermark_at - settling.last_arrived_at >= self.quiet_ms(settling)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What assemble must know of a destination: its name, and what its receipts are keyed by."""
+
+    name: str
+    environment: str
+
+
+class Assembler:
+    """Plans jobs for settled studies; one per index, in the deliver role only."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        policy: SettlePolicy,
+        lanes: Sequence[Lane],
+        route: Callable[[Inventory], Sequence[str]],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._policy = policy
+        self._lanes: Mapping[str, Lane] = {lane.name: lane for lane in lanes}
+        self._route = route
+
+    def run_once(self, watermark_at: int) -> int:
+        """Settle what is quiet, repeat the comparison for every job that is behind; return how many were planned."""
+        with self._store.reading() as tx:
+            settling = index.studies_to_settle(tx, _STUDIES_PER_PASS)
+            behind = jobs.jobs_behind(tx, _STUDIES_PER_PASS)
+        due = [study for study in settling if self._policy.is_settled(study, watermark_at)]
+        for study in due:
+            self._settle(study)
+        for study_uid in dict.fromkeys(job.study_uid for job in behind):
+            with self._store.transaction() as tx:
+                self._plan(tx, study_uid)
+        return len(due) + len(behind)
+
+    def _settle(self, study: index.Settling) -> None:
+        with self._store.transaction() as tx:
+            if not index.mark_settled(tx, study.study_uid, study.revision, self._clock.now_ms()):
+                return
+            planned = self._plan(tx, study.study_uid)
+        log.info(
+            "Study complete for now",
+            extra={"fields": {"study": study.study_uid, "revision": study.revision, "jobs": planned}},
+        )
+
+    def _plan(self, tx: Tx, study_uid: str) -> int:
+        """Create or extend the jobs of a settled study; the caller's transaction makes it one decision."""
+        planned = 0
+        study = index.study(tx, study_uid)
+        assert study is not None
+        for part in index.parts_of(tx, study_uid):
+            inventory = index.inventory(tx, study_uid, part)
+            for name in self._route(inventory):
+                lane = self._lanes.get(name)
+                if lane is None:
+                    continue
+                self._plan_job(tx, lane, inventory, conflict=study.conflict)
+                planned += 1
+        return planned
+
+    def _plan_job(self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool) -> None:
+        now = self._clock.now_ms()
+        plan = jobs.plan(
+            tx, kind="deliver", destination=lane.name, environment=lane.environment, study_uid=inventory.study_uid,
+            part=inventory.part, instances=inventory.instances, settled_revision=inventory.revision, now=now,
+            due_at=now,
+        )
+        if conflict:
+            jobs.hold_for_person(
+                tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",
+                now,
+            )

@@ -1,0 +1,93 @@
+"""SQL for associations: who brought which study, and whether somebody is still bringing it.
+
+Called by `index` (which notes who carried an instance) and by `indexer` (for association records); imports model, rows
+and store. Changes when the receiver tells more about an association.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from internal.model import Instance
+from internal.rows import json_text, node_of
+from internal.store import Tx
+
+_INSERT_ASSOCIATION = """
+    INSERT INTO association (association_id, node, slot, boot, calling_aet, called_aet, peer_address, started_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (association_id) DO NOTHING"""
+_UPSERT_ASSOCIATION_STUDY = """
+    INSERT INTO association_study (study_uid, association_id, last_at) VALUES (?, ?, ?)
+    ON CONFLICT (study_uid, association_id) DO UPDATE SET last_at =
+        CASE WHEN association_study.last_at > excluded.last_at
+             THEN association_study.last_at ELSE excluded.last_at END"""
+
+
+def note_associations(tx: Tx, batch: Sequence[Instance]) -> None:
+    """Remember which associations carried which studies of a batch; each is open until its record comes."""
+    opened: dict[str, Instance] = {}
+    last_at: dict[tuple[str, str], int] = {}
+    for instance in batch:
+        association_id, at = instance.arrival.association_id, instance.arrival.arrived_at
+        if association_id:
+            opened.setdefault(association_id, instance)
+            key = (instance.header.study_uid, association_id)
+            last_at[key] = max(at, last_at.get(key, at))
+    tx.executemany(_INSERT_ASSOCIATION, [_association_values(*pair) for pair in sorted(opened.items())])
+    tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(*key, at) for key, at in sorted(last_at.items())])
+
+
+def _association_values(association_id: str, first: Instance) -> list[Any]:
+    arrival = first.arrival
+    return [association_id, node_of(first.location), *slot_and_boot(association_id), arrival.calling_aet,
+            arrival.called_aet, arrival.peer_address, arrival.arrived_at]
+
+
+def slot_and_boot(association_id: str) -> tuple[str, str]:
+    """Return slot and boot of ``<slot>.<boot>.<n>``; ("", "") for an id of another shape."""
+    parts = association_id.rsplit(".", 2)
+    return (parts[0], parts[1]) if len(parts) == 3 else ("", "")
+
+
+def add_association(tx: Tx, record: Mapping[str, Any], *, entry_id: str = "", node: str = "") -> None:
+    """Index an association record of the spool entry `entry_id`; adding it again changes nothing more.
+
+    With association_id: it has ended, and carried these studies (calling_aet, called_aet, peer, started_at, ended_at,
+    how, studies {UID: count}, refused {status: count}). How "slot-restarted" ends what earlier boots of the slot left
+    open. A sum of refused associations ("refused") is kept under the entry's id. Raises KeyError where ended_at, or
+    both ids, are missing.
+    """
+    ended_at = int(record["ended_at"])
+    how = str(record.get("how") or "")
+    if how == "slot-restarted":
+        end_associations_of_slot(tx, str(record["slot"]), str(record.get("boot") or ""), ended_at, node=node)
+        return
+    association_id = str(record.get("association_id") or entry_id)
+    if not association_id:
+        raise KeyError("association_id")
+    studies = {str(uid): int(count) for uid, count in dict(record.get("studies") or {}).items()}
+    refused = dict(record.get("refused") or {})
+    if how == "refused":
+        refused = {str(record.get("reason") or ""): int(record.get("count") or 1)}
+    started_at = int(record.get("started_at") or ended_at)
+    peers = [str(record.get(key) or "") for key in ("calling_aet", "called_aet", "peer")]
+    tx.execute(_INSERT_ASSOCIATION, [association_id, node, *slot_and_boot(association_id), *peers, started_at])
+    tx.execute("UPDATE association SET started_at = ?, ended_at = ?, how = ?, studies = ?, refused = ?"
+               " WHERE association_id = ?",
+               (started_at, ended_at, how, json_text(studies), json_text(refused), association_id))
+    tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(uid, association_id, started_at) for uid in sorted(studies)])
+
+
+def end_associations_of_slot(tx: Tx, slot: str, boot: str, now: int, *, node: str = "") -> int:
+    """End every open association that an earlier boot of this slot left behind; return how many.
+
+    `boot` is the one that has just started ("" ends all of the slot), `node` "" means any node.
+    """
+    return tx.execute("UPDATE association SET ended_at = ?, how = 'lost' WHERE ended_at IS NULL AND slot = ?"
+                      " AND boot <> ? AND (? = '' OR node = ?)", (now, slot, boot, node, node))
+
+
+def open_associations_of(tx: Tx, study_uid: str) -> bool:
+    """Return whether an association that carried the study is still open."""
+    return tx.row("SELECT 1 FROM association_study s JOIN association a ON a.association_id = s.association_id"
+                  " WHERE s.study_uid = ? AND a.ended_at IS NULL LIMIT 1", (study_uid,)) is not None

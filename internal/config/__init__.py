@@ -1,0 +1,35 @@
+"""The configuration: every setting declared once, loaded from all sources, printed in every form.
+
+Flow: main.py loads it first; every process gets the same frozen `Settings`. Layer 0, imports errors.
+Inside, in this order, each importing only those before it:
+values, url, declare, declarations, conffile, sources, loading, rendering.
+"""
+
+from internal.config.declarations import (
+    FOLDER_SECTION,
+    IGNORED,
+    SECTIONS,
+    SETTINGS,
+    ConfigurationInvalid,
+    DatabaseSettings,
+    DicomSettings,
+    FolderSettings,
+    Problem,
+    RouterSettings,
+    SatusehatSettings,
+    Settings,
+    SpoolSettings,
+    environment_key,
+)
+from internal.config.declare import Setting
+from internal.config.loading import load
+from internal.config.rendering import render_config, render_markdown, render_template
+from internal.config.url import environment_name, is_loopback, normalise_base_url
+from internal.config.values import Secret
+
+__all__ = [
+    "FOLDER_SECTION", "IGNORED", "SECTIONS", "SETTINGS", "ConfigurationInvalid", "DatabaseSettings", "DicomSettings",
+    "FolderSettings", "Problem", "RouterSettings", "SatusehatSettings", "Secret", "Setting", "Settings",
+    "SpoolSettings", "environment_key", "environment_name", "is_loopback", "load", "normalise_base_url",
+    "render_config", "render_markdown", "render_template",
+]  # fmt: skip

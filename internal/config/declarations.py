@@ -1,0 +1,369 @@
+"""Every setting of the router, declared once: key, kind, default, limits, help, environment names.
+
+Flow: `loading` reads router.conf, environment and command line against these declarations and gives a `Settings`;
+`rendering` prints template and documentation from them. Imports: errors, declare, url, values.
+Changes when a setting is added: one field below; loading, `main.py config`, router.conf.template and docs follow.
+
+A field has the name of its key. Those made by declare_duration are seconds, those made by declare_size bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from internal import errors
+from internal.config.declare import (
+    Setting,
+    declare,
+    declare_choice,
+    declare_duration,
+    declare_list,
+    declare_number,
+    declare_path,
+    declare_secret,
+    declare_size,
+    declare_text,
+)
+from internal.config.url import (
+    normalise_base_url,
+    parse_database_url,
+    parse_http_url,
+    parse_secret_url,
+    secret_parts,
+)
+from internal.config.values import (
+    Kind,
+    Secret,
+    parse_ae_title,
+    parse_bind_address,
+    parse_bool,
+    parse_destination_name,
+    parse_fhir_id,
+    parse_header_value,
+    parse_path_suffix,
+    parse_time_zone,
+    parse_uid,
+)
+
+FOLDER_SECTION = "folder:NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake or remark: where it stands (`origin`, with the line of a file), which setting, what, what to do."""
+
+    origin: str
+    setting: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.origin}: " if self.origin else ""
+        what = f"{self.setting} {self.message}" if self.setting else self.message
+        return f"{where}{what}{f' ({self.hint})' if self.hint else ''}"
+
+
+class ConfigurationInvalid(errors.ConfigurationInvalid):
+    """The configuration is not valid: `problems` has every mistake found, `warnings` what else was noticed."""
+
+    def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
+        self.problems = tuple(problems)
+        self.warnings = tuple(warnings)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+_AE = "1 to 16 characters"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SatusehatSettings:
+    """Section [satusehat]: the official router's keys, and how studies go to the platform."""
+
+    organization_id: str = declare_text(
+        parse_fhir_id, "", "Organization ID of the hospital in SATUSEHAT.",
+        "ID organisasi rumah sakit di SATUSEHAT.",
+        env=("ORG_ID", "ORGANIZATION_ID", "SS_ORG_ID"), required=True, fill_in=True)
+    client_key: Secret = declare_secret(  # noqa: RUF009 - an immutable value
+        "Client key (client_id) from the SATUSEHAT developer portal.",
+        "Client key (client_id) dari portal pengembang SATUSEHAT.",
+        env=("CLIENT", "CLIENT_KEY", "SS_CLIENT_ID"), required=True, fill_in=True)
+    secret_key: Secret = declare_secret(  # noqa: RUF009 - an immutable value
+        "Secret key (client_secret) that belongs to the client key.",
+        "Secret key (client_secret) pasangan client key.",
+        env=("SECRET", "SECRET_KEY", "SS_CLIENT_SECRET"), required=True, fill_in=True)
+    url: str = declare(
+        Kind.URL, normalise_base_url, "https://api-satusehat-dev.dto.kemkes.go.id",
+        "Base URL of SATUSEHAT, with or without https://. Staging: api-satusehat-stg.dto.kemkes.go.id, "
+        "production: api-satusehat.kemkes.go.id.",
+        "URL dasar SATUSEHAT, dengan atau tanpa https://. Staging: api-satusehat-stg.dto.kemkes.go.id, "
+        "produksi: api-satusehat.kemkes.go.id.",
+        allowed="https, or http for this machine", env=("URL", "API_URL"), fill_in=True)
+    dicom_pathsuffix: str = declare_text(
+        parse_path_suffix, "/dicom/v1/dicomWeb/studies", "Path of the DICOM store below url.",
+        "Path penyimpanan DICOM di bawah url.")
+    fhir_pathsuffix: str = declare_text(
+        parse_path_suffix, "/fhir-r4/v1", "Path of the FHIR API below url.", "Path API FHIR di bawah url.")
+    auth_pathsuffix: str = declare_text(
+        parse_path_suffix, "/oauth2/v1", "Path of the OAuth2 service below url.",
+        "Path layanan OAuth2 di bawah url.")
+    tz_name: str = declare_text(
+        parse_time_zone, "Asia/Jakarta", "Time zone of devices that do not state one.",
+        "Zona waktu alat yang tidak menyebutkannya.", allowed="IANA name, or WIB, WITA, WIT")
+    ae_title: str = declare_text(
+        parse_ae_title, "DCMROUTER", "AE title of this router; devices must call it by this name.",
+        "AE title router ini; alat harus memanggil dengan nama ini.", allowed=_AE, env=("AE_TITLE",))
+    dicom_port: int = declare_number(
+        0, 65535, 11112, "TCP port for DICOM; 0 takes any free one.",
+        "Port TCP untuk DICOM; 0 memakai port bebas mana pun.")
+    http_port: int = declare_number(
+        0, 65535, 8080, "TCP port for pages and API; 0 takes any free one.",
+        "Port TCP untuk halaman dan API; 0 memakai port bebas mana pun.")
+    mroc_client_url: str = declare(
+        Kind.URL, parse_http_url, "", "URL of an MROC client beside the router; empty for none.",
+        "URL klien MROC di samping router; kosong bila tidak ada.", allowed="http or https")
+    calling_ae_title: str = declare_text(
+        parse_ae_title, "", "AE title the router uses when it calls others; empty for ae_title.",
+        "AE title router saat memanggil pihak lain; kosong berarti ae_title.", allowed=_AE)
+    webhook_url: Secret = declare_secret(  # noqa: RUF009 - an immutable value
+        "URL told about each study that was delivered or held; empty for none.",
+        "URL yang diberi tahu setiap studi terkirim atau tertahan; kosong bila tidak ada.",
+        parse_secret_url, allowed="http or https", env=("WEBHOOK_URL",))
+    webhook_user: str = declare_text(
+        parse_header_value, "", "User name for the webhook (HTTP Basic).", "Nama pengguna webhook (HTTP Basic).",
+        env=("WEBHOOK_USER",))
+    webhook_password: Secret = declare_secret(  # noqa: RUF009 - an immutable value
+        "Password for the webhook.", "Kata sandi webhook.", env=("WEBHOOK_PASSWORD",))
+    webhook_format: str = declare_choice(
+        "simple|imagingstudy", "simple", "What the webhook gets: a short status, or the ImagingStudy.",
+        "Isi webhook: status singkat, atau ImagingStudy.", env=("WEBHOOK_FORMAT",))
+    order_window: float = declare_duration(
+        "1d", "3650d", "30d", "How far an order's date may be from the study's; hospitals reuse accession numbers.",
+        "Selisih tanggal terbesar antara order dan studi; nomor akses bisa terpakai ulang.")
+    index_lag: float = declare_duration(
+        "0s", "1h", "60s", "How long a new resource may stay invisible to the platform's search.",
+        "Berapa lama sumber daya baru bisa belum terlihat pada pencarian platform.")
+    workers: int = declare_number(
+        1, 32, 4, "Studies sent to the platform at the same time.", "Jumlah studi yang dikirim bersamaan.")
+    user_agent: str = declare_text(
+        parse_header_value, "satusehat-dicom-router/2.0", "User-Agent header of every request.",
+        "Header User-Agent setiap permintaan.")
+    skip_sop_classes: tuple[str, ...] = declare_list(
+        parse_uid, "", "SOP Class UIDs that are kept here but not sent.",
+        "SOP Class UID yang disimpan di sini tetapi tidak dikirim.", "UIDs with commas between")
+    request_timeout: float = declare_duration(
+        "1s", "1h", "60s", "How long one request may stand still before it is given up.",
+        "Berapa lama satu permintaan boleh diam sebelum dihentikan.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterSettings:
+    """Section [router]: where everything lies, when a study is complete, when something is tried again."""
+
+    data_dir: Path = declare_path(  # noqa: RUF009 - an immutable value
+        "data", "Folder for everything the router writes; a relative path starts at router.conf's folder.",
+        "Folder semua data router; path relatif dihitung dari folder router.conf.")
+    send_to: tuple[str, ...] = declare_list(
+        parse_destination_name, "satusehat", "Destinations of every study: satusehat and names of [folder:NAME].",
+        "Tujuan setiap studi: satusehat dan nama [folder:NAME].", "names with commas between, or none")
+    settle: float = declare_duration(
+        "0s", "7d", "60s", "A study counts as complete after this long without a new image.",
+        "Studi dianggap lengkap setelah selama ini tanpa gambar baru.")
+    settle_cr_dx: float = declare_duration(
+        "0s", "7d", "20s", "The same for CR and DX.", "Hal yang sama untuk CR dan DX.")
+    settle_release_min: float = declare_duration(
+        "0s", "7d", "10s", "Shortest wait after the device released its association.",
+        "Waktu tunggu terpendek setelah alat menutup asosiasi.")
+    settle_max: float = declare_duration(
+        "0s", "7d", "30m", "Longest wait for a study that keeps growing.",
+        "Waktu tunggu terlama untuk studi yang terus bertambah.")
+    patience: float = declare_duration(
+        "1s", "3650d", "90d", "How long a study is tried or waits for its order before a person is asked.",
+        "Berapa lama studi dicoba atau menunggu order sebelum petugas diminta.")
+    order_poll_min: float = declare_duration(
+        "100ms", "1d", "30s", "First pause before an order is looked for again.",
+        "Jeda pertama sebelum order dicari lagi.")
+    order_poll_max: float = declare_duration(
+        "100ms", "7d", "15m", "Longest pause before an order is looked for again.",
+        "Jeda terlama sebelum order dicari lagi.")
+    retry_min: float = declare_duration(
+        "100ms", "1h", "5s", "First pause after a fault.", "Jeda pertama setelah gangguan.")
+    retry_max: float = declare_duration(
+        "100ms", "1d", "15m", "Longest pause after a fault.", "Jeda terlama setelah gangguan.")
+    reregister_max: float = declare_duration(
+        "0s", "1d", "10m", "Longest pause before the ImagingStudy of a growing study is updated again.",
+        "Jeda terlama sebelum ImagingStudy dari studi yang bertambah diperbarui lagi.")
+    http_bind: str = declare_text(
+        parse_bind_address, "127.0.0.1", "Address for pages and API; all for every address of this machine.",
+        "Alamat untuk halaman dan API; all untuk semua alamat komputer ini.", allowed="IP address, localhost or all")
+    language: str = declare_choice("id|en", "id", "Language of the pages.", "Bahasa halaman.")
+    log_format: str = declare_choice("text|json", "text", "Form of the log lines.", "Bentuk baris log.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpoolSettings:
+    """Section [spool]: how images are kept."""
+
+    fsync: bool = declare(
+        Kind.BOOL, parse_bool, "yes", "Write each image to the disk before it is acknowledged; no is for tests only.",
+        "Tulis setiap gambar ke disk sebelum dijawab sukses; no hanya untuk uji coba.", allowed="yes, no")
+    min_free: int = declare_size(
+        "0", "1000TB", "2GB", "With less free space than this, images are refused for the time being.",
+        "Bila ruang kosong kurang dari ini, gambar ditolak untuk sementara.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomSettings:
+    """Section [dicom]: the receiver and its limits."""
+
+    dicom_bind: str = declare_text(
+        parse_bind_address, "all", "Address for DICOM; all for every address of this machine.",
+        "Alamat untuk DICOM; all untuk semua alamat komputer ini.", allowed="IP address, localhost or all")
+    called_aets: tuple[str, ...] = declare_list(
+        parse_ae_title, "", "Further AE titles under which devices may call.",
+        "AE title lain yang boleh dipakai alat untuk memanggil.", "AE titles with commas between")
+    unknown_callers: str = declare_choice(
+        "accept|hold|refuse", "accept", "Devices that are not in the list: accept, keep without sending, or refuse.",
+        "Alat yang tidak terdaftar: terima, simpan tanpa mengirim, atau tolak.")
+    children: int = declare_number(
+        0, 64, 0, "Receiving processes; 0 chooses by the number of processors.",
+        "Jumlah proses penerima; 0 mengikuti jumlah prosesor.")
+    max_associations: int = declare_number(
+        1, 10000, 200, "Associations at the same time.", "Jumlah asosiasi bersamaan.")
+    max_associations_per_address: int = declare_number(
+        1, 10000, 50, "The same from one address.", "Hal yang sama dari satu alamat.")
+    max_pdu: int = declare_size(
+        "16KB", "1MB", "128KB", "Largest PDU offered to devices; 128 KB was fastest with several senders.",
+        "PDU terbesar yang ditawarkan ke alat; 128 KB tercepat dengan beberapa pengirim.")
+    max_object: int = declare_size(
+        "1MB", "1TB", "8GB", "Largest single image that is accepted.", "Gambar tunggal terbesar yang diterima.")
+    associate_timeout: float = declare_duration(
+        "100ms", "5m", "10s", "Time for a new connection to ask for an association.",
+        "Waktu bagi koneksi baru untuk meminta asosiasi.")
+    idle_timeout: float = declare_duration(
+        "100ms", "1d", "120s", "An association that is silent this long between messages is closed.",
+        "Asosiasi yang diam selama ini di antara pesan akan ditutup.")
+    pdu_timeout: float = declare_duration(
+        "100ms", "1h", "30s", "Time in which one PDU that has begun must be complete.",
+        "Waktu sampai satu PDU yang sudah dimulai harus lengkap.")
+    min_rate: int = declare_size(
+        "0", "1GB", "1KB", "Slowest transfer that is put up with, per second; 0 for no limit.",
+        "Laju kirim terendah yang diterima, per detik; 0 tanpa batas.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings:
+    """Section [database]: where index and jobs are kept."""
+
+    url: Secret = declare_secret(  # noqa: RUF009 - an immutable value
+        "postgresql://user:password@host/name; empty for SQLite in data_dir.",
+        "postgresql://pengguna:sandi@host/nama; kosong untuk SQLite di data_dir.",
+        parse_database_url, allowed="postgresql://... or empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings:
+    """A section [folder:NAME]: one folder that studies can be sent to."""
+
+    path: Path = declare_path(  # noqa: RUF009 - an immutable value
+        "", "Folder that gets a copy of each study sent to NAME.",
+        "Folder yang menerima salinan setiap studi yang dikirim ke NAME.", required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A key of the official router or a fork that is accepted and not used; `key` may end in `*`."""
+
+    key: str
+    note: str
+
+
+SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
+    "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
+    "database": DatabaseSettings, FOLDER_SECTION: FolderSettings,
+})  # fmt: skip
+
+SETTINGS: tuple[Setting, ...] = tuple(
+    Setting(section=section, key=each.name, **each.metadata["setting"])
+    for section, declared in SECTIONS.items() for each in dataclasses.fields(declared))
+"""Every setting in the order of template and documentation; those of [folder:NAME] stand for any number of folders."""
+
+_FORK = "belongs to another router"
+IGNORED: tuple[Ignored, ...] = (
+    Ignored("dcm_dir", "images are kept in [router] data_dir and are never purged at start"),
+    Ignored("encrypt", _FORK), Ignored("flask_port", _FORK), Ignored("inotify_dir", _FORK),
+    Ignored("mongodb_url", _FORK), Ignored("pacs_db_name", _FORK), Ignored("whatsapp_provider", _FORK),
+    Ignored("firebase_*", _FORK), Ignored("halosis_*", _FORK),
+)  # fmt: skip
+"""Keys accepted in [satusehat] with a note. Source: facts, satusehat.md 4.1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The whole configuration, checked; paths are absolute, secrets masked in every repr.
+
+    `sources` says of each setting where its value came from; `warnings` is what the person should read.
+    """
+
+    satusehat: SatusehatSettings
+    router: RouterSettings
+    spool: SpoolSettings
+    dicom: DicomSettings
+    database: DatabaseSettings
+    folders: Mapping[str, FolderSettings] = field(default_factory=lambda: MappingProxyType({}))
+    warnings: tuple[Problem, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    def source_of(self, name: str) -> str:
+        """Say where `section.key` came from: `file router.conf line 7`, `environment ORG_ID`, `command line`,
+        `credential secret_key` or `default`. Raises KeyError for a name that is no setting."""
+        section, _, key = name.rpartition(".")
+        declared = FOLDER_SECTION if section.removeprefix("folder:") in self.folders else section
+        if not any(setting.name == f"{declared}.{key}" for setting in SETTINGS):
+            raise KeyError(name)
+        return self.sources.get(name, "default")
+
+    def section(self, name: str) -> Any:
+        """The dataclass of a section by its name in router.conf (`router`, `folder:pacs`). Raises KeyError."""
+        if name.startswith("folder:"):
+            return self.folders[name.removeprefix("folder:")]
+        if name not in SECTIONS:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    @property
+    def data_dir(self) -> Path:
+        """Absolute path of the folder for everything the router writes; created by nobody here."""
+        return self.router.data_dir
+
+    @property
+    def spool_dir(self) -> Path:
+        """Absolute path of the spool."""
+        return self.router.data_dir / "spool"
+
+    @property
+    def database_path(self) -> Path:
+        """Absolute path of the SQLite file, used unless [database] url is set."""
+        return self.router.data_dir / "index.db"
+
+    @property
+    def database_url(self) -> str:
+        """What `Store.open` takes: the PostgreSQL URL with its password, or sqlite:///absolute/path. Never log it."""
+        return self.database.url.reveal() or self.database_path.absolute().as_uri().replace("file:", "sqlite:", 1)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret in the clear, and the secret parts of URLs, for the filter of the log alone."""
+        sections: list[Any] = [self.section(name) for name in SECTIONS if name != FOLDER_SECTION]
+        sections += self.folders.values()
+        values = [getattr(part, each.name) for part in sections for each in dataclasses.fields(part)]
+        whole = [value.reveal() for value in values if isinstance(value, Secret) and value]
+        return (*whole, *secret_parts(self.database.url, self.satusehat.webhook_url))
+
+
+def environment_key(settings: Settings) -> str:
+    """`<base url>|<organization id>`: what facts, receipts and tokens are keyed by."""
+    return f"{settings.satusehat.url}|{settings.satusehat.organization_id}"

@@ -1,0 +1,179 @@
+"""new/ -> rows -> cur/: turns accepted files into index rows, in batches.
+
+Layer 4: reads the spool, writes the index. It never decides whether an image was accepted (the file says so) nor
+where it goes (assemble). A crash between commit and rename is harmless: the same id is indexed again as a no-op.
+Changes when something new must be known of an image the moment it is first read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from internal import dicomfile, index, scan
+from internal.errors import BytesMissing, NotDicom
+from internal.model import Arrival, Header, Instance
+from internal.ports import Clock
+from internal.spool import Entry, EntryKind, Spool
+from internal.store import Store, Tx
+
+log = logging.getLogger("router.index")
+
+#: Rows of one transaction; keeps it well below 20 ms so that other writers are not held up.
+BATCH_ROWS = 100
+_HEAD_BYTES = 256 * 1024
+_CHUNK_BYTES = 1024 * 1024
+#: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
+_STARTS_BEFORE_ASIDE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass did. `watermark_at`: everything that arrived before this moment is indexed."""
+
+    indexed: int
+    set_aside: int
+    more: bool
+    watermark_at: int
+
+
+@dataclass(slots=True)
+class _Batch:
+    instances: list[Instance]
+    records: list[dict[str, Any]]
+    done: list[Entry]
+    bad: list[tuple[Entry, str]]
+
+
+class Indexer:
+    """Indexes what lies in the spool's new/; one per spool, in the deliver role only."""
+
+    def __init__(self, spool: Spool, store: Store, clock: Clock) -> None:
+        self._spool = spool
+        self._store = store
+        self._clock = clock
+        self._suspects = self._crash_suspects()
+
+    def _crash_suspects(self) -> set[str]:
+        """Return the ids that were being parsed when this role last died; they are read one at a time."""
+        with self._store.reading() as tx:
+            return set(index.parsing_interrupted(tx))
+
+    def run_once(self) -> Pass:
+        """Index one batch; on return its rows are committed and its files lie in cur/ (or bad/)."""
+        started_at = self._clock.now_ms()
+        entries = self._spool.scan_new(limit=BATCH_ROWS)
+        if not entries:
+            return Pass(0, 0, False, started_at)
+        if self._suspects:
+            entries = self._single_out(entries)
+        batch = self._read(entries, self._note_parsing(entries))
+        with self._store.transaction() as tx:
+            self._write(tx, batch)
+        self._spool.to_cur(batch.done)
+        for entry, reason in batch.bad:
+            self._spool.set_aside(entry, reason)
+            log.warning("Entry set aside", extra={"fields": {"entry": entry.id, "reason": reason}})
+        self._suspects.difference_update(entry.id for entry in entries)
+        oldest = self._spool.oldest_new_at()
+        return Pass(len(batch.done), len(batch.bad), oldest is not None, started_at if oldest is None else oldest)
+
+    def _single_out(self, entries: list[Entry]) -> list[Entry]:
+        for entry in entries:
+            if entry.id in self._suspects:
+                return [entry]
+        self._suspects.clear()
+        return entries
+
+    def _note_parsing(self, entries: Sequence[Entry]) -> dict[str, int]:
+        """Commit which ids are about to be parsed, so that one that kills the process is recognised; return starts."""
+        with self._store.transaction() as tx:
+            return index.parsing_started(tx, [entry.id for entry in entries])
+
+    def _read(self, entries: Sequence[Entry], starts: Mapping[str, int]) -> _Batch:
+        batch = _Batch([], [], [], [])
+        for entry in entries:
+            try:
+                if starts[entry.id] > _STARTS_BEFORE_ASIDE:
+                    batch.bad.append((entry, "reading it ended the process twice"))
+                elif entry.kind is EntryKind.INSTANCE:
+                    batch.instances.append(read_instance(self._spool, entry))
+                    batch.done.append(entry)
+                elif entry.kind is EntryKind.ASSOCIATION:
+                    batch.records.append(_parse_record(self._spool.read(entry)))
+                    batch.done.append(entry)
+                else:
+                    batch.bad.append((entry, "no service for this request is enabled"))
+            except BytesMissing:
+                # Another pass (or a person) moved it; a full scan will see it again if it is still there.
+                continue
+            except NotDicom as refusal:
+                batch.bad.append((entry, str(refusal)))
+        return batch
+
+    def _write(self, tx: Tx, batch: _Batch) -> None:
+        now = self._clock.now_ms()
+        outcomes = index.add_instances(tx, batch.instances, now)
+        for instance, outcome in zip(batch.instances, outcomes, strict=True):
+            if outcome is index.Added.CONFLICT:
+                log.warning(
+                    "Same SOP Instance UID with other bytes: both kept",
+                    extra={"fields": {"study": instance.header.study_uid, "sop": instance.header.sop_uid}},
+                )
+        for record in batch.records:
+            index.add_association(tx, record, node=self._spool.node)
+        for entry, reason in batch.bad:
+            index.note_bad(tx, entry.id, reason, now)
+        index.parsing_done(tx, [entry.id for entry in batch.done] + [entry.id for entry, _ in batch.bad])
+
+
+def read_instance(spool: Spool, entry: Entry) -> Instance:
+    """Read one spool file once: file meta, index fields, SHA-256 and length of its data set.
+
+    Raises NotDicom when the file cannot be an instance, BytesMissing when it is not there. Memory is bounded by a
+    megabyte however large the file.
+    """
+    with spool.open_entry(entry.id) as file:
+        meta = dicomfile.read_meta(file)
+        file.seek(meta.dataset_offset)
+        head = file.read(_HEAD_BYTES)
+        header = _header(file, head, meta)
+        file.seek(meta.dataset_offset + len(head))
+        digest = hashlib.sha256(head)
+        size = len(head)
+        buffer = memoryview(bytearray(_CHUNK_BYTES)) if len(head) == _HEAD_BYTES else memoryview(b"")
+        while len(buffer) and (count := file.readinto(buffer)):  # type: ignore[attr-defined]
+            digest.update(buffer[:count])
+            size += count
+    return Instance(
+        id=entry.id,
+        header=header,
+        part=index.normalise_accession(header.accession_number),
+        sha256=digest.hexdigest(),
+        dataset_offset=meta.dataset_offset,
+        dataset_bytes=size,
+        location=f"spool:{spool.node}/{entry.id}",
+        arrival=meta.arrival or Arrival(arrived_at=entry.arrived_at, source="unknown"),
+    )
+
+
+def _header(file: Any, head: bytes, meta: dicomfile.Meta) -> Header:
+    """Scan the head, and the whole file only where the head does not reach as far as the needed tags."""
+    if len(head) < _HEAD_BYTES:
+        return scan.scan(head, meta.transfer_syntax_uid)
+    file.seek(meta.dataset_offset)
+    return scan.scan(file, meta.transfer_syntax_uid)
+
+
+def _parse_record(payload: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(payload)
+    except ValueError as error:
+        raise NotDicom("this association record is not readable JSON") from error
+    if not isinstance(record, dict):
+        raise NotDicom("this association record is not a JSON object")
+    return record

@@ -1,0 +1,57 @@
+"""SQL for lanes: whether a destination may be tried now, and who stopped it.
+
+Called by `worker` (circuit breaker) and by people's commands; imports store. Changes when a lane gets another brake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from internal.store import Tx
+
+#: Who pauses a lane when no person does.
+BREAKER = "breaker"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The state of one destination's lane; times in epoch ms, `failures` counts pauses by the breaker in a row."""
+
+    name: str
+    paused_until: int = 0
+    paused_by: str = ""
+    reason_code: str = ""
+    reason: str = ""
+    failures: int = 0
+    updated_at: int = 0
+
+
+def lane(tx: Tx, name: str) -> Lane:
+    """Return the lane; one that was never paused is open."""
+    row = tx.row("SELECT name, paused_until, paused_by, reason_code, reason, failures, updated_at FROM lane"
+                 " WHERE name = ?", (name,))
+    return Lane(*row) if row else Lane(name)
+
+
+def pause_lane(tx: Tx, name: str, until: int, code: str, reason: str, now: int, *, by: str = BREAKER) -> None:
+    """Pause a lane until `until`. The breaker's pauses are counted, and leave a person's running pause alone."""
+    tx.execute("INSERT INTO lane (name, updated_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, now))
+    tx.execute("UPDATE lane SET failures = failures + ?, updated_at = ? WHERE name = ?",
+               (int(by == BREAKER), now, name))
+    tx.execute("UPDATE lane SET paused_until = ?, paused_by = ?, reason_code = ?, reason = ? WHERE name = ?"
+               " AND (? <> ? OR paused_by IN ('', ?) OR paused_until < ?)",
+               (until, by, code, reason, name, by, BREAKER, BREAKER, now))
+
+
+def resume_lane(tx: Tx, name: str, now: int, *, by: str = BREAKER) -> bool:
+    """Open a lane and forget its failures; True if that changed it. The breaker leaves a person's pause alone."""
+    return tx.execute("UPDATE lane SET paused_until = 0, paused_by = '', reason_code = '', reason = '', failures = 0,"
+                      " updated_at = ? WHERE name = ? AND (paused_until > 0 OR failures > 0)"
+                      " AND (? <> ? OR paused_by IN ('', ?) OR paused_until < ?)",
+                      (now, name, by, BREAKER, BREAKER, now)) == 1
+
+
+def hurry_lane(tx: Tx, name: str, now: int) -> None:
+    """End the breaker's pause because a person does not want to wait; its failures stay counted, one worker probes."""
+    tx.execute("UPDATE lane SET paused_until = ?, updated_at = ? WHERE name = ? AND paused_until > ?"
+               " AND paused_by IN ('', ?)", (now, now, name, now, BREAKER))

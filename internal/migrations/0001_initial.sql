@@ -1,0 +1,275 @@
+-- The first schema. Written once for both engines: INTEGER is 64 bits on each (BIGINT on PostgreSQL);
+-- ${serial} and ${writer_xact} are filled in by store.py. Columns named *_at are UTC epoch milliseconds, JSON is kept as TEXT.
+-- A migration never changes once it was released: a new table or column is a new numbered file.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
+-- Rules, devices, users, lanes and aliases as changed in pages or the API; a rollback is a new revision with an old body.
+CREATE TABLE catalogue (
+    kind        TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    revision    INTEGER NOT NULL,
+    author      TEXT NOT NULL,
+    at          INTEGER NOT NULL,
+    body        TEXT,
+    restored_revision INTEGER,
+    PRIMARY KEY (kind, name, revision)
+);
+
+-- What we hold and ever held ------------------------------------------------------------------------------------
+
+-- unsettled_since: arrival of the first instance after the last settled revision (NULL: none).
+-- registrations: how often the study was settled, which is how often a further one has to wait longer.
+CREATE TABLE study (
+    study_uid          TEXT PRIMARY KEY,
+    revision           INTEGER NOT NULL DEFAULT 0,
+    settled_revision   INTEGER NOT NULL DEFAULT 0,
+    settled_at         INTEGER,
+    registrations      INTEGER NOT NULL DEFAULT 0,
+    first_arrived_at   INTEGER NOT NULL,
+    last_arrived_at    INTEGER NOT NULL,
+    unsettled_since    INTEGER,
+    settle_requested   INTEGER NOT NULL DEFAULT 0,
+    conflict           INTEGER NOT NULL DEFAULT 0,
+    instances          INTEGER NOT NULL DEFAULT 0,
+    patient_id         TEXT NOT NULL DEFAULT '',
+    patient_name       TEXT NOT NULL DEFAULT '',
+    patient_birth_date TEXT NOT NULL DEFAULT '',
+    patient_sex        TEXT NOT NULL DEFAULT '',
+    study_date         TEXT NOT NULL DEFAULT '',
+    study_time         TEXT NOT NULL DEFAULT '',
+    study_id           TEXT NOT NULL DEFAULT '',
+    description        TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX study_unsettled ON study (unsettled_since) WHERE revision > settled_revision;
+CREATE INDEX study_patient ON study (patient_id);
+CREATE INDEX study_day ON study (study_date);
+
+-- The accessions under which a study's instances came; '' is "none".
+CREATE TABLE study_part (
+    study_uid TEXT NOT NULL REFERENCES study (study_uid),
+    part      TEXT NOT NULL,
+    PRIMARY KEY (study_uid, part)
+);
+CREATE INDEX study_part_accession ON study_part (part);
+
+CREATE TABLE series (
+    study_uid     TEXT NOT NULL REFERENCES study (study_uid),
+    series_uid    TEXT NOT NULL,
+    modality      TEXT NOT NULL DEFAULT '',
+    series_number TEXT NOT NULL DEFAULT '',
+    description   TEXT NOT NULL DEFAULT '',
+    body_part     TEXT NOT NULL DEFAULT '',
+    series_date   TEXT NOT NULL DEFAULT '',
+    series_time   TEXT NOT NULL DEFAULT '',
+    instances     INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (study_uid, series_uid)
+);
+
+-- One row per accepted set of bytes; rows outlive purged bytes. At most one row per SOP Instance UID is current.
+CREATE TABLE instance (
+    id                  TEXT PRIMARY KEY,
+    study_uid           TEXT NOT NULL REFERENCES study (study_uid),
+    part                TEXT NOT NULL,
+    series_uid          TEXT NOT NULL,
+    sop_uid             TEXT NOT NULL,
+    sop_class_uid       TEXT NOT NULL,
+    transfer_syntax_uid TEXT NOT NULL,
+    is_current          INTEGER NOT NULL,
+    sha256              TEXT NOT NULL,
+    dataset_offset      INTEGER NOT NULL,
+    dataset_bytes       INTEGER NOT NULL,
+    location            TEXT NOT NULL,
+    purged_at           INTEGER,
+    arrived_at          INTEGER NOT NULL,
+    association_id      TEXT NOT NULL,
+    calling_aet         TEXT NOT NULL,
+    called_aet          TEXT NOT NULL,
+    peer_address        TEXT NOT NULL,
+    source              TEXT NOT NULL,
+    accession_number    TEXT NOT NULL,
+    patient_id          TEXT NOT NULL,
+    patient_name        TEXT NOT NULL,
+    patient_birth_date  TEXT NOT NULL,
+    patient_sex         TEXT NOT NULL,
+    study_date          TEXT NOT NULL,
+    study_time          TEXT NOT NULL,
+    study_description   TEXT NOT NULL,
+    study_id            TEXT NOT NULL,
+    modality            TEXT NOT NULL,
+    series_number       TEXT NOT NULL,
+    series_description  TEXT NOT NULL,
+    series_date         TEXT NOT NULL,
+    series_time         TEXT NOT NULL,
+    body_part           TEXT NOT NULL,
+    instance_number     TEXT NOT NULL,
+    image_type          TEXT NOT NULL,
+    number_of_frames    TEXT NOT NULL,
+    timezone_offset     TEXT NOT NULL,
+    station_name        TEXT NOT NULL,
+    institution_name    TEXT NOT NULL,
+    character_set       TEXT NOT NULL
+);
+CREATE UNIQUE INDEX instance_current ON instance (sop_uid) WHERE is_current = 1;
+CREATE INDEX instance_beside ON instance (sop_uid) WHERE is_current = 0;
+CREATE INDEX instance_study ON instance (study_uid, part);
+
+-- The same data set again: no instance row, but the entry is known.
+CREATE TABLE duplicate (
+    id         TEXT PRIMARY KEY,
+    of_id      TEXT NOT NULL REFERENCES instance (id),
+    arrived_at INTEGER NOT NULL
+);
+CREATE INDEX duplicate_of ON duplicate (of_id);
+
+-- Entries that were being parsed (starts: how often) and entries that were set aside.
+CREATE TABLE parsing (
+    entry_id TEXT PRIMARY KEY,
+    starts   INTEGER NOT NULL
+);
+CREATE TABLE bad (
+    entry_id TEXT PRIMARY KEY,
+    reason   TEXT NOT NULL,
+    at       INTEGER NOT NULL
+);
+
+-- ended_at NULL: open as far as we know. studies: {study UID: count}, refused: {status: count}.
+CREATE TABLE association (
+    association_id TEXT PRIMARY KEY,
+    node           TEXT NOT NULL DEFAULT '',
+    slot           TEXT NOT NULL DEFAULT '',
+    boot           TEXT NOT NULL DEFAULT '',
+    calling_aet    TEXT NOT NULL DEFAULT '',
+    called_aet     TEXT NOT NULL DEFAULT '',
+    peer_address   TEXT NOT NULL DEFAULT '',
+    started_at     INTEGER NOT NULL,
+    ended_at       INTEGER,
+    how            TEXT NOT NULL DEFAULT '',
+    studies        TEXT NOT NULL DEFAULT '{}',
+    refused        TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX association_open ON association (slot) WHERE ended_at IS NULL;
+
+CREATE TABLE association_study (
+    study_uid      TEXT NOT NULL,
+    association_id TEXT NOT NULL,
+    last_at        INTEGER NOT NULL,
+    PRIMARY KEY (study_uid, association_id)
+);
+
+-- What must go where ---------------------------------------------------------------------------------------------
+
+-- settled_revision: the study's revision up to which items were planned; revision: that at the last claim;
+-- done_revision: that at the last finish. priority: 0 urgent, 1 normal, 2 backlog.
+-- node: the spool that holds all bytes still to go ('' anywhere). opened_at: since when it is unfinished.
+CREATE TABLE job (
+    job_id           ${serial},
+    kind             TEXT NOT NULL,
+    destination      TEXT NOT NULL,
+    environment      TEXT NOT NULL,
+    study_uid        TEXT NOT NULL,
+    part             TEXT NOT NULL,
+    state            TEXT NOT NULL,
+    reason_code      TEXT NOT NULL DEFAULT '',
+    reason           TEXT NOT NULL DEFAULT '',
+    detail           TEXT NOT NULL DEFAULT '{}',
+    attempts         INTEGER NOT NULL DEFAULT 0,
+    priority         INTEGER NOT NULL DEFAULT 1 CHECK (priority BETWEEN 0 AND 2),
+    due_at           INTEGER NOT NULL,
+    revision         INTEGER NOT NULL DEFAULT 0,
+    done_revision    INTEGER NOT NULL DEFAULT 0,
+    settled_revision INTEGER NOT NULL DEFAULT 0,
+    node             TEXT NOT NULL DEFAULT '',
+    lease            TEXT NOT NULL DEFAULT '',
+    lease_until      INTEGER NOT NULL DEFAULT 0,
+    leased_by        TEXT NOT NULL DEFAULT '',
+    lease_losses     INTEGER NOT NULL DEFAULT 0,
+    created_at       INTEGER NOT NULL,
+    updated_at       INTEGER NOT NULL,
+    opened_at        INTEGER NOT NULL,
+    waiting_since    INTEGER,
+    UNIQUE (kind, destination, study_uid, part)
+);
+CREATE INDEX job_claimable ON job (destination, environment, priority, due_at, job_id)
+    WHERE state IN ('queued', 'deferred', 'waiting');
+CREATE INDEX job_active ON job (lease_until) WHERE state = 'active';
+CREATE INDEX job_behind ON job (job_id) WHERE state = 'done' AND done_revision < settled_revision;
+CREATE INDEX job_state ON job (state, job_id);
+CREATE INDEX job_study ON job (study_uid);
+
+CREATE TABLE job_facts (
+    job_id      INTEGER NOT NULL REFERENCES job (job_id),
+    environment TEXT NOT NULL,
+    facts       TEXT NOT NULL,
+    PRIMARY KEY (job_id, environment)
+);
+
+-- revision: the settled revision that brought the item. sha256 and size_bytes are those of the frozen bytes.
+CREATE TABLE item (
+    item_id     ${serial},
+    job_id      INTEGER NOT NULL REFERENCES job (job_id),
+    environment TEXT NOT NULL,
+    instance_id TEXT NOT NULL REFERENCES instance (id),
+    revision    INTEGER NOT NULL,
+    state       TEXT NOT NULL,
+    sha256      TEXT NOT NULL DEFAULT '',
+    size_bytes  INTEGER NOT NULL DEFAULT 0,
+    recipe      TEXT NOT NULL DEFAULT '{}',
+    sends       INTEGER NOT NULL DEFAULT 0,
+    answer      TEXT NOT NULL DEFAULT '{}',
+    UNIQUE (job_id, instance_id, environment)
+);
+CREATE INDEX item_sending ON item (job_id, state, item_id);
+CREATE INDEX item_instance ON item (instance_id);
+
+CREATE TABLE intent (
+    intent_id   ${serial},
+    job_id      INTEGER NOT NULL REFERENCES job (job_id),
+    environment TEXT NOT NULL,
+    verb        TEXT NOT NULL,
+    opened_at   INTEGER NOT NULL,
+    deadline_at INTEGER NOT NULL,
+    answered_at INTEGER,
+    answer      TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX intent_job ON intent (job_id, verb);
+
+-- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker.
+CREATE TABLE lane (
+    name         TEXT PRIMARY KEY,
+    paused_until INTEGER NOT NULL DEFAULT 0,
+    paused_by    TEXT NOT NULL DEFAULT '',
+    reason_code  TEXT NOT NULL DEFAULT '',
+    reason       TEXT NOT NULL DEFAULT '',
+    failures     INTEGER NOT NULL DEFAULT 0,
+    updated_at   INTEGER NOT NULL
+);
+
+-- Orders known before their images, whatever brought them.
+CREATE TABLE known_order (
+    source           TEXT NOT NULL,
+    order_id         TEXT NOT NULL,
+    accession_number TEXT NOT NULL,
+    received_at      INTEGER NOT NULL,
+    body             TEXT NOT NULL,
+    PRIMARY KEY (source, order_id)
+);
+CREATE INDEX known_order_accession ON known_order (accession_number);
+
+-- For people; no code decides by reading it. xact lets a feed know which transactions have ended.
+CREATE TABLE event (
+    event_id  ${serial},
+    xact      ${writer_xact},
+    at        INTEGER NOT NULL,
+    study_uid TEXT NOT NULL DEFAULT '',
+    job_id    INTEGER,
+    code      TEXT NOT NULL,
+    text      TEXT NOT NULL,
+    fields    TEXT NOT NULL DEFAULT '{}',
+    who       TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX event_study ON event (study_uid, event_id);
+CREATE INDEX event_feed ON event (xact, event_id);

@@ -1,0 +1,253 @@
+"""A bounded scanner: the index fields of a data set from its bytes, without pydicom and without trusting any length.
+
+Layer 1, imports errors, model and charset. The receiver asks it for the UIDs before it answers, the indexer for the
+whole header. Depth, number of elements, bytes looked at and bytes inflated are limited. Changes when the index needs
+another field or DICOM another encoding. Source: PS3.5 7 and annex A.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import BinaryIO, Final, NoReturn
+
+from internal.charset import decode
+from internal.errors import NotDicom
+from internal.model import Header
+
+MAX_DEPTH: Final = 32
+MAX_ELEMENTS: Final = 100_000
+MAX_VALUE_BYTES: Final = 64 * 1024
+MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
+_WINDOWS: Final = (32 * 1024, 1024 * 1024, 32 * 1024 * 1024)
+
+IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
+EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
+_PRIVATE_GE_IMPLICIT: Final = "1.2.840.113619.5.2"
+_DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+
+_FIELDS: Final = {
+    0x00080005: "character_set", 0x00080008: "image_type", 0x00080016: "sop_class_uid", 0x00080018: "sop_uid",
+    0x00080020: "study_date", 0x00080021: "series_date", 0x00080030: "study_time", 0x00080031: "series_time",
+    0x00080050: "accession_number", 0x00080060: "modality", 0x00080080: "institution_name",
+    0x00080201: "timezone_offset", 0x00081010: "station_name", 0x00081030: "study_description",
+    0x0008103E: "series_description", 0x00100010: "patient_name", 0x00100020: "patient_id",
+    0x00100030: "patient_birth_date", 0x00100040: "patient_sex", 0x00180015: "body_part", 0x0020000D: "study_uid",
+    0x0020000E: "series_uid", 0x00200010: "study_id", 0x00200011: "series_number", 0x00200013: "instance_number",
+    0x00280008: "number_of_frames",
+}  # fmt: skip
+_LAST_FIELD: Final = max(_FIELDS)
+_LAST_UID: Final = 0x0020000E
+_UIDS: Final = ("sop_class_uid", "sop_uid", "study_uid", "series_uid")
+_PIXEL_DATA: Final = 0x7FE00008
+
+_LONG: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT: Final = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
+     b"ST", b"TM", b"UI", b"UL", b"US"}
+)  # fmt: skip
+_VRS: Final = _LONG | _SHORT
+_UNDEFINED: Final = 0xFFFFFFFF
+_ITEM: Final = 0xFFFEE000
+_ITEM_END: Final = 0xFFFEE00D
+_SEQUENCE_END: Final = 0xFFFEE0DD
+
+
+class CutShort(NotDicom):
+    """The bytes given end before the header does. `resume_at` (bytes) is where an element not yet read begins."""
+
+    def __init__(self, message: str, resume_at: int = 0) -> None:
+        super().__init__(message)
+        self.resume_at = resume_at
+
+
+def scan(source: bytes | bytearray | memoryview | BinaryIO, transfer_syntax_uid: str) -> Header:
+    """Return the index fields of the data set `source`: a whole buffer, or a seekable file at its first byte.
+
+    Raises NotDicom (and nothing else) if one of the four UIDs cannot be read; what is damaged behind them is left out.
+    Of a file, long values that are not needed are skipped by seeking; at most 32 MB are held in memory.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _header(_walk(source, transfer_syntax_uid, whole=True).top(_LAST_FIELD), transfer_syntax_uid)
+    return _header(_collect_from_file(source, transfer_syntax_uid), transfer_syntax_uid)
+
+
+def scan_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str, *, whole: bool) -> Header:
+    """Return a Header of which only the UIDs and what lies before them is filled, from the first bytes of a data set.
+
+    Raises CutShort if the UIDs may lie behind `head` and it is not `whole`, otherwise NotDicom.
+    """
+    return _header(_walk(head, transfer_syntax_uid, whole).top(_LAST_UID), transfer_syntax_uid)
+
+
+def _collect_from_file(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, bytes]:
+    position = file.tell()
+    windows = iter(_WINDOWS)
+    window = next(windows)
+    walk: _Walk | None = None
+    while True:
+        file.seek(position)
+        data = file.read(window)
+        walk = _walk(data, transfer_syntax_uid, len(data) < window, walk)
+        try:
+            return walk.top(_LAST_FIELD)
+        except CutShort as cut:
+            position += cut.resume_at
+            if cut.resume_at == 0:
+                larger = next(windows, None)
+                if larger is None:
+                    raise NotDicom("one element of the header is longer than 32 MB") from None
+                window = larger
+
+
+def _header(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
+    character_set = values.get(0x00080005, b"").decode("ascii", "replace").strip(" \x00")
+    fields: dict[str, str] = {}
+    image_type: tuple[str, ...] = ()
+    for tag, value in values.items():
+        text = decode(value, character_set).rstrip(" \x00")
+        if tag == 0x00080008:
+            image_type = tuple(part.strip(" ") for part in text.split("\\")) if text else ()
+        else:
+            fields[_FIELDS[tag]] = text
+    fields["character_set"] = character_set
+    for name in _UIDS:
+        fields[name] = fields.get(name, "").strip(" \x00")
+        if not fields[name]:
+            raise NotDicom(f"the data set has no {name.replace('_', ' ').replace('uid', 'UID')}")
+    return Header(transfer_syntax_uid=transfer_syntax_uid, image_type=image_type, **fields)
+
+
+def _walk(
+    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, whole: bool, earlier: _Walk | None = None
+) -> _Walk:
+    """Return the walk over `data`, going on where `earlier` ran out."""
+    if earlier is not None and transfer_syntax_uid not in _DEFLATED:
+        earlier.go_on(data, whole)
+        return earlier
+    if transfer_syntax_uid in _DEFLATED:
+        data, whole = _inflate(data, whole)
+    implicit = transfer_syntax_uid in (IMPLICIT_LITTLE, _PRIVATE_GE_IMPLICIT)
+    vr = bytes(data[4:6])
+    if vr in _VRS:  # some devices send the other VR encoding than the one negotiated: the first element tells
+        implicit = False
+    elif vr and not vr.isalpha():
+        implicit = True
+    return _Walk(
+        data, whole, implicit=implicit, big=transfer_syntax_uid == EXPLICIT_BIG,
+        seekable=transfer_syntax_uid not in _DEFLATED,
+    )
+
+
+def _inflate(data: bytes | bytearray | memoryview, whole: bool) -> tuple[bytes, bool]:
+    """Return at most MAX_INFLATED_BYTES of the deflated data set, and whether that is all of it."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        plain = inflater.decompress(data, MAX_INFLATED_BYTES)
+    except zlib.error:
+        raise NotDicom("the deflated data set cannot be inflated") from None
+    return plain, whole and inflater.eof
+
+
+class _Walk:
+    """One pass over the bytes; every step checks what is left and how much has been done."""
+
+    def __init__(
+        self, data: bytes | bytearray | memoryview, whole: bool, *, implicit: bool, big: bool, seekable: bool
+    ) -> None:
+        order = ">" if big else "<"
+        self._explicit_header = struct.Struct(order + "HH2sH")
+        self._implicit_header = struct.Struct(order + "HHI")
+        self._length = struct.Struct(order + "I")
+        self._implicit = implicit
+        self._seekable = seekable
+        self._budget = MAX_ELEMENTS
+        self._values: dict[int, bytes] = {}
+        self.go_on(data, whole)
+
+    def go_on(self, data: bytes | bytearray | memoryview, whole: bool) -> None:
+        """Use `data`, which begins with an element, from here on; `whole` if nothing follows it."""
+        self._data = data
+        self._end = len(data)
+        self._whole = whole
+
+    def top(self, last: int) -> dict[int, bytes]:
+        """Return the values of the wanted elements of the outermost data set, up to `last` and all four UIDs."""
+        start = 0
+        try:
+            while start < self._end or not self._whole:
+                tag, length, position = self._element(start, self._implicit)
+                if tag > last and (tag >= _PIXEL_DATA or self._complete()):
+                    break
+                if length == _UNDEFINED:
+                    start = self._skip_sequence(position, self._implicit, 1)
+                elif tag in _FIELDS and length <= MAX_VALUE_BYTES:
+                    start = position + length
+                    self._check(start)
+                    self._values.setdefault(tag, bytes(self._data[position:start]))
+                    if tag == last and self._complete():
+                        break
+                else:
+                    self._check(position + length, whole_only=True)
+                    start = position + length
+        except CutShort as cut:
+            cut.resume_at = start if self._seekable else 0
+            raise
+        except NotDicom:
+            if not self._complete():  # damaged behind the UIDs: still registered and delivered
+                raise
+        return self._values
+
+    def _complete(self) -> bool:
+        return self._values.keys() >= _UID_TAGS
+
+    def _check(self, end: int, *, whole_only: bool = False) -> None:
+        """Refuse an element that ends at `end`, behind the bytes at hand; one that is skipped may if more follows."""
+        if end > self._end and (self._whole or not whole_only):
+            self._ran_out()
+
+    def _element(self, position: int, implicit: bool) -> tuple[int, int, int]:
+        """Return tag, length and where the value begins."""
+        self._budget -= 1
+        if self._budget < 0:
+            raise NotDicom("the data set has too many elements")
+        try:
+            if not implicit:
+                group, number, vr, length = self._explicit_header.unpack_from(self._data, position)
+                if vr in _SHORT:
+                    return (group << 16) | number, length, position + 8
+                if vr in _LONG:
+                    (length,) = self._length.unpack_from(self._data, position + 8)
+                    return (group << 16) | number, length, position + 12
+            # no VR there: an element (or item) written implicitly
+            group, number, length = self._implicit_header.unpack_from(self._data, position)
+        except struct.error:
+            self._ran_out()
+        return (group << 16) | number, length, position + 8
+
+    def _ran_out(self) -> NoReturn:
+        raise (NotDicom if self._whole else CutShort)("an element is longer than the data set")
+
+    def _skip_sequence(self, position: int, implicit: bool, depth: int) -> int:
+        """Return where the sequence (or encapsulated fragments) of undefined length that begins here ends."""
+        if depth > MAX_DEPTH:
+            raise NotDicom("sequences are nested too deep")
+        while True:
+            tag, length, position = self._element(position, implicit=True)
+            if tag == _SEQUENCE_END:
+                return position
+            if tag != _ITEM:
+                raise NotDicom("a sequence holds something that is no item")
+            position = self._skip_item(position, implicit, depth) if length == _UNDEFINED else position + length
+            self._check(position)
+
+    def _skip_item(self, position: int, implicit: bool, depth: int) -> int:
+        while True:
+            tag, length, position = self._element(position, implicit)
+            if tag == _ITEM_END:
+                return position
+            position = self._skip_sequence(position, implicit, depth + 1) if length == _UNDEFINED else position + length
+            self._check(position)
+
+
+_UID_TAGS: Final = {tag for tag, name in _FIELDS.items() if name in _UIDS}

@@ -1,0 +1,316 @@
+"""The spool: a maildir of instances, association records and requests; the only module that knows where bytes lie.
+
+Layer 2, imports errors, filelock and spool_writer. A file in new/ or cur/ is the one answer to "did we accept this?".
+Flow: a writer puts entries into new/ (spool_writer), the indexer reads them and moves them to cur/YYYYMMDD/HH (UTC).
+Changes when the layout on disk changes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from internal.errors import (
+    BytesDamaged,
+    BytesMissing,
+    ConfigurationInvalid,
+    StorageFull,
+    StorageNotMounted,
+)
+from internal.filelock import Lock
+from internal.spool_writer import (
+    Entry,
+    EntryKind,
+    SpoolWriter,
+    arrived_at_of,
+    fsync_directory,
+    parse_name,
+    storage_error,
+)
+
+__all__ = ["Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
+
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+MAX_PUBLISHED_BYTES = 16 * 1024 * 1024
+_REFRESH_ABOVE_BYTES = 1024 * 1024
+_FOLDERS = ("tmp", "new", "cur", "bad", "out", "run")
+_ID_FILE = "spool.id"
+_IGNORED_IN_EMPTY = ("lost+found", ".spool.id")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_SLOT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_NETWORK_TYPES = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs"}
+)
+
+
+class Spool:
+    """The spool of one node at `root`. Safe for use by many threads and processes at once."""
+
+    def __init__(self, root: Path, node: str, fsync: bool, min_free_bytes: int) -> None:
+        self.node = node
+        self._root = root
+        self._fsync = fsync
+        self._min_free_bytes = min_free_bytes
+        self._new = root / "new"
+        self._cur = root / "cur"
+        self._hours: set[str] = set()
+
+    @classmethod
+    def open(cls, root: Path, *, fsync: bool = True, create: bool = True, min_free_bytes: int = 0) -> Spool:
+        """Open the spool at `root`; if it is absent or empty and `create`, make its layout (0700) and a random node id.
+
+        `fsync=False` gives up the promise, for measurements. Writers refuse below `min_free_bytes`. Raises
+        StorageNotMounted if spool.id is missing though there is content (or `create` is False), ConfigurationInvalid
+        on a network file system, StorageFull or StorageFailed if the folder cannot be made.
+        """
+        root = root.absolute()
+        _refuse_network_storage(root)
+        try:
+            node = _read_node(root) or _make_node(root, create)
+            for folder in _FOLDERS:
+                (root / folder).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationInvalid(f"Cannot use the folder {root}: {error.strerror}") from None
+        return cls(root, node, fsync, min_free_bytes)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def writer(self, slot: str, wait_s: float = 10.0) -> SpoolWriter:
+        """Return the writer of `slot` ([a-z0-9-], e.g. ``receive-0``); sweeps what its predecessor left in tmp/.
+
+        Raises AlreadyRunning if another process still has the slot after `wait_s` seconds.
+        """
+        if not _SLOT.fullmatch(slot):
+            raise ValueError("a slot is made of a-z, 0-9 and -")
+        lock = self.lock(f"slot-{slot}", wait_s)
+        directory = self._root / "tmp" / slot
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for leftover in directory.iterdir():
+            leftover.unlink()
+        return SpoolWriter(
+            slot=slot, directory=directory, new=self._new, lock=lock, fsync=self._fsync, check_room=self._check_room,
+        )
+
+    def _check_room(self) -> None:
+        if self._min_free_bytes and self.free_bytes() < self._min_free_bytes:
+            raise StorageFull("The disk has less free space than the configured floor")
+
+    def free_bytes(self) -> int:
+        """Return the bytes that are free for us on the spool's disk."""
+        if sys.platform == "win32":
+            return shutil.disk_usage(self._root).free
+        state = os.statvfs(self._root)
+        return state.f_bavail * state.f_frsize
+
+    # -- new/ ------------------------------------------------------------------------------------------------------
+
+    def scan_new(self, limit: int = 1000) -> list[Entry]:
+        """Return up to `limit` entries of new/, oldest first, kinds mixed; foreign names are left out."""
+        entries: list[Entry] = []
+        for name in sorted(_names(self._new)):
+            entry = parse_name(name)
+            if entry is not None:
+                entries.append(entry)
+                if len(entries) >= limit:
+                    break
+        return entries
+
+    def doorbell(self) -> int:
+        """Return the mtime of new/ (ns): another value means look again; an equal one may hide a change in one tick."""
+        return self._new.stat().st_mtime_ns
+
+    def oldest_new_at(self) -> int | None:
+        """Return `arrived_at` (ms) of the oldest entry in new/, None if there is none."""
+        entries = (parse_name(name) for name in _names(self._new))
+        return min((entry.arrived_at for entry in entries if entry is not None), default=None)
+
+    def refresh_new(self) -> None:
+        """Replace new/ by a fresh directory if it is empty and has grown beyond 1 MB; otherwise do nothing.
+
+        rename() onto a directory succeeds only if that is empty, in one step, so a writer's name is in the old one
+        (and nothing happens) or finds the new one.
+        """
+        if sys.platform == "win32" or self._new.stat().st_size <= _REFRESH_ABOVE_BYTES:
+            return
+        fresh = self._root / "new.fresh"
+        try:
+            fresh.mkdir(mode=0o700, exist_ok=True)
+            fresh.rename(self._new)
+        except OSError:
+            return  # not empty: next time
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def read(self, entry: Entry) -> bytes:
+        """Return the whole content of a record; raises BytesMissing, BytesDamaged above 64 MB."""
+        with self._open(entry.id, entry.kind) as file:
+            data = file.read(MAX_RECORD_BYTES + 1)
+        if len(data) > MAX_RECORD_BYTES:
+            raise BytesDamaged(f"the record {entry.id} is larger than {MAX_RECORD_BYTES} bytes")
+        return data
+
+    def open_entry(self, entry_id: str) -> BinaryIO:
+        """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing."""
+        return self._open(entry_id, EntryKind.INSTANCE)
+
+    def _open(self, entry_id: str, kind: EntryKind) -> BinaryIO:
+        try:
+            entry = Entry(entry_id, kind, arrived_at_of(entry_id))
+        except ValueError:
+            raise BytesMissing(f"{entry_id!r} is not the id of a spool entry") from None
+        in_cur = self._hour(entry) / entry.file_name
+        for path in (in_cur, self._new / entry.file_name, in_cur):  # it may move to cur/ between two tries
+            try:
+                return path.open("rb")
+            except FileNotFoundError:
+                continue
+        raise BytesMissing(f"The file of spool entry {entry_id} is not there")
+
+    def all_ids(self) -> Iterator[Entry]:
+        """Yield every entry of new/ and then cur/, each once; one that moves meanwhile is not missed."""
+        waiting = self.scan_new(limit=sys.maxsize)
+        yield from waiting
+        seen = {entry.id for entry in waiting}
+        for day in sorted(self._cur.iterdir()):
+            for hour in sorted(day.iterdir()):
+                for name in sorted(_names(hour)):
+                    entry = parse_name(name)
+                    if entry is not None and entry.id not in seen:
+                        yield entry
+
+    # -- moving ----------------------------------------------------------------------------------------------------
+
+    def _hour(self, entry: Entry) -> Path:
+        return self._cur / time.strftime("%Y%m%d/%H", time.gmtime(entry.arrived_at / 1000))
+
+    def to_cur(self, entries: Iterable[Entry]) -> None:
+        """Move indexed entries from new/ to cur/; not fsynced (a crash shows them in new/ again), safe to repeat."""
+        for entry in entries:
+            hour = self._hour(entry)
+            if str(hour) not in self._hours:
+                hour.parent.mkdir(mode=0o700, exist_ok=True)
+                hour.mkdir(mode=0o700, exist_ok=True)
+                self._hours.add(str(hour))
+            _move(self._new / entry.file_name, hour / entry.file_name)
+
+    def return_to_new(self, ids: Iterable[str]) -> None:
+        """Move entries from cur/ back to new/, to be indexed again; ids that are not in cur/ are left out."""
+        for entry_id in ids:
+            for kind in EntryKind:
+                entry = Entry(entry_id, kind, arrived_at_of(entry_id))
+                _move(self._hour(entry) / entry.file_name, self._new / entry.file_name)
+
+    def set_aside(self, entry: Entry, reason: str) -> None:
+        """Move an entry of new/ or cur/ to bad/, with `reason` (text without patient data) beside it; never deletes."""
+        target = self._root / "bad" / entry.file_name
+        target.with_suffix(".reason").write_text(reason + "\n", encoding="utf-8")
+        _move(self._new / entry.file_name, target)
+        _move(self._hour(entry) / entry.file_name, target)
+
+    # -- run/ ------------------------------------------------------------------------------------------------------
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Replace run/`name` by `data` in one step; not durable. Raises StorageFull or StorageFailed."""
+        target = self._run_path(name)
+        temporary = target.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        except OSError as error:
+            raise storage_error(error) from None
+
+    def read_published(self, name: str) -> bytes | None:
+        """Return what was published under `name` last, None if nothing was (or it is beyond 16 MB)."""
+        try:
+            with self._run_path(name).open("rb") as file:
+                data = file.read(MAX_PUBLISHED_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        return data if len(data) <= MAX_PUBLISHED_BYTES else None
+
+    def lock(self, name: str, wait_s: float = 10.0) -> Lock:
+        """Take the lock `name` for this process; raises AlreadyRunning, naming the holder, after `wait_s` seconds."""
+        return Lock.acquire(self._run_path(name).with_name(f"{name}.lock"), wait_s)
+
+    def _run_path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ValueError("a name in run/ is made of a-z, 0-9, '.', '_' and '-'")
+        return self._root / "run" / name
+
+
+def _names(directory: Path) -> list[str]:
+    return os.listdir(directory)  # noqa: PTH208 - a Path for each of a million names would cost seconds
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except FileNotFoundError:
+        pass  # already moved, by us before a crash or by another process
+
+
+def _read_node(root: Path) -> str | None:
+    try:
+        node = (root / _ID_FILE).read_text("ascii").strip()
+    except FileNotFoundError:
+        return None
+    if not re.fullmatch(r"[0-9a-f]{8,64}", node):
+        raise ConfigurationInvalid(f"{root / _ID_FILE} does not hold a node id; restore it from a backup")
+    return node
+
+
+def _make_node(root: Path, create: bool) -> str:
+    """spool.id comes first and appears whole (a hard link of a finished file), so two starters agree on one id."""
+    content = root.exists() and any(not name.startswith(_IGNORED_IN_EMPTY) for name in _names(root))
+    if content and (node := _read_node(root)):  # another starter has made it meanwhile
+        return node
+    if content or not create:
+        raise StorageNotMounted(
+            f"{root} has no {_ID_FILE}: the disk that held the spool is probably not mounted. "
+            f"If it is the right folder, restore {_ID_FILE} from a backup"
+        )
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root.chmod(0o700)
+    temporary = root / f".spool.id.{os.getpid()}.{threading.get_ident()}"
+    with temporary.open("w", encoding="ascii") as file:
+        file.write(secrets.token_hex(8) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, root / _ID_FILE)
+    except FileExistsError:
+        pass
+    temporary.unlink()
+    if sys.platform != "win32":
+        fsync_directory(root)
+        fsync_directory(root.parent)
+    node = _read_node(root)
+    if node is None:
+        raise StorageNotMounted(f"{root / _ID_FILE} vanished while it was made")
+    return node
+
+
+def _refuse_network_storage(root: Path) -> None:
+    """fsync and flock over a network do not mean what the spool needs them to mean."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return
+    best, kind = "", ""
+    resolved = str(root.resolve())
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        mount = left.split(" ")[4].replace("\\040", " ")
+        inside = resolved == mount or resolved.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, right.split(" ")[0]
+    if kind in _NETWORK_TYPES:
+        raise ConfigurationInvalid(f"{root} lies on a network file system ({kind}); the spool needs a local disk")

@@ -1,0 +1,383 @@
+"""How bytes become an entry of the spool that survives a power cut: write, fsync, rename, fsync the directory.
+
+Layer 1, imports errors, failpoints and filelock. `Spool.writer` makes the one writer of a slot; everything that accepts
+something (DIMSE, HTTP, fetch) goes through it. Changes when the order that keeps the promise changes.
+
+On return of `commit` or `add_record` the bytes and their name are durable; only then may anyone be told so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+from internal import failpoints
+from internal.errors import RouterError, StorageFailed, StorageFull
+from internal.filelock import Lock
+
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_HAS_DIR_FD = os.rename in os.supports_dir_fd
+_MAX_SEQUENCE = 0xFFFF
+_MAX_VECTOR = 512
+_RENAME_TRIES = 100
+
+
+class EntryKind(StrEnum):
+    """What an entry of the spool is; the value is the file's extension."""
+
+    INSTANCE = "dcm"
+    ASSOCIATION = "assoc"
+    REQUEST = "req"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the spool; `arrived_at` (ms, from its id) is when its bytes, though not yet its name, were durable.
+
+    Settling goes by this time; `Arrival.arrived_at` in the file meta is when the first byte came.
+    """
+
+    id: str
+    kind: EntryKind
+    arrived_at: int
+
+    @property
+    def file_name(self) -> str:
+        """The entry's name inside new/ or cur/."""
+        return f"{self.id}.{self.kind}"
+
+
+def parse_name(name: str) -> Entry | None:
+    """Return the entry that a file name stands for, None for a name that is not ours."""
+    entry_id, _, extension = name.partition(".")
+    try:
+        return Entry(entry_id, EntryKind(extension), arrived_at_of(entry_id))
+    except ValueError:
+        return None
+
+
+def arrived_at_of(entry_id: str) -> int:
+    """Return the arrival time (ms) that an id begins with; raises ValueError for a string that is no id."""
+    head, dash, _ = entry_id.partition("-")
+    if len(head) != 12 or not dash or not entry_id.replace("-", "").isalnum():
+        raise ValueError("not the id of a spool entry")
+    return int(head, 16)
+
+
+def storage_error(error: OSError) -> RouterError:
+    """Return `error` of a file operation in the router's own terms (StorageFull or StorageFailed)."""
+    name = errno.errorcode.get(error.errno or 0, "unknown error")
+    if error.errno in _FULL:
+        return StorageFull(f"There is not enough free space to keep this ({name})")
+    return StorageFailed(f"The disk refused to write ({name})")
+
+
+class _Ids:
+    """Ids of one writer: ``<12 hex ms>-<4 hex>-<slot>-<boot>``; they never go back, even if the clock does."""
+
+    def __init__(self, slot: str) -> None:
+        self._tail = f"{slot}-{secrets.token_hex(4)}"
+        self._last_ms = 0
+        self._sequence = 0
+        self._lock = threading.Lock()
+
+    def make(self) -> tuple[str, int]:
+        with self._lock:
+            now = time.time_ns() // 1_000_000
+            if now > self._last_ms:
+                self._last_ms, self._sequence = now, 0
+            elif self._sequence < _MAX_SEQUENCE:
+                self._sequence += 1
+            else:
+                self._last_ms, self._sequence = self._last_ms + 1, 0
+            return f"{self._last_ms:012x}-{self._sequence:04x}-{self._tail}", self._last_ms
+
+
+class _NewDirectory:
+    """The directory new/ held open: names go in through the same descriptor that is fsynced afterwards.
+
+    `Spool.refresh_new` may replace the (empty) directory at any time. A rename through the descriptor of a replaced
+    directory fails with ENOENT, so no name can land where it is not synced.
+    """
+
+    def __init__(self, path: Path, durable: bool) -> None:
+        self._path = path
+        self._durable = durable
+        self._fd = -1
+        self._parent_due = False
+        self._changed = threading.Condition()
+        self._begun = self._done = 0
+        self._running = False
+        self._error: tuple[int, OSError] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        if not _HAS_DIR_FD:
+            return
+        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # A descriptor of a replaced directory stays open: another thread may be about to sync through it. Replacing
+        # is rare (once after a backlog of tens of thousands), so this is no leak that counts.
+        self._fd = fd
+        self._parent_due = True  # a fresh new/ must itself have a durable name before one in it counts
+
+    def rename_into(self, source: str, name: str) -> None:
+        """Move the file `source` into new/ under `name`; the name is not durable yet."""
+        if not _HAS_DIR_FD:
+            Path(source).rename(self._path / name)
+            return
+        for _ in range(_RENAME_TRIES):
+            fd = self._fd
+            try:
+                os.rename(source, name, dst_dir_fd=fd)
+                return
+            except FileNotFoundError:
+                with self._changed:
+                    if fd == self._fd:
+                        self._open()
+        raise FileNotFoundError(errno.ENOENT, "new/ cannot be written to", name)
+
+    def make_names_durable(self) -> None:
+        """Return when every name this thread has put in is durable; one fsync serves all threads that wait for it.
+
+        An fsync that began before our rename may not cover it, so we wait for one that begins from now on.
+        """
+        if not (_HAS_DIR_FD and self._durable):
+            return
+        with self._changed:
+            ticket = self._begun + 1
+            while self._done < ticket:
+                if self._running:
+                    self._changed.wait()
+                else:
+                    self._lead()
+            if self._error is not None and ticket <= self._error[0]:
+                raise OSError(self._error[1].errno, "fsync of new/ failed")
+
+    def _lead(self) -> None:
+        self._begun += 1
+        current = self._begun
+        self._running = True
+        self._changed.release()
+        error: OSError | None = None
+        try:
+            if self._parent_due:
+                self._parent_due = False
+                fsync_directory(self._path.parent)
+            os.fsync(self._fd)
+        except OSError as failed:
+            error = failed
+        finally:
+            self._changed.acquire()
+        self._running = False
+        self._done = current
+        if error is not None:
+            self._error = (current, error)
+        self._changed.notify_all()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in the directory `path` durable (POSIX only); raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class IncomingInstance:
+    """The file of one instance while its bytes come in; ends with commit() or abort(). Used by one thread."""
+
+    def __init__(self, writer: SpoolWriter, path: str, fd: int) -> None:
+        self._writer = writer
+        self._path = path
+        self._fd = fd
+        self._ended = False
+        self.size_bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`; raises StorageFull or StorageFailed, after which only abort() makes sense."""
+        view = memoryview(data)
+        self.size_bytes += len(view)
+        try:
+            while view:
+                view = view[os.write(self._fd, view):]
+        except OSError as error:
+            raise storage_error(error) from None
+
+    def writev(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Append all `parts` in as few system calls as possible; errors as for write()."""
+        if not hasattr(os, "writev"):
+            for part in parts:
+                self.write(part)
+            return
+        for start in range(0, len(parts), _MAX_VECTOR):
+            self._write_vector(parts[start : start + _MAX_VECTOR])
+
+    def _write_vector(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        total = sum(map(len, parts))
+        try:
+            written = os.writev(self._fd, parts)
+        except OSError as error:
+            raise storage_error(error) from None
+        if written == total:
+            self.size_bytes += total
+            return
+        self.size_bytes += written
+        self.write(b"".join(parts)[written:])
+
+    def open_back(self, offset: int) -> BinaryIO:
+        """Return a reader of the bytes written so far, at `offset`: to check them, never to copy them."""
+        file = Path(self._path).open("rb")  # noqa: SIM115 - the caller closes it
+        file.seek(offset)
+        return file
+
+    def commit(self) -> Entry:
+        """Make bytes and name durable and return the entry; StorageFull or StorageFailed mean that it is not kept."""
+        return self._writer._commit(self, EntryKind.INSTANCE)
+
+    def abort(self) -> None:
+        """Throw the bytes away; nothing happens after commit() or a first abort()."""
+        if self._ended:
+            return
+        self._ended = True
+        self._close()
+        try:
+            Path(self._path).unlink()
+        except OSError:
+            pass  # swept when the slot starts again
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class SpoolWriter:
+    """The only writer of one slot, shared by the threads of its process. Made by Spool.writer.
+
+    After an fsync has failed it is read-only: every begin() and add_record() raises StorageFailed until reopen().
+    """
+
+    def __init__(
+        self, *, slot: str, directory: Path, new: Path, lock: Lock, fsync: bool, check_room: Callable[[], None],
+    ) -> None:
+        self.slot = slot
+        self.read_only: str | None = None
+        self._directory = str(directory)
+        self._lock = lock
+        self._fsync = fsync and not failpoints.active("lie.ack")
+        self._check_room = check_room
+        self._ids = _Ids(slot)
+        self._new = _NewDirectory(new, self._fsync)
+        self._counter = 0
+        self._counter_lock = threading.Lock()
+
+    def begin(self) -> IncomingInstance:
+        """Open the file of a new instance; raises StorageFull below the floor of free space, else StorageFailed."""
+        if self.read_only is not None:
+            raise StorageFailed(self.read_only)
+        self._check_room()
+        with self._counter_lock:
+            self._counter += 1
+            path = f"{self._directory}{os.sep}{self._counter}"
+        try:
+            return IncomingInstance(self, path, os.open(path, _CREATE, 0o600))
+        except OSError as error:
+            raise storage_error(error) from None
+
+    def add_record(self, kind: EntryKind, payload: bytes) -> Entry:
+        """Keep `payload` (JSON) as an entry of `kind`; durable on return. Raises StorageFull or StorageFailed.
+
+        If an fsync fails, one new copy is written from `payload` before giving up.
+        """
+        try:
+            return self._add_copy(kind, payload)
+        except StorageFailed:
+            if self.read_only is None:
+                raise
+        self.read_only = None
+        return self._add_copy(kind, payload)
+
+    def _add_copy(self, kind: EntryKind, payload: bytes) -> Entry:
+        incoming = self.begin()
+        try:
+            incoming.write(payload)
+        except RouterError:
+            incoming.abort()
+            raise
+        return self._commit(incoming, kind)
+
+    def _commit(self, incoming: IncomingInstance, kind: EntryKind) -> Entry:
+        try:
+            failpoints.hit("store.after_write")
+            if self._fsync:
+                self._sync_file(incoming._fd)
+            failpoints.hit("store.after_fsync")
+            incoming._close()
+            entry_id, arrived_at = self._ids.make()
+            entry = Entry(entry_id, kind, arrived_at)
+            self._new.rename_into(incoming._path, entry.file_name)
+        except (OSError, RouterError) as error:
+            incoming.abort()
+            if isinstance(error, OSError):
+                raise storage_error(error) from None
+            raise
+        incoming._ended = True
+        failpoints.hit("store.after_rename")
+        self._sync_names()
+        failpoints.hit("store.after_dirsync")
+        return entry
+
+    def _sync_file(self, fd: int) -> None:
+        """Never repeated on the same descriptor: a second fsync may report success for pages the kernel has dropped."""
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise self._failed_sync(error) from None
+
+    def _sync_names(self) -> None:
+        try:
+            self._new.make_names_durable()
+        except OSError as error:
+            raise self._failed_sync(error) from None
+
+    def _failed_sync(self, error: OSError) -> RouterError:
+        mapped = storage_error(error)
+        if isinstance(mapped, StorageFailed):
+            self.read_only = f"The disk failed to make data durable: {mapped}"
+        return mapped
+
+    def reopen(self) -> bool:
+        """Try whether the disk keeps a probe file again; True and no longer read-only if so."""
+        path = Path(self._directory, "probe")
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(fd, b"probe")
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+                path.unlink()
+        except OSError:
+            return False
+        self.read_only = None
+        return True
+
+    def close(self) -> None:
+        """Give the slot back."""
+        self._new.close()
+        self._lock.release()

@@ -1,0 +1,128 @@
+"""The handle that a destination's step works with: one leased job, every write committed on return.
+
+Layer 4, implements ports.Work over the store and the spool. Changes with the verbs of that protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from internal import index, jobs
+from internal.failpoints import hit
+from internal.frozen import FrozenItem, freeze
+from internal.model import Intent, Inventory, Item, ItemState, Job
+from internal.ports import Clock, Frozen
+from internal.spool import Spool
+from internal.store import Store
+
+log = logging.getLogger("router.delivery")
+
+#: Below this rate a transfer no longer keeps its lease alive: it is stuck.
+FLOOR_BYTES_PER_S = 1024
+
+
+class LeasedWork:
+    """One claimed job with its lease; see ports.Work for what each verb promises."""
+
+    def __init__(
+        self, job: Job, store: Store, spool: Spool, clock: Clock, lease_ms: int, step_s: float,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.job = job
+        self.clock = clock
+        self._store = store
+        self._spool = spool
+        self._lease_ms = lease_ms
+        self._stopping = stopping
+        self._yield_at_s = clock.monotonic_s() + step_s
+        self._renewed_s = clock.monotonic_s()
+        self._bytes_since_renewal = 0
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the other side has told us about this study in this environment."""
+        return self.job.facts
+
+    def record_facts(self, **facts: Any) -> None:
+        """Merge `facts` into the job's and commit; None removes a key."""
+        json.dumps(facts)
+        with self._store.transaction() as tx:
+            merged = jobs.record_facts(tx, self.job, facts)
+        self.job = replace(self.job, facts=merged)
+
+    def inventory(self) -> Inventory:
+        """Return every instance ever accepted for the study and part, as of its settled revision."""
+        with self._store.reading() as tx:
+            return index.inventory(tx, self.job.study_uid, self.job.part)
+
+    def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
+        """Return up to `limit` items in one of `states`, in sending order."""
+        with self._store.reading() as tx:
+            return jobs.items(tx, self.job, list(states), limit)
+
+    def count_items(self) -> dict[ItemState, int]:
+        """Return how many items are in each state."""
+        with self._store.reading() as tx:
+            return jobs.count_items(tx, self.job)
+
+    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
+        """Fix and check the bytes of `items`, then commit them as SENT in one transaction."""
+        frozen: list[FrozenItem] = [freeze(self._spool, item, self._on_read) for item in items]
+        with self._store.transaction() as tx:
+            sent = jobs.mark_sent(tx, self.job, [(f.item, f.sha256, f.size_bytes, f.item.recipe) for f in frozen])
+        hit("push.marked_sent")
+        return [replace(one, item=item) for one, item in zip(frozen, sent, strict=True)]
+
+    def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        """Write down the answers to `items` in one transaction."""
+        with self._store.transaction() as tx:
+            jobs.settle_items(tx, self.job, answers)
+
+    def open_intent(self, verb: str, deadline_s: float) -> Intent:
+        """Commit that `verb` is about to leave, with a lease that outlives its deadline."""
+        now = self.clock.now_ms()
+        with self._store.transaction() as tx:
+            return jobs.open_intent(tx, self.job, verb, now=now, deadline_at=now + int(deadline_s * 1000))
+
+    def unanswered_intent(self, verb: str) -> Intent | None:
+        """Return the newest intent `verb` without an answer."""
+        with self._store.reading() as tx:
+            return jobs.unanswered_intent(tx, self.job, verb)
+
+    def close_intent(self, intent: Intent, answer: Mapping[str, Any]) -> None:
+        """Commit the answer to `intent`."""
+        with self._store.transaction() as tx:
+            jobs.close_intent(tx, self.job, intent, answer, self.clock.now_ms())
+
+    def renew(self) -> None:
+        """Extend the lease if a third of it has passed; cheap to call often."""
+        if self.clock.monotonic_s() - self._renewed_s < self._lease_ms / 3000:
+            return
+        with self._store.transaction() as tx:
+            self.job = jobs.renew(tx, self.job, now=self.clock.now_ms(), lease_ms=self._lease_ms)
+        self._renewed_s = self.clock.monotonic_s()
+        self._bytes_since_renewal = 0
+
+    def should_yield(self) -> bool:
+        """Return True once the step has used its time or the process is stopping."""
+        return self._stopping() or self.clock.monotonic_s() >= self._yield_at_s
+
+    def event(self, code: str, text: str, **fields: Any) -> None:
+        """Add a line to the study's timeline and to the log."""
+        with self._store.transaction() as tx:
+            jobs.add_event(
+                tx, self.clock.now_ms(), code, text, study_uid=self.job.study_uid, job_id=self.job.job_id,
+                fields=fields,
+            )
+        log.info(text, extra={"fields": {"job": self.job.job_id, "study": self.job.study_uid} | fields})
+
+    def _on_read(self, count: int) -> None:
+        """Keep the lease while bytes of a push leave faster than the floor rate."""
+        self._bytes_since_renewal += count
+        elapsed_s = self.clock.monotonic_s() - self._renewed_s
+        if elapsed_s > self._lease_ms / 3000 and self._bytes_since_renewal >= elapsed_s * FLOOR_BYTES_PER_S:
+            self.renew()

@@ -1,0 +1,245 @@
+"""Lanes: workers that take jobs one by one, let the destination go one step, and write down what comes next.
+
+Layer 4: leases, backoff, the circuit breaker and the mapping of every error to an outcome live here; what a step does
+lives in the destination. Changes when jobs are scheduled or retried in another way.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from internal import jobs
+from internal.errors import (
+    BytesDamaged,
+    BytesMissing,
+    CredentialsRefused,
+    LeaseLost,
+    Refused,
+    RouterError,
+    Transient,
+)
+from internal.model import Job
+from internal.ports import Clock, Destination
+from internal.spool import Spool
+from internal.states import Finish, Later, More, NotYet, Outcome, Refuse
+from internal.store import Store
+from internal.work import LeasedWork
+
+log = logging.getLogger("router.worker")
+
+#: One attempt in this time while the platform refuses our credentials: no storm on a token endpoint.
+CREDENTIALS_PAUSE_S = 300.0
+#: The longest Retry-After that is believed.
+RETRY_AFTER_MAX_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LanePolicy:
+    """How a lane works and waits; milliseconds unless named otherwise.
+
+    Deferred jobs wait `retry_min_ms` doubled at each attempt, up to `retry_max_ms`, with 20 % jitter. Waiting jobs are
+    looked at every `order_poll_min_ms`, slowing down with their age to `order_poll_max_ms`.
+    """
+
+    workers: int = 4
+    lease_ms: int = 120_000
+    step_s: float = 30.0
+    retry_min_ms: int = 5_000
+    retry_max_ms: int = 900_000
+    order_poll_min_ms: int = 30_000
+    order_poll_max_ms: int = 900_000
+    idle_s: float = 0.25
+
+    def backoff_ms(self, attempts: int, jitter: float) -> int:
+        """Return how long to wait after `attempts` failures; `jitter` in [0, 1) spreads it by 20 %."""
+        base = min(self.retry_min_ms * 2 ** min(max(attempts - 1, 0), 20), self.retry_max_ms)
+        return int(base * (0.8 + 0.4 * jitter))
+
+    def poll_ms(self, age_ms: int) -> int:
+        """Return how long to wait before looking again for something that has been missing for `age_ms`."""
+        return max(self.order_poll_min_ms, min(self.order_poll_max_ms, age_ms // 5))
+
+
+def outcome_of(error: RouterError) -> Outcome:
+    """Return what an error raised by a step means for the job and the lane: the one mapping table of this edge."""
+    match error:
+        case CredentialsRefused():
+            return Later(error.code, str(error), retry_after_s=CREDENTIALS_PAUSE_S, blame="lane")
+        case Transient():
+            return Later(error.code, str(error), error.retry_after_s, "lane" if error.blame_lane else "job")
+        case Refused():
+            return Refuse(error.code, str(error))
+        case BytesMissing():
+            return Refuse("bytes-missing", str(error))
+        case BytesDamaged():
+            return Refuse("bytes-damaged", str(error))
+        case _:
+            return Later(type(error).__name__, str(error), blame="job")
+
+
+class Lane:
+    """The queue of one destination with its workers; start() returns at once, stop() after the last step."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        store: Store,
+        spool: Spool,
+        clock: Clock,
+        policy: LanePolicy,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._destination = destination
+        self._store = store
+        self._spool = spool
+        self._clock = clock
+        self._policy = policy
+        self._jitter = jitter
+        self._stop = threading.Event()
+        self._wake = threading.Condition()
+        self._probing = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self.steps = 0
+
+    def start(self) -> None:
+        """Start the workers."""
+        for number in range(self._policy.workers):
+            thread = threading.Thread(target=self._run, name=f"{self._destination.name}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop_soon(self) -> None:
+        """Ask every worker to stop at its next boundary."""
+        self._stop.set()
+        self.wake()
+
+    def stop(self, wait_s: float) -> bool:
+        """Stop and wait; return whether every worker had ended within `wait_s` seconds."""
+        self.stop_soon()
+        deadline = self._clock.monotonic_s() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - self._clock.monotonic_s()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def wake(self) -> None:
+        """Tell idle workers that there may be something to do."""
+        with self._wake:
+            self._wake.notify_all()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                worked = self._once()
+            except Exception:
+                log.exception("Worker could not go on; it tries again", extra={"fields": {"lane": self.name}})
+                worked = False
+            if not worked:
+                with self._wake:
+                    self._wake.wait_for(self._stop.is_set, self._policy.idle_s)
+
+    @property
+    def name(self) -> str:
+        """The destination's name."""
+        return self._destination.name
+
+    def _once(self) -> bool:
+        """Take one job one step further; return False when there is nothing to do now."""
+        now = self._clock.now_ms()
+        with self._store.reading() as tx:
+            lane = jobs.lane(tx, self.name)
+        if lane.paused_until > now:
+            return False
+        if lane.failures == 0:
+            return self._claim_and_step()
+        # Half open: one worker tries, the others stay away until it got through.
+        if not self._probing.acquire(blocking=False):
+            return False
+        try:
+            return self._claim_and_step()
+        finally:
+            self._probing.release()
+
+    def _claim_and_step(self) -> bool:
+        with self._store.reading() as tx:
+            if not jobs.is_due(tx, destination=self.name, environment=self._destination.environment,
+                               now=self._clock.now_ms()):
+                return False
+        with self._store.transaction() as tx:
+            job = jobs.claim(
+                tx, destination=self.name, environment=self._destination.environment, node=self._spool.node,
+                now=self._clock.now_ms(), lease_ms=self._policy.lease_ms,
+            )
+        if job is None:
+            return False
+        work = LeasedWork(job, self._store, self._spool, self._clock, self._policy.lease_ms, self._policy.step_s,
+                          self._stop.is_set)
+        outcome = self._step(work)
+        if outcome is not None:
+            self._settle(work.job, outcome)
+        self.steps += 1
+        return True
+
+    def _step(self, work: LeasedWork) -> Outcome | None:
+        try:
+            return self._destination.step(work)
+        except LeaseLost:
+            log.warning("Lease lost; another worker goes on", extra={"fields": _fields(work.job)})
+            return None
+        except RouterError as error:
+            return outcome_of(error)
+        except Exception as error:
+            log.exception("Step failed unexpectedly; the job is tried again", extra={"fields": _fields(work.job)})
+            return Later("unexpected", f"unexpected fault in the router ({type(error).__name__}); see the log")
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        now = self._clock.now_ms()
+        with self._store.transaction() as tx:
+            lane = jobs.lane(tx, self.name)
+            due_at = now + self._delay_ms(job, outcome, lane.failures, now)
+            try:
+                state = jobs.settle(tx, job, outcome, now=now, due_at=due_at)
+            except LeaseLost:
+                log.warning("Lease lost before the outcome was written", extra={"fields": _fields(job)})
+                return
+            if isinstance(outcome, Later) and outcome.blame == "lane":
+                jobs.pause_lane(tx, self.name, due_at, outcome.code, outcome.reason, now)
+            elif lane.failures:
+                jobs.resume_lane(tx, self.name, now)
+        _log_outcome(job, outcome, str(state), due_at)
+
+    def _delay_ms(self, job: Job, outcome: Outcome, lane_failures: int, now: int) -> int:
+        match outcome:
+            case Later(retry_after_s=float() | int() as seconds):
+                return int(min(max(seconds, 0.0), RETRY_AFTER_MAX_S) * 1000)
+            case Later(blame="lane"):
+                return self._policy.backoff_ms(lane_failures + 1, self._jitter())
+            case Later():
+                return self._policy.backoff_ms(job.attempts + 1, self._jitter())
+            case NotYet(retry_after_s=float() | int() as seconds):
+                return int(max(seconds, 0.0) * 1000)
+            case NotYet():
+                return self._policy.poll_ms(now - (job.waiting_since or now))
+            case _:
+                return 0
+
+
+def _fields(job: Job) -> dict[str, object]:
+    return {"job": job.job_id, "study": job.study_uid, "lane": job.destination}
+
+
+def _log_outcome(job: Job, outcome: Outcome, state: str, due_at: int) -> None:
+    fields = _fields(job) | {"state": state}
+    match outcome:
+        case Finish(note=note):
+            log.info("Study delivered", extra={"fields": fields | {"note": note}})
+        case More():
+            log.debug("Step ended at an instance boundary", extra={"fields": fields})
+        case Refuse(code=code, reason=reason):
+            log.warning("Study held", extra={"fields": fields | {"code": code, "reason": reason}})
+        case Later(code=code, reason=reason) | NotYet(code=code, reason=reason):
+            log.info("Study not delivered yet", extra={"fields": fields | {"code": code, "reason": reason,
+                                                                          "next_try_at": due_at}})

@@ -1,0 +1,277 @@
+"""From new/ to a receipt through indexer, assembler and lane, on both database engines, with time moved by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from internal import index, jobs
+from internal.errors import CredentialsRefused, Transient
+from internal.model import ItemState
+from internal.ports import Work
+from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
+from tests.contract.engine.conftest import Engine, deliver_all
+
+STUDY = "1.2.826.0.1.1"
+
+
+def test_received_images_end_with_receipts(engine: Engine) -> None:
+    for _ in range(5):
+        engine.receive(STUDY)
+    engine.settle()
+    assert engine.work()
+    job = engine.job()
+    assert job.state is State.DONE
+    assert job.done_revision == job.settled_revision
+    with engine.store.reading() as tx:
+        assert jobs.item_counts(tx, job.job_id, job.environment) == {ItemState.STORED: 5}
+    assert not engine.work()
+    assert engine.spool.scan_new() == []
+
+
+def test_nothing_is_planned_before_the_study_is_quiet(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.index()
+    engine.assembler.run_once(engine.indexer.run_once().watermark_at - 10_000_000)
+    assert engine.states() == []
+
+
+def test_late_image_reopens_and_only_it_is_pushed(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    engine.work()
+    engine.receive(STUDY)
+    engine.settle()
+    assert engine.states() == [State.QUEUED]
+    pushed: list[int] = []
+
+    def count(work: Work) -> Outcome:
+        pushed.append(len(work.items([ItemState.DUE], 100)))
+        return deliver_all(work)
+
+    engine.destination.script = count
+    engine.work()
+    assert pushed == [1]
+    assert engine.job().state is State.DONE
+
+
+def test_late_image_while_the_step_runs_is_not_lost(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+
+    def interrupted(work: Work) -> Outcome:
+        outcome = deliver_all(work)
+        engine.receive(STUDY)
+        engine.settle()
+        return outcome
+
+    engine.destination.script = interrupted
+    engine.work()
+    engine.destination.script = None
+    engine.assembler.run_once(engine.clock.ms)
+    assert engine.work()
+    job = engine.job()
+    assert job.state is State.DONE
+    with engine.store.reading() as tx:
+        assert jobs.item_counts(tx, job.job_id, job.environment) == {ItemState.STORED: 2}
+
+
+def test_two_accessions_in_one_study_are_two_jobs(engine: Engine) -> None:
+    engine.receive(STUDY, accession="A1")
+    engine.receive(STUDY, accession="B2 ")
+    engine.settle()
+    with engine.store.reading() as tx:
+        assert sorted(row.accession_number for row in jobs.list_jobs(tx)) == ["A1", "B2"]
+
+
+def test_same_image_again_changes_nothing(engine: Engine) -> None:
+    engine.receive(STUDY, sop_uid="1.2.3.4")
+    engine.settle()
+    engine.work()
+    engine.receive(STUDY, sop_uid="1.2.3.4")
+    engine.settle()
+    assert engine.states() == [State.DONE]
+
+
+def test_same_uid_with_other_pixels_is_kept_and_held(engine: Engine) -> None:
+    engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\1\0")
+    engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\2\0")
+    engine.settle()
+    assert engine.states() == [State.HELD]
+    assert engine.job().reason_code == "conflict"
+    assert not engine.work()
+    assert sum(1 for _ in engine.spool.all_ids()) == 2
+
+
+def test_a_lane_fault_pauses_the_lane_once_and_charges_no_attempt(engine: Engine) -> None:
+    for n in range(3):
+        engine.receive(f"{STUDY}.{n}")
+    engine.settle()
+
+    def down(work: Work) -> Outcome:
+        raise Transient("no healthy upstream", code="http-503")
+
+    engine.destination.script = down
+    assert engine.work()
+    assert not engine.work(), "the other studies must not be tried while the lane is paused"
+    assert [engine.job(n).attempts for n in (1, 2, 3)] == [0, 0, 0]
+    engine.destination.script = None
+    engine.clock.ms += 60_000
+    while engine.work():
+        pass
+    assert engine.states() == [State.DONE] * 3
+
+
+def test_refused_credentials_are_tried_once_in_five_minutes(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+
+    def refused(work: Work) -> Outcome:
+        raise CredentialsRefused("ClientId is Invalid")
+
+    engine.destination.script = refused
+    assert engine.work()
+    engine.clock.ms += 299_000
+    assert not engine.work()
+    engine.clock.ms += 2_000
+    assert engine.work()
+    job = engine.job()
+    assert (job.state, job.reason_code, job.reason) == (State.DEFERRED, "credentials-refused", "ClientId is Invalid")
+
+
+def test_waiting_costs_no_attempt_and_a_person_can_hurry_it(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    engine.destination.script = lambda work: NotYet("no-order", "no ServiceRequest")
+    engine.work()
+    assert engine.job().state is State.WAITING
+    assert not engine.work()
+    engine.destination.script = None
+    with engine.store.transaction() as tx:
+        jobs.act(tx, [1], Event.RETRY, who="test", now=engine.clock.ms)
+    assert engine.work()
+    assert engine.job().state is State.DONE
+    assert engine.job().attempts == 0
+
+
+@pytest.mark.parametrize("wait", ["later", "unexpected"])
+def test_faults_of_one_job_back_off_and_never_end(engine: Engine, wait: str) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+
+    def fail(work: Work) -> Outcome:
+        if wait == "later":
+            return Later("x", "try again")
+        raise ZeroDivisionError
+
+    engine.destination.script = fail
+    for attempt in range(1, 12):
+        assert engine.work()
+        assert engine.job().attempts == attempt
+        assert engine.job().due_at - engine.clock.ms <= 8_000
+        engine.clock.ms += 8_001
+    engine.destination.script = None
+    engine.work()
+    assert engine.job().state is State.DONE
+    assert engine.job().attempts == 0
+
+
+def test_more_goes_on_at_once(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    steps = [lambda work: More(), lambda work: More(), deliver_all]
+    engine.destination.script = lambda work: steps.pop(0)(work)
+    assert engine.work()
+    assert engine.work()
+    assert engine.work()
+    assert engine.job().state is State.DONE
+
+
+def test_held_until_a_person_says_so(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    engine.destination.script = lambda work: Refuse("several-orders", "two orders", {"candidates": [1, 2]})
+    engine.work()
+    assert engine.job().state is State.HELD
+    assert engine.job().detail == {"candidates": [1, 2]}
+    engine.clock.ms += 10**9
+    assert not engine.work()
+
+
+def test_a_dead_worker_is_replaced_at_the_next_start_and_held_after_three(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    for _ in range(3):
+        with engine.store.transaction() as tx:
+            job = jobs.claim(
+                tx, destination="scripted", environment="env-1", node=engine.spool.node, now=engine.clock.ms,
+                lease_ms=60_000,
+            )
+        assert job is not None
+        with engine.store.transaction() as tx:
+            assert jobs.release_leases(tx, engine.spool.node, engine.clock.ms)
+    assert engine.job().state is State.HELD
+    assert engine.job().reason_code == "worker-died"
+
+
+def test_sent_items_keep_their_bytes_over_attempts(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    hashes: list[str] = []
+
+    def lose_reply(work: Work) -> Outcome:
+        frozen = work.freeze(work.items([ItemState.DUE, ItemState.SENT], 10))
+        hashes.append(frozen[0].sha256)
+        assert frozen[0].item.sends == len(hashes)
+        return Later("reset", "reply lost")
+
+    engine.destination.script = lose_reply
+    for _ in range(2):
+        engine.work()
+        engine.clock.ms += 60_000
+    assert len(set(hashes)) == 1
+
+
+def test_damaged_file_holds_its_job(engine: Engine) -> None:
+    entry = engine.receive(STUDY)
+    engine.settle()
+    with engine.spool.open_entry(entry.id) as file:
+        path = Path(file.name)
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    engine.work()
+    assert (engine.job().state, engine.job().reason_code) == (State.HELD, "bytes-damaged")
+
+
+def test_moving_to_another_environment_waits_for_a_person(engine: Engine) -> None:
+    engine.receive(STUDY)
+    engine.receive("1.2.826.0.1.2")
+    engine.settle()
+    engine.work()
+    engine.destination.environment = "env-2"
+    with engine.store.transaction() as tx:
+        assert jobs.displace(tx, "scripted", "env-2", engine.clock.ms) == 1
+    engine.assembler = engine.make_assembler()
+    engine.assembler.run_once(engine.clock.ms)
+    assert sorted(engine.states()) == [State.DONE, State.HELD]
+    assert not engine.work()
+    with engine.store.transaction() as tx:
+        for job_id, event in ((1, Event.REOPEN), (2, Event.RETRY)):
+            jobs.act(tx, [job_id], event, who="test", now=engine.clock.ms, environment={"scripted": "env-2"})
+    while engine.work():
+        pass
+    assert engine.states() == [State.DONE, State.DONE]
+    assert {engine.job(n).environment for n in (1, 2)} == {"env-2"}
+
+
+def test_crash_between_commit_and_rename_indexes_once(engine: Engine) -> None:
+    entry = engine.receive(STUDY)
+    engine.index()
+    engine.spool.return_to_new([entry.id])
+    engine.index()
+    with engine.store.reading() as tx:
+        study = index.study(tx, STUDY)
+        assert study is not None
+        assert (study.instances, study.revision) == (1, 1)

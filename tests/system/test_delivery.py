@@ -1,0 +1,150 @@
+"""The main job end to end: the real storescu, the real router, the real sandbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tests.system.images import make_study
+from tests.system.rig import Rig, check_oracle, send_until_acknowledged, wait_for
+
+pytestmark = pytest.mark.dcmtk
+
+
+@pytest.fixture
+def running(rig: Rig) -> Rig:
+    """Sandbox and router, ready."""
+    rig.start_sandbox()
+    rig.start_router()
+    return rig
+
+
+def test_single_file(running: Rig, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", "ACC0001", 1)
+    running.order(study)
+    assert running.storescu(str(study.images[0].path)).returncode == 0
+    job = running.wait_state(study, "done")
+    assert (job["instances"], job["receipts"]) == (1, 1)
+    state = check_oracle(running, [study], study.images)
+    assert state["resources"]["ImagingStudy"][0]["id"] == job["imaging_study_id"]
+
+
+def test_folder_of_three_studies_in_one_association(running: Rig, tmp_path: Path) -> None:
+    studies = [make_study(tmp_path / "s", f"ACC10{n}", 3, series=2) for n in range(3)]
+    for study in studies:
+        running.order(study)
+    sent = running.storescu("--scan-directories", "--recurse", str(tmp_path / "s"))
+    assert sent.returncode == 0, sent.stderr
+    for study in studies:
+        running.wait_state(study, "done")
+    check_oracle(running, studies, [image for study in studies for image in study.images])
+
+
+def test_two_associations_for_one_study_make_one_imaging_study(running: Rig, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", "ACC2", 4)
+    running.order(study)
+    for image in study.images[:2]:
+        assert running.storescu(str(image.path)).returncode == 0
+    running.wait_state(study, "done")
+    for image in study.images[2:]:
+        assert running.storescu(str(image.path)).returncode == 0
+    wait_for(lambda: (running.job_of(study) or {}).get("receipts") == 4, 40, "late images delivered", every_s=0.3)
+    state = check_oracle(running, [study], study.images)
+    listed = {i["uid"] for series in state["resources"]["ImagingStudy"][0]["series"] for i in series["instance"]}
+    assert listed == {image.sop_uid for image in study.images}
+    assert all(instance["times_received"] == 1 for instance in state["instances"])
+
+
+@pytest.mark.parametrize(("option", "syntax"), [("-xs", "1.2.840.10008.1.2.4.70"), ("-xv", "1.2.840.10008.1.2.4.90")])
+def test_compressed_files_are_stored_as_sent(running: Rig, tmp_path: Path, option: str, syntax: str) -> None:
+    study = make_study(tmp_path / "s", f"ACC{option[-1]}", 1)
+    running.order(study)
+    image = study.images[0]
+    # The bytes need not be a real code stream: neither storescu nor the router may look at them.
+    dataset = pydicom.dcmread(image.path)
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xe0made by a test\xff\xd9 "])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    dataset.save_as(image.path, enforce_file_format=True)
+    assert running.storescu(option, str(image.path)).returncode == 0
+    running.wait_state(study, "done")
+    assert [i["sop_uid"] for i in running.state()["instances"]] == [image.sop_uid]
+
+
+def test_abort_in_the_middle_delivers_what_was_acknowledged(running: Rig, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", "ACC4", 3)
+    running.order(study)
+    running.storescu("--abort", "--scan-directories", str(tmp_path / "s"))
+    job = running.wait_state(study, "done")
+    assert job["receipts"] == 3
+    check_oracle(running, [study], study.images)
+
+
+def test_no_order_waits_and_goes_on_by_itself(running: Rig, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", "ACC5", 1)
+    assert running.storescu(str(study.images[0].path)).returncode == 0
+    running.wait_state(study, "waiting", code="no-order")
+    running.order(study)
+    running.wait_state(study, "done")
+
+
+def test_missing_accession_waits_and_is_never_looked_up(running: Rig, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", "", 1)
+    stranger = make_study(tmp_path / "other", "OTHER", 1)
+    running.order(stranger)
+    assert running.storescu(str(study.images[0].path)).returncode == 0
+    running.wait_state(study, "waiting", code="no-accession")
+    requests_seen = running.state()["requests"]
+    assert not any("ServiceRequest" in name for name in requests_seen), requests_seen
+    shown = running.run("show", study.study_uid)
+    assert "Accession Number" in shown.stdout
+
+
+def test_two_orders_for_one_accession_are_held_with_both_shown(running: Rig, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", "ACC7", 1)
+    first, second = running.order(study), running.order(study)
+    assert running.storescu(str(study.images[0].path)).returncode == 0
+    running.wait_state(study, "held", code="several-orders")
+    shown = running.run("show", "ACC7").stdout
+    for order in (first, second):
+        assert any(str(value) in shown for value in order.values())
+
+
+def test_cancel_and_retry(running: Rig, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", "ACC8", 1)
+    assert running.storescu(str(study.images[0].path)).returncode == 0
+    running.wait_state(study, "waiting")
+    assert running.run("cancel", "ACC8").returncode == 0
+    running.wait_state(study, "cancelled")
+    running.order(study)
+    assert running.run("retry", study.study_uid).returncode == 0
+    running.wait_state(study, "done")
+
+
+def test_wrong_credentials_are_deferred_with_one_attempt_per_interval(rig: Rig, tmp_path: Path) -> None:
+    rig.write_config(satusehat="")
+    rig.config.write_text(rig.config.read_text().replace("sandbox-secret", "wrong-secret"))
+    rig.start_sandbox()
+    rig.start_router()
+    studies = [make_study(tmp_path / "s", f"ACC9{n}", 1) for n in range(3)]
+    for study in studies:
+        rig.order(study)
+        assert rig.storescu(str(study.images[0].path)).returncode == 0
+    wait_for(lambda: any(row["state"] == "deferred" for row in rig.queue()), 30, "deferred", every_s=0.3)
+    wait_for(lambda: len(rig.queue()) == 3, 30, "all planned", every_s=0.3)
+    assert rig.state()["requests"]["POST /oauth2/v1/accesstoken"] == 1
+    assert "wrong-secret" not in rig.log()
+
+
+def test_restart_continues_and_identity_never_reaches_the_log(running: Rig, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", "ACC11", 5)
+    send_until_acknowledged(running.dicom_port, study.images, deadline_s=30, acknowledged=lambda _image: None)
+    assert running.stop_router() == 0
+    running.order(study)
+    running.start_router()
+    running.wait_state(study, "done")
+    check_oracle(running, [study], study.images)
+    for hidden in (study.patient_id, "Contoh", "Pasien", "19800101", "sandbox-secret"):
+        assert hidden not in running.log()

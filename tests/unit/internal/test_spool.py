@@ -1,0 +1,385 @@
+"""The spool on a real file system: layout, durability order, faults, locks, moves between folders."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from internal.errors import (
+    AlreadyRunning,
+    BytesDamaged,
+    BytesMissing,
+    ConfigurationInvalid,
+    StorageFailed,
+    StorageFull,
+    StorageNotMounted,
+)
+from internal.spool import Entry, EntryKind, Spool
+from internal.spool_writer import SpoolWriter, arrived_at_of, parse_name
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool.open(tmp_path / "spool")
+
+
+def keep(writer: SpoolWriter, data: bytes = b"image") -> Entry:
+    incoming = writer.begin()
+    incoming.writev([data[:2], memoryview(data)[2:]])
+    return incoming.commit()
+
+
+def test_layout_is_private_and_the_node_stays(tmp_path: Path) -> None:
+    root = tmp_path / "spool"
+    node = Spool.open(root).node
+    assert Spool.open(root).node == node
+    assert sorted(path.name for path in root.iterdir()) == ["bad", "cur", "new", "out", "run", "spool.id", "tmp"]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in root.iterdir() if path.is_dir())
+    assert root.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_with_content_but_no_id_is_not_taken_for_an_empty_spool(tmp_path: Path) -> None:
+    root = tmp_path / "spool"
+    Spool.open(root)
+    (root / "spool.id").unlink()
+    with pytest.raises(StorageNotMounted):
+        Spool.open(root)
+    with pytest.raises(StorageNotMounted):
+        Spool.open(tmp_path / "absent", create=False)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_freshly_made_file_system_counts_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    assert Spool.open(tmp_path).node
+
+
+def test_a_damaged_id_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "spool.id").write_text("?")
+    with pytest.raises(ConfigurationInvalid):
+        Spool.open(tmp_path)
+
+
+def test_many_starters_agree_on_one_node(tmp_path: Path) -> None:
+    nodes: list[str] = []
+    threads = [threading.Thread(target=lambda: nodes.append(Spool.open(tmp_path / "s").node)) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(nodes) == 12 and len(set(nodes)) == 1
+
+
+def test_an_instance_goes_from_tmp_through_new_to_cur(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.writer("receive-0")
+    before = time.time_ns() // 1_000_000
+    bell = spool.doorbell()
+    entry = keep(writer)
+    assert entry.kind is EntryKind.INSTANCE
+    assert before <= entry.arrived_at <= time.time_ns() // 1_000_000
+    assert entry.arrived_at == arrived_at_of(entry.id)
+    assert spool.scan_new() == [entry] and spool.oldest_new_at() == entry.arrived_at
+    assert spool.doorbell() >= bell
+    with spool.open_entry(entry.id) as file:
+        assert file.read() == b"image"
+    spool.to_cur([entry])
+    spool.to_cur([entry])
+    assert spool.scan_new() == [] and spool.oldest_new_at() is None
+    with spool.open_entry(entry.id) as file:
+        assert file.read() == b"image"
+    assert list((tmp_path / "spool" / "tmp" / "receive-0").iterdir()) == []
+    assert list(spool.all_ids()) == [entry]
+    spool.return_to_new([entry.id])
+    assert spool.scan_new() == [entry]
+
+
+def test_kinds_are_mixed_in_order_and_foreign_names_left_out(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.writer("a")
+    entries = [
+        keep(writer), writer.add_record(EntryKind.ASSOCIATION, b"{}"), keep(writer),
+        writer.add_record(EntryKind.REQUEST, b'{"a":1}'),
+    ]  # fmt: skip
+    (tmp_path / "spool" / "new" / "README.dcm").write_bytes(b"")
+    (tmp_path / "spool" / "new" / ".hidden").write_bytes(b"")
+    assert spool.scan_new() == entries
+    assert spool.scan_new(limit=2) == entries[:2]
+    assert spool.read(entries[3]) == b'{"a":1}'
+
+
+def test_set_aside_keeps_the_bytes_and_the_reason(spool: Spool, tmp_path: Path) -> None:
+    entry = keep(spool.writer("a"))
+    spool.set_aside(entry, "no study UID")
+    assert spool.scan_new() == []
+    bad = tmp_path / "spool" / "bad"
+    assert (bad / entry.file_name).read_bytes() == b"image"
+    assert (bad / f"{entry.id}.reason").read_text() == "no study UID\n"
+
+
+def test_a_missing_file_and_a_foreign_id_are_named(spool: Spool) -> None:
+    entry = keep(spool.writer("a"))
+    (spool._new / entry.file_name).unlink()
+    for entry_id in (entry.id, "../../etc/passwd", "", "0" * 12):
+        with pytest.raises(BytesMissing):
+            spool.open_entry(entry_id)
+
+
+def test_a_record_of_absurd_size_is_refused(spool: Spool) -> None:
+    entry = keep(spool.writer("a"))
+    os.truncate(spool._new / entry.file_name, 65 * 1024 * 1024)
+    with pytest.raises(BytesDamaged):
+        spool.read(entry)
+
+
+def test_ids_never_go_back_when_the_clock_does(spool: Spool) -> None:
+    writer = spool.writer("a")
+    ids = []
+    for at in (5_000, 5_000, 4_000, 1_000, 6_000, 2_000):
+        with mock.patch("time.time_ns", return_value=at * 1_000_000):
+            ids.append(writer.add_record(EntryKind.ASSOCIATION, b"{}").id)
+    assert ids == sorted(ids) and len(set(ids)) == len(ids)
+    assert all(entry_id.replace("-", "").isalnum() and entry_id.islower() for entry_id in ids)
+
+
+def test_two_slots_never_make_one_id(spool: Spool) -> None:
+    first, second = spool.writer("a"), spool.writer("b")
+    with mock.patch("time.time_ns", return_value=7_000_000_000):
+        assert first.add_record(EntryKind.ASSOCIATION, b"").id != second.add_record(EntryKind.ASSOCIATION, b"").id
+
+
+def test_a_slot_has_one_writer_and_sweeps_only_its_own_folder(spool: Spool, tmp_path: Path) -> None:
+    first, other = spool.writer("a"), spool.writer("b")
+    half, mine = other.begin(), first.begin()
+    half.write(b"half")
+    mine.write(b"mine")
+    with pytest.raises(AlreadyRunning, match=str(os.getpid())):
+        Spool.open(tmp_path / "spool").writer("a", wait_s=0)
+    first.close()
+    spool.writer("a")
+    assert list((tmp_path / "spool" / "tmp" / "a").iterdir()) == []
+    assert half.commit() in spool.scan_new()
+
+
+@pytest.mark.parametrize("slot", ["", "../x", "A", "a/b", "a" * 40])
+def test_a_slot_is_no_path(spool: Spool, slot: str) -> None:
+    with pytest.raises(ValueError, match="slot"):
+        spool.writer(slot)
+
+
+def test_locks_end_with_their_process(tmp_path: Path) -> None:
+    root = tmp_path / "spool"
+    spool = Spool.open(root)
+    code = "import sys; from pathlib import Path; from internal.spool import Spool; " \
+        "lock = Spool.open(Path(sys.argv[1])).lock('deliver'); print('held', flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", code, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin and child.stdout and child.stdout.readline() == b"held\n"
+    with pytest.raises(AlreadyRunning, match=f"deliver.*{child.pid}"):
+        spool.lock("deliver", wait_s=0.1)
+    child.kill()
+    child.communicate()
+    with spool.lock("deliver", wait_s=5):
+        pass
+    spool.lock("deliver", wait_s=0).release()
+
+
+def test_published_documents_are_replaced_whole(spool: Spool) -> None:
+    assert spool.read_published("policy.json") is None
+    spool.publish("policy.json", b"1")
+    spool.publish("policy.json", b"22")
+    assert spool.read_published("policy.json") == b"22"
+    for name in ("../x", "", ".x", "a/b"):
+        with pytest.raises(ValueError, match="run/"):
+            spool.publish(name, b"")
+
+
+def test_abort_leaves_nothing(spool: Spool, tmp_path: Path) -> None:
+    incoming = spool.writer("a").begin()
+    incoming.write(b"x")
+    incoming.abort()
+    incoming.abort()
+    assert list((tmp_path / "spool" / "tmp" / "a").iterdir()) == [] and spool.scan_new() == []
+
+
+def test_below_the_floor_nothing_is_begun(tmp_path: Path) -> None:
+    writer = Spool.open(tmp_path / "s", min_free_bytes=1 << 60).writer("a")
+    with pytest.raises(StorageFull):
+        writer.begin()
+    assert list((tmp_path / "s" / "tmp" / "a").iterdir()) == []
+
+
+def fail_once(code: int) -> object:
+    """An os.fsync that fails at its first call and tells which descriptors it saw."""
+    real, calls = os.fsync, []
+
+    def fsync(fd: int) -> None:
+        calls.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        if len(calls) == 1:
+            raise OSError(code, os.strerror(code))
+        real(fd)
+
+    fsync.calls = calls  # type: ignore[attr-defined]
+    return fsync
+
+
+def test_after_a_failed_fsync_a_record_is_written_once_more_to_another_file(spool: Spool) -> None:
+    writer = spool.writer("a")
+    with mock.patch("os.fsync", fail_once(errno.EIO)) as fsync:
+        entry = writer.add_record(EntryKind.REQUEST, b"{}")
+    assert fsync.calls[0] not in fsync.calls[1:]
+    assert spool.scan_new() == [entry] and writer.read_only is None
+
+
+def test_after_a_failed_fsync_an_instance_is_lost_and_the_writer_read_only_until_reopened(spool: Spool) -> None:
+    writer = spool.writer("a")
+    incoming = writer.begin()
+    incoming.write(b"x")
+    with mock.patch("os.fsync", fail_once(errno.EIO)), pytest.raises(StorageFailed):
+        incoming.commit()
+    assert spool.scan_new() == []
+    with pytest.raises(StorageFailed, match="durable"):
+        writer.begin()
+    with mock.patch("os.fsync", side_effect=OSError(errno.EIO, "")):
+        assert not writer.reopen()
+    assert writer.reopen()
+    assert spool.scan_new() == [] and keep(writer) in spool.scan_new()
+
+
+def test_when_the_name_cannot_be_made_durable_nobody_is_told_that_it_is(spool: Spool) -> None:
+    writer = spool.writer("a")
+    incoming = writer.begin()
+    real = os.fsync
+
+    def only_files(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").is_dir():
+            raise OSError(errno.EIO, "")
+        real(fd)
+
+    with mock.patch("os.fsync", only_files), pytest.raises(StorageFailed):
+        incoming.commit()
+    assert writer.read_only
+
+
+@pytest.mark.parametrize(("code", "error"), [
+    (errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EFBIG, StorageFull), (errno.EIO, StorageFailed),
+    (errno.EROFS, StorageFailed),
+])  # fmt: skip
+def test_disk_errors_have_their_meaning(spool: Spool, code: int, error: type[Exception]) -> None:
+    writer = spool.writer("a")
+    incoming = writer.begin()
+    with mock.patch("os.write", side_effect=OSError(code, "")), pytest.raises(error):
+        incoming.write(b"x")
+    with mock.patch("os.writev", side_effect=OSError(code, "")), pytest.raises(error):
+        incoming.writev([b"x"])
+    incoming.abort()
+    with mock.patch("os.open", side_effect=OSError(code, "")), pytest.raises(error):
+        writer.begin()
+    assert keep(writer) in spool.scan_new()
+
+
+def test_a_full_disk_at_fsync_is_full_not_broken(spool: Spool) -> None:
+    writer = spool.writer("a")
+    incoming = writer.begin()
+    with mock.patch("os.fsync", fail_once(errno.ENOSPC)), pytest.raises(StorageFull):
+        incoming.commit()
+    assert keep(writer) in spool.scan_new()
+
+
+def test_a_short_write_is_completed(spool: Spool) -> None:
+    real = os.writev
+    incoming = spool.writer("a").begin()
+    with mock.patch("os.writev", lambda fd, parts: real(fd, [bytes(parts[0])[:1]])):
+        incoming.writev([b"abc", b"def"])
+    assert incoming.size_bytes == 6
+    entry = incoming.commit()
+    with spool.open_entry(entry.id) as file:
+        assert file.read() == b"abcdef"
+
+
+def test_writers_and_a_reader_and_fresh_folders_lose_nothing(spool: Spool) -> None:
+    """Eight threads accept while another moves everything to cur/ and replaces new/ as often as it can."""
+    writer = spool.writer("a")
+    accepted: list[Entry] = []
+    done = threading.Event()
+
+    def accept() -> None:
+        for _ in range(60):
+            accepted.append(keep(writer))
+
+    def index() -> None:
+        while not done.is_set():
+            spool.to_cur(spool.scan_new())
+            spool.refresh_new()
+
+    with mock.patch("internal.spool._REFRESH_ABOVE_BYTES", -1):
+        before = spool._new.stat().st_ino
+        mover = threading.Thread(target=index)
+        mover.start()
+        threads = [threading.Thread(target=accept) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        done.set()
+        mover.join()
+        spool.to_cur(spool.scan_new())
+        spool.refresh_new()
+        assert spool._new.stat().st_ino != before
+    assert len(accepted) == 480
+    assert {entry.id for entry in spool.all_ids()} == {entry.id for entry in accepted}
+
+
+def test_no_name_counts_as_durable_before_a_sync_that_began_after_it(spool: Spool) -> None:
+    """Concurrent commits share directory syncs, but each commit ends after one that began after its own rename."""
+    writer = spool.writer("a")
+    real_sync, real_rename = os.fsync, os.rename
+    renamed_at: dict[str, int] = {}
+    sync_began: list[int] = []
+    lock = threading.Lock()
+    clock = iter(range(10**9))
+
+    def fsync(fd: int) -> None:
+        if fd == writer._new._fd:
+            with lock:
+                sync_began.append(next(clock))
+            real_sync(fd)
+
+    def rename(source: str, name: str, *, dst_dir_fd: int) -> None:
+        real_rename(source, name, dst_dir_fd=dst_dir_fd)
+        with lock:
+            renamed_at[name] = next(clock)
+
+    failures: list[str] = []
+
+    def accept() -> None:
+        for _ in range(40):
+            name = keep(writer).file_name
+            with lock:
+                if not any(began > renamed_at[name] for began in sync_began):
+                    failures.append(name)
+
+    with mock.patch("os.fsync", fsync), mock.patch("os.rename", rename):
+        threads = [threading.Thread(target=accept) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == [] and 0 < len(sync_began) <= 240
+
+
+def test_network_file_systems_are_refused(tmp_path: Path) -> None:
+    table = f"1 0 0:1 / / rw - ext4 /dev/x rw\n2 1 0:2 / {tmp_path} rw - nfs4 server:/x rw\n"
+    with mock.patch.object(Path, "read_text", return_value=table), pytest.raises(ConfigurationInvalid, match="nfs4"):
+        Spool.open(tmp_path / "spool")
+
+
+def test_names_that_are_not_ours() -> None:
+    for name in ("", ".", "x.dcm", "018f3a2b4c5d-0000-a-b.txt", "018f3a2b4c5z-0.dcm", "018f3a2b4c5d.dcm", "..dcm"):
+        assert parse_name(name) is None
+    assert arrived_at_of("0000000003e8-0000-a-b") == 1000
