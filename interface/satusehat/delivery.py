@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 
+from interface.logs import PHRASES
 from interface.outbound import SessionOptions, open_session
 from interface.satusehat.client import Client, SatusehatOptions
 from interface.satusehat.oauth2 import Credentials, TokenSource
@@ -19,6 +20,7 @@ from interface.satusehat.pushing import Pushing
 from interface.satusehat.registration import Registration, refuse_gone
 from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
 from internal.errors import NotFound, Refused
+from internal.failpoints import hit
 from internal.fhir import dates
 from internal.model import Inventory, ItemState, Probe
 from internal.ports import Work
@@ -84,7 +86,7 @@ class Satusehat:
         if not run.accession_number:
             return NotYet("no-accession", "the images carry no accession number: no order can be looked up")
         if work.job.waiting_since is None:
-            work.event("order-search", "Obtaining Patient ID and ServiceRequest ID")
+            work.event("order-search", PHRASES["obtaining_ids"])
         found = self._client.fetch_service_requests(run.accession_number)
         chosen = choose(found, Wanted(
             self._options.organization_id, run.accession_number, self._find_study_day(work.inventory(), work),
@@ -92,7 +94,7 @@ class Satusehat:
         if not isinstance(chosen, Accepted):
             return chosen
         work.record_facts(service_request_id=chosen.service_request_id, patient_id=chosen.patient_id)
-        work.event("order-found", "Patient ID and ServiceRequest ID obtained",
+        work.event("order-found", PHRASES["obtained_ids"],
                    service_request_id=chosen.service_request_id)
         return None
 
@@ -136,5 +138,6 @@ class Satusehat:
                 {"sop_uid": item.instance.header.sop_uid, "answer": dict(item.answer)} for item in refused]}
             text = f"partly delivered {arrived}/{total}: SATUSEHAT refused the others"
             return Refuse("partly-delivered", text, detail)
-        work.event("sent", "DICOM sent successfully", instances=total)
+        hit("study.before_done")
+        work.event("sent", PHRASES["sent"], instances=total)
         return Finish(f"{unverified} were there already, content not verified" if unverified else "")

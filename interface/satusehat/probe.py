@@ -32,21 +32,21 @@ def probe_platform(
     parts = urlsplit(options.base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     stages: list[tuple[str, Callable[[], str], str]] = [
-        ("dns", lambda: _resolve(host, port, options),
+        ("DNS", lambda: _resolve(host, port, options),
          "Periksa DNS dan sambungan internet / check DNS and the network"),
-        ("tls", lambda: _handshake(parts.scheme, host, port, options),
+        ("TLS", lambda: _handshake(parts.scheme, host, port, options),
          "Periksa jam komputer, proxy dan firewall / check this computer's clock, proxy and firewall"),
         ("token", lambda: _token(tokens, session.open_deadline(options.request_timeout_s)),
          "Periksa client_key, secret_key dan url (lingkungan yang sama) / check client_key, secret_key and url"),
-        ("fhir", lambda: _fhir(client),
+        ("FHIR", lambda: _fhir(client),
          "Periksa fhir_pathsuffix dan organization_id / check fhir_pathsuffix and organization_id"),
-        ("dicom", lambda: _dicom(client), "Periksa dicom_pathsuffix / check dicom_pathsuffix"),
+        ("DICOM endpoint", lambda: _dicom(client), "Periksa dicom_pathsuffix / check dicom_pathsuffix"),
     ]
     for name, attempt, advice in stages:
         try:
-            yield Probe(f"{options.name} {name}", True, attempt())
+            yield Probe(name, True, attempt())
         except (RouterError, OSError) as fault:
-            yield Probe(f"{options.name} {name}", False, _words(fault), advice)
+            yield Probe(name, False, _words(fault), advice)
             return
 
 

@@ -15,9 +15,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from interface.logs import DETAIL, PHRASES
+from interface.logs import event as log_event
 from interface.satusehat.client import NOT_UNDERSTOOD, Client, Pushed, Verdict
 from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
 from internal.errors import BytesDamaged, BytesMissing, LeaseLost, RouterError, Transient, UnknownOutcome
+from internal.failpoints import hit
 from internal.model import Item, ItemState
 from internal.ports import Frozen
 from internal.states import More, Outcome, Refuse
@@ -53,7 +56,6 @@ class _Tour:
     """One walk over the items of a job: those that failed for themselves wait for the next step."""
 
     set_aside: set[int] = field(default_factory=set)
-    refused: set[int] = field(default_factory=set)
     fault: RouterError | None = None
 
     def put_aside(self, item: Item, fault: RouterError) -> None:
@@ -73,7 +75,7 @@ class Pushing:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def push(self, run: Run) -> Outcome | None:
-        """Push what is due or of unknown outcome, then once more what was refused before; None: nothing is left.
+        """Push what is due or of unknown outcome; None: nothing is left.
 
         Raises the fault that stopped it; every answer that came before is written down.
         """
@@ -88,7 +90,7 @@ class Pushing:
             if not ready:
                 return self._find_unlisted(run, batch)
             if not announced:
-                run.work.event("push", "DICOM Push started")
+                run.work.event("push", PHRASES["push_started"])
                 announced = True
             self._push_batch(run, ready, tour)
             if run.work.should_yield():
@@ -100,21 +102,15 @@ class Pushing:
     def _find_batch(self, run: Run, tour: _Tour) -> list[Item]:
         if len(tour.set_aside) >= MAX_SET_ASIDE:
             return []
-        items = self._find_items(run, (ItemState.SENT, ItemState.DUE), tour.set_aside)
-        # What was refused in an earlier step comes back only by a person's word: it gets one more try.
-        items = items or self._find_items(run, (ItemState.REFUSED,), tour.refused | tour.set_aside)
+        found = run.work.items((ItemState.SENT, ItemState.DUE), BATCH + len(tour.set_aside))
         batch: list[Item] = []
         size = 0
-        for item in items[:BATCH]:
+        for item in [item for item in found if item.item_id not in tour.set_aside][:BATCH]:
             size += item.instance.dataset_bytes
             if batch and size > BATCH_BYTES:
                 break
             batch.append(item)
         return batch
-
-    def _find_items(self, run: Run, states: Sequence[ItemState], but: set[int]) -> list[Item]:
-        found = run.work.items(states, BATCH + len(but))
-        return [item for item in found if item.item_id not in but]
 
     def _find_unlisted(self, run: Run, batch: Sequence[Item]) -> Outcome:
         """Return what to do about items that the ImagingStudy does not list: newer than it, or dropped by somebody."""
@@ -128,6 +124,7 @@ class Pushing:
     def _push_batch(self, run: Run, items: Sequence[Item], tour: _Tour) -> None:
         before = {item.item_id: item for item in items}
         frozen = self._freeze(run, items, tour)
+        hit("push.mid")
         results = self._send(run, frozen)
         answers: list[tuple[Item, ItemState, dict[str, Any]]] = []
         for one, result in zip(frozen, results, strict=True):
@@ -136,8 +133,6 @@ class Pushing:
                 assert isinstance(result, RouterError)
                 tour.put_aside(one.item, result)
                 continue
-            if state is ItemState.REFUSED:
-                tour.refused.add(one.item.item_id)
             answers.append((one.item, state, _describe(run, result)))
             self._tell(run, one.item, state, result)
         if answers:
@@ -195,13 +190,12 @@ class Pushing:
 
     def _tell(self, run: Run, item: Item, state: ItemState, result: Result) -> None:
         header = item.instance.header
-        extra = {"study": header.study_uid, "job": run.work.job.job_id}
         if state is ItemState.REFUSED:
-            log.warning("Sending Instance UID failed: %s: %s", header.sop_uid, result_text(result), extra=extra)
-            run.work.event("instance-refused", f"Sending Instance UID failed: {header.sop_uid}: {result_text(result)}",
-                           sop_uid=header.sop_uid)
+            phrase = PHRASES["instance_failed"].format(sop_uid=header.sop_uid)
+            run.work.event("instance-refused", f"{phrase}: {result_text(result)}", sop_uid=header.sop_uid)
         else:
-            log.info("Sending Instance UID: %s/%s success", header.series_uid, header.sop_uid, extra=extra)
+            phrase = PHRASES["instance_sent"].format(series_uid=header.series_uid, sop_uid=header.sop_uid)
+            log_event(log, DETAIL, phrase, study=header.study_uid, job=run.work.job.job_id, receipt=str(state))
 
 
 def _stops_the_step(fault: RouterError) -> bool:

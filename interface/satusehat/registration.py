@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from interface.logs import PHRASES
 from interface.outbound import Session
 from interface.satusehat.client import Client, SatusehatOptions
 from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
 from internal.errors import CredentialsRefused, NotFound, Refused, Transient, UnknownOutcome
+from internal.failpoints import hit
 from internal.fhir import union
 from internal.fhir.imaging_study import Built, build
 from internal.model import Intent, Inventory
@@ -91,10 +93,11 @@ class Registration:
         work = run.work
         inventory = work.inventory()
         built = self._build(run, inventory, None)
-        work.event("post", "POST-ing ImagingStudy")
+        work.event("post", PHRASES["posting"])
         # The request's deadline begins before the intent's: whatever arrives there arrives before `deadline_at`.
         deadline = self._session.open_deadline(self._options.request_timeout_s)
         intent = work.open_intent(CREATE, self._options.request_timeout_s)
+        hit("delivery.before_post")
         try:
             resource = self._client.create_imaging_study(built.resource, deadline)
         except UnknownOutcome as lost:
@@ -106,12 +109,13 @@ class Registration:
         except (Transient, CredentialsRefused, NotFound) as fault:
             work.close_intent(intent, {"not_made": type(fault).__name__, "text": str(fault)})
             raise
+        hit("delivery.after_post")
         if run.find_differences(resource):
             work.close_intent(intent, {"foreign": str(resource["id"])})
             return run.refuse_foreign([resource])
         self._record(run, inventory, str(resource["id"]))
         work.close_intent(intent, {"imaging_study_id": str(resource["id"])})
-        self._tell(run, built, "posted", f"ImagingStudy POST-ed, id: {resource['id']}")
+        self._tell(run, built, "posted", PHRASES["posted"].format(imaging_study_id=resource["id"]))
         # With If-None-Exist the answer may be an older resource that does not list everything yet.
         if find_inventory_uids(inventory) <= find_sop_uids(resource):
             run.resource = resource
@@ -162,7 +166,7 @@ class Registration:
         except NotFound:
             return refuse_gone(imaging_study_id)
         self._record(run, inventory, imaging_study_id)
-        self._tell(run, built, "put", f"ImagingStudy already POST-ed, using PUT instead, id: {imaging_study_id}")
+        self._tell(run, built, "put", PHRASES["already_posted"].format(imaging_study_id=imaging_study_id))
         return None
 
     def _build(self, run: Run, inventory: Inventory, existing: Mapping[str, Any] | None) -> Built:

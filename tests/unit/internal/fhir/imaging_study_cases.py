@@ -1,7 +1,7 @@
 """Invented studies for the golden files.
 
-`PYTHONPATH=. python tests/unit/internal/fhir/imaging_study_cases.py` writes the files anew: read the difference before
-committing it.
+`python -m tests.unit.internal.fhir.imaging_study_cases` writes the files anew: read the difference before committing
+it.
 """
 
 from __future__ import annotations

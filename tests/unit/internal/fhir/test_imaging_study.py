@@ -12,7 +12,10 @@ import pytest
 from fhir.resources.R4B.imagingstudy import ImagingStudy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imaging_study_cases import (
+
+from internal.fhir import dates, union
+from internal.fhir.imaging_study import parse_number
+from tests.unit.internal.fhir.imaging_study_cases import (
     CASES,
     FOREIGN,
     NOW_MS,
@@ -23,9 +26,6 @@ from imaging_study_cases import (
     make_instance,
     make_inventory,
 )
-
-from internal.fhir import dates, union
-from internal.fhir.imaging_study import parse_number
 
 IDS = [case.name for case in CASES]
 
