@@ -117,12 +117,17 @@ class Client:
         condition = urlencode({"identifier": f"{self._acsn_system}|{accession}"})
         answer = self._call("POST", f"{self._options.fhir_path}/ImagingStudy", resource=resource, deadline=deadline,
                             headers={"If-None-Exist": condition})
+        if answer.meaning is Meaning.SUPPRESSED:
+            raise _not_understood(f"the result of the POST is withheld: {answer.text}")
         return self._require_imaging_study(answer, None)
 
-    def update_imaging_study(self, imaging_study_id: str, resource: Mapping[str, Any]) -> Resource:
-        """PUT `resource`, whose id is `imaging_study_id`, and return it as stored; repeatable."""
+    def update_imaging_study(self, imaging_study_id: str, resource: Mapping[str, Any]) -> Resource | None:
+        """PUT `resource`, whose id is `imaging_study_id`, and return it as stored, None when it is gone; repeatable."""
         target = f"{self._options.fhir_path}/ImagingStudy/{quote(imaging_study_id, safe='')}"
-        return self._require_imaging_study(self._call("PUT", target, resource=resource), imaging_study_id)
+        answer = self._call("PUT", target, resource=resource)
+        if answer.meaning is Meaning.ABSENT:
+            return None
+        return self._require_imaging_study(answer, imaging_study_id)
 
     def push_instance(
         self, frozen: Frozen, imaging_study_id: str, on_bytes: Callable[[int], None] | None = None,

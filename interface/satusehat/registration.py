@@ -159,12 +159,13 @@ class Registration:
 
     def _put(self, run: Run, inventory: Inventory, built: Built, imaging_study_id: str) -> Outcome | None:
         try:
-            run.resource = self._client.update_imaging_study(imaging_study_id, built.resource)
+            resource = self._client.update_imaging_study(imaging_study_id, built.resource)
         except Refused as refusal:
             return Refuse(refusal.code, f"SATUSEHAT refused the update of the ImagingStudy: {refusal}",
                           {"status": refusal.status})
-        except NotFound:
+        if resource is None:
             return refuse_gone(imaging_study_id)
+        run.resource = resource
         self._record(run, inventory, imaging_study_id)
         self._tell(run, built, "put", PHRASES["already_posted"].format(imaging_study_id=imaging_study_id))
         return None

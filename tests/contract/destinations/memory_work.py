@@ -227,7 +227,7 @@ def step_once(destination: Destination, ledger: Ledger, clock: SkewClock, yield_
 
 def drive(destination: Destination, ledger: Ledger, clock: SkewClock, *, timeout_s: float = 30.0,
           until: Callable[[Outcome], bool] | None = None, retry_s: float = 0.02, yield_after: int = 1000) -> Outcome:
-    """Step until the job is done, held or `until` says so; waits as asked, a fault `retry_s`. Fails after a deadline."""
+    """Step until the job is done, held or `until` says so; wait as asked, after a fault `retry_s`."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     while time.monotonic() < deadline:

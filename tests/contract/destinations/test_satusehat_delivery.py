@@ -41,7 +41,8 @@ def test_a_study_is_delivered(make_case: MakeCase) -> None:
     texts = [text for _, text, _ in case.ledger.events]
     study_id = case.ledger.facts["imaging_study_id"]
     assert texts == [
-        "Obtaining Patient ID and ServiceRequest ID", "Patient ID and ServiceRequest ID obtained", "POST-ing ImagingStudy",
+        "Obtaining Patient ID and ServiceRequest ID", "Patient ID and ServiceRequest ID obtained",
+        "POST-ing ImagingStudy",
         f"ImagingStudy POST-ed, id: {study_id}", "DICOM Push started", "DICOM sent successfully"]
     assert all(one["times_received"] == 1 for one in case.stored().values())
 
@@ -164,8 +165,9 @@ def test_our_own_imaging_study_is_adopted_and_completed(make_case: MakeCase) -> 
     case = make_case(order=False)
     order = case.order()
     dcm = "http://dicom.nema.org/resources/ontology/DCM"
-    foreign_series = {"uid": "1.2.3.99", "modality": {"system": dcm, "code": "SR"}, "instance": [
-        {"uid": "1.2.3.99.1", "sopClass": {"system": "urn:ietf:rfc:3986", "code": "urn:oid:1.2.840.10008.5.1.4.1.1.88.11"}}]}
+    sop_class = {"system": "urn:ietf:rfc:3986", "code": "urn:oid:1.2.840.10008.5.1.4.1.1.88.11"}
+    foreign_series = {"uid": "1.2.3.99", "modality": {"system": dcm, "code": "SR"},
+                      "instance": [{"uid": "1.2.3.99.1", "sopClass": sop_class}]}
     found = _register_foreign(case, order, series=[foreign_series], description="Dari tempat lain")
     assert isinstance(case.drive(), Finish)
     assert case.ledger.facts["imaging_study_id"] == found
@@ -179,8 +181,9 @@ def test_late_images_extend_the_same_imaging_study(make_case: MakeCase) -> None:
     assert isinstance(case.drive(), Finish)
     study = case.imaging_studies()[0]
     study["note"] = [{"text": "dari rumah sakit lain"}]
-    study["series"].append({"uid": "1.2.9.9", "modality": study["series"][0]["modality"], "numberOfInstances": 1, "instance": [
-        {"uid": "1.2.9.9.1", "sopClass": study["series"][0]["instance"][0]["sopClass"]}]})
+    sop_class = study["series"][0]["instance"][0]["sopClass"]
+    study["series"].append({"uid": "1.2.9.9", "modality": study["series"][0]["modality"], "numberOfInstances": 1,
+                            "instance": [{"uid": "1.2.9.9.1", "sopClass": sop_class}]})
     assert case.sandbox.fhir("PUT", f"/ImagingStudy/{study['id']}", study).status_code == 200
     case.add(3)
     assert isinstance(case.drive(), Finish)
@@ -275,9 +278,10 @@ def test_already_there_after_an_earlier_attempt_of_ours_is_stored(make_case: Mak
     case = make_case(instances=1)
     failed = {"00081155": {"vr": "UI", "Value": [case.ledger.instances[0].header.sop_uid]},
               "00081197": {"vr": "US", "Value": [272]}, "00090097": {"vr": "LT", "Value": ["x already exists"]}}
+    reply = {"00081198": {"vr": "SQ", "Value": [failed]}}
     platform.control("POST", "/faults", [
         {"method": "POST", "path": "/dicom", "nth": 1, "store_then_reset": True},
-        {"method": "POST", "path": "/dicom", "nth": 2, "status": 409, "body": {"00081198": {"vr": "SQ", "Value": [failed]}}}])
+        {"method": "POST", "path": "/dicom", "nth": 2, "status": 409, "body": reply}])
     assert isinstance(case.drive(), Finish)
     assert case.ledger.count() == {ItemState.STORED: 1}
     assert case.ledger.items[1].sends == 2
