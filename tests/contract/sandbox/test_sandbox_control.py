@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import requests
-from sandbox_client import ACSN, ROOT, Sandbox, Study, build_imaging_study
+
+from tests.contract.sandbox.sandbox_client import ACSN, ROOT, Sandbox, Study, build_imaging_study
 
 DOCUMENT = (ROOT / "docs" / "sandbox.md").read_text("utf-8")
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import requests
-from sandbox_client import Sandbox, Study, until
+
+from tests.contract.sandbox.sandbox_client import Sandbox, Study, until
 
 STORE = "/dicom/v1/dicomWeb/studies"
 SEARCH = "/fhir-r4/v1/ServiceRequest"
@@ -88,7 +89,7 @@ def test_store_then_reset_stores(sandbox: Sandbox, study: Study) -> None:
     assert [one["times_received"] for one in sandbox.state()["instances"]] == [1]
     assert sandbox.push(study.files[0], study.id).status_code == 200
     assert [one["times_received"] for one in sandbox.state()["instances"]] == [2]
-    from sandbox_client import build_observation
+    from tests.contract.sandbox.sandbox_client import build_observation
 
     with pytest.raises(requests.ConnectionError):
         sandbox.fhir("POST", "/Observation", build_observation(study))

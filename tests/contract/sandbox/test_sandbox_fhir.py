@@ -8,7 +8,8 @@ import uuid
 from typing import Any
 
 import pytest
-from sandbox_client import ACSN, ORG, Sandbox, Study, build_observation, build_report
+
+from tests.contract.sandbox.sandbox_client import ACSN, ORG, Sandbox, Study, build_observation, build_report
 
 
 def texts(answer: Any) -> str:

@@ -8,7 +8,8 @@ import socket
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sandbox_client import Sandbox, Study, until
+
+from tests.contract.sandbox.sandbox_client import Sandbox, Study, until
 
 BAD_HEADS = [
     (b"nonsense\r\n\r\n", 400), (b"GET  / HTTP/1.1\r\n\r\n", 400), (b"GET / HTTP/2.0\r\n\r\n", 505),
@@ -135,7 +136,7 @@ def test_any_json_to_the_control_interface(sandbox: Sandbox, path: str, value: o
        length=st.integers(0, 700))
 def test_any_damaged_file_is_stored_or_refused(sandbox: Sandbox, mutations: list[tuple[int, int]], length: int) -> None:
     sandbox.control("POST", "/settings", {"strict_imagingstudy_id": False})
-    from sandbox_client import make_instance
+    from tests.contract.sandbox.sandbox_client import make_instance
 
     data = bytearray(make_instance("1.2.3", "1.2.3.4", "1.2.3.4.5"))
     for at, value in mutations:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from sandbox_client import ACSN, ROOT, Sandbox, Study, build_imaging_study, make_instance
+
+from tests.contract.sandbox.sandbox_client import ACSN, ROOT, Sandbox, Study, build_imaging_study, make_instance
 
 Start = Callable[..., Sandbox]
 

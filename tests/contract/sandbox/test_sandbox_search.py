@@ -6,7 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sandbox_client import ACSN, Sandbox, Study, until
+
+from tests.contract.sandbox.sandbox_client import ACSN, Sandbox, Study, until
 
 
 def ids(sandbox: Sandbox, path: str) -> list[str]:

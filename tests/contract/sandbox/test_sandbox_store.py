@@ -17,7 +17,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
-from sandbox_client import ACSN, Sandbox, Study, make_instance, until
+
+from tests.contract.sandbox.sandbox_client import ACSN, Sandbox, Study, make_instance, until
 
 
 def instances(sandbox: Sandbox) -> list[dict[str, Any]]:

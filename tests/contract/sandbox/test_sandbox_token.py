@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from sandbox_client import Sandbox, until
+
+from tests.contract.sandbox.sandbox_client import Sandbox, until
 
 
 def test_token_has_the_platforms_shape(sandbox: Sandbox) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sandbox_client import ACSN, Sandbox, Study, build_observation, build_report
+
+from tests.contract.sandbox.sandbox_client import ACSN, Sandbox, Study, build_observation, build_report
 
 Change = Callable[[dict[str, Any]], object]
 
