@@ -47,6 +47,11 @@ class Postgres:
         self._sql(f"CREATE DATABASE {name}" + (" TEMPLATE template_router" if migrated else ""))
         return self._url(name)
 
+    def forget_durability(self) -> None:
+        """Let the server skip fsync: it is thrown away with the tests that share it."""
+        self._sql("ALTER SYSTEM SET fsync = off")
+        self._sql("SELECT pg_reload_conf()")
+
     def kill_connections(self, url: str) -> None:
         """End every connection to the database of `url`, as a restart or an administrator does."""
         name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
@@ -62,7 +67,8 @@ class Postgres:
         self.server.ensure_postgres_running()
 
     def close(self) -> None:
-        """Stop the server."""
+        """Stop the server, without the checkpoint of an orderly end: nobody needs its data again."""
+        self.stop_hard()
         self.server.cleanup()
 
 
@@ -79,6 +85,7 @@ def started(folder: Path) -> Postgres:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     server = started(tmp_path_factory.mktemp("postgres"))
+    server.forget_durability()
     yield server
     server.close()
 
