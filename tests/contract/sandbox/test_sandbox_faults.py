@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.contract.sandbox.sandbox_client import Sandbox, Study, until
+from tests.contract.sandbox.sandbox_client import Sandbox, Study, build_observation, until
 
 STORE = "/dicom/v1/dicomWeb/studies"
 SEARCH = "/fhir-r4/v1/ServiceRequest"
@@ -89,8 +89,6 @@ def test_store_then_reset_stores(sandbox: Sandbox, study: Study) -> None:
     assert [one["times_received"] for one in sandbox.state()["instances"]] == [1]
     assert sandbox.push(study.files[0], study.id).status_code == 200
     assert [one["times_received"] for one in sandbox.state()["instances"]] == [2]
-    from tests.contract.sandbox.sandbox_client import build_observation
-
     with pytest.raises(requests.ConnectionError):
         sandbox.fhir("POST", "/Observation", build_observation(study))
     assert len(sandbox.state()["resources"]["Observation"]) == 1
@@ -129,6 +127,18 @@ def test_a_dripping_reply_is_slow_and_whole(sandbox: Sandbox) -> None:
     answer = sandbox.fhir("GET", "/ServiceRequest")
     assert answer.json()["total"] == 0
     assert time.monotonic() - began >= len(answer.content) / 2000 * 0.9
+
+
+def test_a_dripping_instance_arrives_whole(sandbox: Sandbox, study: Study) -> None:
+    sandbox.push(study.files[0], study.id)
+    sandbox.control("POST", "/faults", [{"method": "GET", "path": STORE, "drip_bytes_per_s": 20_000}])
+    url = f"{sandbox.url}{STORE}/{study.uid}/series/{study.series}/instances/{study.sops[0]}"
+    assert sandbox.session.get(url, headers=sandbox.bearer, timeout=30).content == study.files[0]
+
+
+def test_a_status_without_a_body_leaves_the_connection_usable(sandbox: Sandbox) -> None:
+    sandbox.control("POST", "/faults", [{"path": SEARCH, "status": 204, "body": "x", "count": 1}])
+    assert statuses(sandbox, 2) == [204, 200]
 
 
 @pytest.mark.parametrize("fault", [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.contract.sandbox.sandbox_client import ACSN, ROOT, Sandbox, Study, build_imaging_study, make_instance
+from tests.contract.sandbox.sandbox_client import ACSN, ROOT, Sandbox, Study, build_imaging_study, make_instance, until
 
 Start = Callable[..., Sandbox]
 
@@ -96,8 +96,7 @@ def test_stops_at_once_while_requests_wait(start: Start) -> None:
 
     waiting = threading.Thread(target=wait_in_vain)
     waiting.start()
-    while sandbox.control("GET", "/faults")[0]["hits"] == 0:
-        pass
+    until(lambda: sandbox.control("GET", "/faults")[0]["hits"] == 1, "the request is being held")
     assert sandbox.stop() == 0
     waiting.join(30)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
 import threading
 import uuid
 import xml.etree.ElementTree as ET
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pydicom
 import pytest
+import requests
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
@@ -113,10 +115,12 @@ def test_the_imaging_study_must_allow_it(sandbox: Sandbox, study: Study) -> None
     foreign = sandbox.control("POST", "/resources", {**study.resource(), "identifier": [
         {"system": ACSN.replace("100099001", "100000001"), "value": "X"}]})["id"]
     unlisted = make_instance(study.uid, study.series, generate_uid())
+    misplaced = make_instance(study.uid, generate_uid(), study.sops[0])
     elsewhere = make_instance(generate_uid(), study.series, study.sops[0])
     for data, study_id, text in (
             (study.files[0], "", "is missing"), (study.files[0], "none", "not found"),
             (study.files[0], foreign, "another organization"), (unlisted, study.id, "does not list"),
+            (misplaced, study.id, "in series"),
             (elsewhere, study.id, "not about study")):
         answer = sandbox.push(data, study_id)
         assert answer.status_code == 400 and answer.json()["resourceType"] == "OperationOutcome"
@@ -191,6 +195,40 @@ def test_sizes_around_the_blocks_that_are_written(sandbox: Sandbox, study: Study
     assert sandbox.session.get(sandbox.url + url, headers=sandbox.bearer).content == data
 
 
+def sample_files() -> list[Path]:
+    """The DICOM files that come with pydicom."""
+    return sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("*.dcm"))
+
+
+def expected_uids(path: Path) -> list[str] | None:
+    """The UIDs pydicom finds in a file that is whole: meta and data set agree, nothing is missing."""
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        uids = [str(dataset[name].value) for name in
+                ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")]
+    except (KeyError, pydicom.errors.InvalidDicomError):
+        return None
+    meta = dataset.file_meta
+    whole = all(uids) and uids[2] == meta.get("MediaStorageSOPInstanceUID") and meta.get("TransferSyntaxUID")
+    return uids if whole else None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_real_files_are_judged_as_pydicom_judges_them(sandbox: Sandbox) -> None:
+    sandbox.control("POST", "/settings", {"strict_imagingstudy_id": False})
+    expected = {}
+    # SC_rgb_jpeg.dcm is implicit VR under an explicit VR transfer syntax; pydicom guesses that, we refuse it.
+    for path in (one for one in sample_files() if one.name != "SC_rgb_jpeg.dcm"):
+        uids = expected_uids(path)
+        answer = sandbox.push(path.read_bytes())
+        assert answer.status_code == (200 if uids else 409) or "already exists" in answer.text, path.name
+        if answer.status_code == 200 and uids:
+            expected[uids[2]] = uids
+    found = {one["sop_uid"]: [one[name] for name in ("study_uid", "series_uid", "sop_uid", "sop_class_uid")]
+             for one in instances(sandbox)}
+    assert len(found) >= 20 and found == expected
+
+
 def head_of_push(sandbox: Sandbox, study: Study, more: str) -> bytes:
     return (f"POST /dicom/v1/dicomWeb/studies HTTP/1.1\r\nHost: x\r\nAuthorization: {sandbox.bearer['Authorization']}"
             f"\r\nContent-Type: application/dicom\r\nX-ImagingStudy-ID: {study.id}\r\n{more}\r\n\r\n").encode()
@@ -204,8 +242,6 @@ def test_an_upload_cut_short_stores_nothing(sandbox: Sandbox, study: Study) -> N
     data = study.files[0]
     for head, body in ((f"Content-Length: {len(data)}", data[:-1]),
                        ("Transfer-Encoding: chunked", b"%x\r\n%s\r\n" % (len(data), data))):
-        import socket
-
         with socket.create_connection(sandbox.address, timeout=10) as sock:
             sock.sendall(head_of_push(sandbox, study, head) + body)
             until(lambda: leftovers(sandbox), "the upload arrives")
@@ -224,8 +260,6 @@ def test_chunked_upload(sandbox: Sandbox, study: Study) -> None:
 
 
 def test_expect_100_continue(sandbox: Sandbox, study: Study) -> None:
-    import socket
-
     data = study.files[0]
     with socket.create_connection(sandbox.address, timeout=10) as sock:
         sock.sendall(head_of_push(sandbox, study, f"Expect: 100-continue\r\nContent-Length: {len(data)}"))
@@ -242,8 +276,6 @@ def test_pushes_at_the_same_time(sandbox: Sandbox) -> None:
     statuses: list[int] = []
 
     def push(part: list[bytes]) -> None:
-        import requests
-
         with requests.Session() as session:
             for data in part:
                 statuses.append(session.post(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandbox.http11 import Body, HttpRefused, PeerGone, Wire, body_length, parse_head
@@ -23,7 +23,11 @@ from sandbox.privacy import mask_name
 from sandbox.rules import is_loinc_code
 from sandbox.search import parse_query
 
+# Other work on the machine must not fail a test.
+calm = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
+
+@calm
 @given(st.binary(max_size=300) | st.binary(max_size=200).map(lambda data: b"GET /x HTTP/1.1\r\n" + data))
 def test_any_head_is_parsed_or_refused(data: bytes) -> None:
     try:
@@ -43,7 +47,7 @@ def body_of(data: bytes, length: int | None) -> bytes:
         return Body(Wire(ours), length, ours, expects_continue=False).read_all(10_000)
 
 
-@settings(max_examples=50)
+@settings(calm, max_examples=50)
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=6))
 def test_chunked_bodies_come_back_whole(pieces: list[bytes]) -> None:
     data = b"".join(b"%X;x=y\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
@@ -52,7 +56,7 @@ def test_chunked_bodies_come_back_whole(pieces: list[bytes]) -> None:
         body_of(data, None)
 
 
-@settings(max_examples=50)
+@settings(calm, max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_chunked_bytes_end_somehow(data: bytes) -> None:
     try:
@@ -75,6 +79,7 @@ def split(data: bytes, cuts: list[int]) -> Iterator[memoryview]:
         yield memoryview(data[first:last])
 
 
+@calm
 @given(parts=st.lists(st.binary(max_size=80), max_size=5), cuts=st.lists(st.integers(0, 10_000), max_size=12),
        preamble=st.sampled_from([b"", b"preamble\r\n"]))
 def test_multipart_comes_back_however_it_is_cut(parts: list[bytes], cuts: list[int], preamble: bytes) -> None:
@@ -85,6 +90,7 @@ def test_multipart_comes_back_however_it_is_cut(parts: list[bytes], cuts: list[i
         ({"content-type": "application/dicom"}, part) for part in parts]
 
 
+@calm
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=5))
 def test_any_multipart_ends_or_is_refused(data: bytes, cuts: list[int]) -> None:
     try:
@@ -135,7 +141,7 @@ def test_files_that_are_refused(data: bytes, tmp_path: Path) -> None:
         head_of(data, tmp_path)
 
 
-@settings(max_examples=150)
+@settings(calm, max_examples=150)
 @given(st.binary(max_size=200), st.sampled_from([b"1.2.840.10008.1.2\0", b"1.2.840.10008.1.2.1.99",
                                                  b"1.2.840.10008.1.2.2\0", b"1.2.840.10008.1.2.1\0"]))
 def test_any_bytes_are_a_head_or_not_dicom(tmp_path_factory: pytest.TempPathFactory, data: bytes,
@@ -158,6 +164,7 @@ def test_moments(text: str, type_name: str, right: bool) -> None:
     assert (parse_moment(text, type_name) is not None) == right
 
 
+@calm
 @given(st.text(max_size=30))
 def test_any_text_is_a_moment_or_not(text: str) -> None:
     for type_name in ("date", "dateTime", "instant"):
@@ -188,6 +195,7 @@ operations_given = st.fixed_dictionaries({
     "op": st.sampled_from(["add", "replace"]), "path": st.text("/a0-~1", max_size=6), "value": json_values})
 
 
+@calm
 @given(json_values, st.lists(operations_given | json_values, max_size=3))
 def test_any_patch_is_applied_or_refused(value: object, operations: list[object]) -> None:
     resource = {"resourceType": "X", "id": "1", "a": [value, {"a": value}]}
@@ -204,6 +212,7 @@ def test_any_patch_is_applied_or_refused(value: object, operations: list[object]
 names_given = st.sampled_from(["identifier", "_count", "_sort", "subject", "basedOn", "name", "_page_token"])
 
 
+@calm
 @given(st.lists(st.tuples(names_given, st.text(max_size=20)), max_size=5))
 def test_any_query_is_parsed_or_refused(pairs: list[tuple[str, str]]) -> None:
     try:
@@ -214,6 +223,7 @@ def test_any_query_is_parsed_or_refused(pairs: list[tuple[str, str]]) -> None:
         assert clause.count("?") == len(values)
 
 
+@calm
 @given(st.text(max_size=40))
 def test_masked_names_show_first_letters_only(name: str) -> None:
     masked = mask_name(name)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandbox.catalogue import Catalogue, values_at
 from sandbox.options import Options
 from sandbox.orders import build_order, parse_order
 from sandbox.rules import Validator
+
+# Other work on the machine must not fail a test.
+calm = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 CATALOGUE = Catalogue()
 VALIDATOR = Validator(CATALOGUE, Options())
@@ -80,7 +85,7 @@ JUNK = st.recursive(
         max_size=3), max_leaves=6)
 
 
-@settings(max_examples=400)
+@settings(calm, max_examples=400)
 @given(place=st.sampled_from(PLACES), junk=JUNK)
 def test_damage_anywhere_is_named_or_harmless_and_never_a_crash(place: tuple[str, tuple[Any, ...]], junk: Any) -> None:
     type_name, (*names, last) = place
@@ -100,3 +105,27 @@ def test_damage_anywhere_is_named_or_harmless_and_never_a_crash(place: tuple[str
 def test_values_at_names_its_way() -> None:
     found = list(values_at({"a": [{"b": 1}, {"b": [2, 3]}, {"c": 4}, 5]}, "a.b"))
     assert found == [("a[0].b", 1), ("a[1].b[0]", 2), ("a[1].b[1]", 3)]
+
+
+R4B = ("ImagingStudy", "ServiceRequest", "Encounter", "Observation", "DiagnosticReport", "Patient", "Coding",
+       "CodeableConcept", "Identifier", "Reference", "Period", "Quantity", "Annotation", "HumanName", "Address")
+
+
+def model_of(name: str) -> Any:
+    """The class of a FHIR R4B type in fhir.resources, which knows the standard independently of us."""
+    return getattr(importlib.import_module(f"fhir.resources.R4B.{name.lower()}"), name)
+
+
+@pytest.mark.parametrize("name", R4B)
+def test_element_tables_agree_with_the_standard(name: str) -> None:
+    fields = {field.alias or key: "List" in str(field.annotation) for key, field in model_of(name).model_fields.items()}
+    ours = CATALOGUE.elements[name]
+    everywhere = set(CATALOGUE.elements["Resource"]) | {"extension", "modifierExtension", "fhir_comments"}
+    theirs = {key for key in fields if not key.startswith("_") and "__" not in key and key != "resource_type"}
+    assert theirs - set(ours) - everywhere == set() == set(ours) - theirs
+    assert {key: element.many for key, element in ours.items()} == {key: fields[key] for key in ours}
+
+
+def test_orders_are_valid_fhir() -> None:
+    for name in ("Patient", "Encounter", "ServiceRequest"):
+        model_of(name).model_validate(RESOURCES[name])
