@@ -70,6 +70,12 @@ class Role:
     def spool(self) -> Spool:
         return Spool.open(self.root, create=False)
 
+    def fresh(self, name: str) -> dict[str, Any]:
+        """The status file `name` as rewritten from now on (SIGHUP asks for it)."""
+        asked_at = time.time_ns() // 1_000_000
+        self.process.send_signal(signal.SIGHUP)
+        return until(lambda: status if (status := self.status(name))["alive_at"] >= asked_at else None)
+
     def entries(self, kind: EntryKind = EntryKind.INSTANCE) -> list[Entry]:
         return [entry for entry in self.spool.scan_new(1_000_000) if entry.kind is kind]
 
@@ -94,7 +100,7 @@ class Role:
         return [path for path in (self.root / "tmp").rglob("*") if path.is_file()]
 
     def children(self) -> list[int]:
-        return [child["pid"] for child in self.status("receive.json")["children"]]
+        return [child["pid"] for child in self.fresh("receive.json")["children"]]
 
     def log(self) -> str:
         return self.log_path.read_text()

@@ -219,10 +219,10 @@ def test_open_associations_are_published_while_they_carry_a_study(shared: Role) 
     with Wire(shared.port) as wire:
         wire.associate()
         wire.store(1, uid, data_set(uid, study="1.2.77"))
-        shown = until(lambda: shared.status("receive-0.json")["associations"])
+        shown = shared.fresh("receive-0.json")["associations"]
         assert shown[0]["studies"] == {"1.2.77": 1}
         wire.release()
-    until(lambda: not shared.status("receive-0.json")["associations"])
+    until(lambda: not shared.fresh("receive-0.json")["associations"])
 
 
 def test_a_full_disk_refuses_each_instance_and_receiving_resumes_by_itself(start: Callable[..., Role]) -> None:

@@ -186,6 +186,7 @@ class Wire:
         self.send(pdu(0x05, bytes(4)))
         assert self.read_pdu() == (6, bytes(4))
         assert self.wait_closed() is False
+        self.sock.close()
 
 
 def parse_ac(body: bytes) -> dict[int, tuple[int, str]]:
