@@ -262,13 +262,13 @@ def test_mistakes_at_start_are_one_sentence_and_an_exit_code(shared: Role, tmp_p
     assert code == 2 and f"port {shared.port}" in said and "Traceback" not in said
     (tmp_path / "spool" / "spool.id").unlink()
     code, said = attempt(tmp_path / "spool")
-    assert code == 1 and "not mounted" in said and "Traceback" not in said
+    assert code == 2 and "not mounted" in said and "Traceback" not in said
 
 
 def test_a_second_copy_on_the_same_folder_is_told_so(shared: Role) -> None:
     began = time.monotonic()
     code, said = attempt(shared.root, lock_wait_s=0.5)
-    assert code == 1 and "already running" in said and str(shared.process.pid) in said and "Traceback" not in said
+    assert code == 2 and "already running" in said and str(shared.process.pid) in said and "Traceback" not in said
     assert time.monotonic() - began >= 0.5  # it waits for a predecessor that is still draining
     assert accepted(shared.port)
 
