@@ -25,9 +25,17 @@ class Clock(Protocol):
 class Frozen(Protocol):
     """The bytes of one item as they leave: equal at every attempt (a recipe, not a copy)."""
 
-    item: Item
-    sha256: str
-    size_bytes: int
+    @property
+    def item(self) -> Item:
+        """Return the item, as it was committed."""
+
+    @property
+    def sha256(self) -> str:
+        """Return the SHA-256 (hex) of these bytes."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Return their length."""
 
     def open(self) -> BinaryIO:
         """Return a reader over exactly `size_bytes` bytes, a complete Part 10 file (PS3.10 7); the caller closes it."""

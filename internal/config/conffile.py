@@ -8,6 +8,7 @@ Own code instead of configparser because every mistake must be reported, each wi
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from dataclasses import dataclass, field
@@ -60,8 +61,13 @@ def read_conf(path: Path) -> ConfFile:
     if len(content) > MAX_FILE_BYTES:
         raise ConfigurationInvalid([Problem(origin, "", f"is larger than {MAX_FILE_BYTES // 1024} KB")])
     conf = scan(_decode(content, origin), path.name)
-    conf.readable_by_all = bool(status.st_mode & stat.S_IROTH)
+    conf.readable_by_all = is_open_to_all(status)
     return conf
+
+
+def is_open_to_all(status: os.stat_result) -> bool:
+    """Whether every user of this machine may read the file; never said of Windows, whose mode bits mean nothing."""
+    return os.name != "nt" and bool(status.st_mode & stat.S_IROTH)
 
 
 def scan(text: str, name: str) -> ConfFile:

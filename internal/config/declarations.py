@@ -353,7 +353,7 @@ class Settings:
     @property
     def database_url(self) -> str:
         """What `Store.open` takes: the PostgreSQL URL with its password, or sqlite:///absolute/path. Never log it."""
-        return self.database.url.reveal() or self.database_path.as_uri().replace("file:", "sqlite:", 1)
+        return self.database.url.reveal() or self.database_path.absolute().as_uri().replace("file:", "sqlite:", 1)
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret in the clear, and the secret parts of URLs, for the filter of the log alone."""

@@ -83,7 +83,10 @@ class _Loading:
         """Every section with its values; a wrong value is reported and leaves the default."""
         sections = {name: self._section(name, name) for name in SECTIONS if name != FOLDER_SECTION}
         folders: dict[str, FolderSettings] = {}
-        for section in folder_names(self.sources, _FOLDER_SETTINGS)[:_MAX_FOLDERS]:
+        names = folder_names(self.sources, _FOLDER_SETTINGS)
+        if len(names) > _MAX_FOLDERS:
+            self.problems.append(Problem("", "[folder:...]", f"stands more than {_MAX_FOLDERS} times"))
+        for section in names[:_MAX_FOLDERS]:
             if re.fullmatch(r"folder:[a-z0-9_-]{1,32}", section) and section != "folder:satusehat":
                 folders[section.removeprefix("folder:")] = self._section(FOLDER_SECTION, section)
             else:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from internal.config.conffile import ConfFile
+from internal.config.conffile import ConfFile, is_open_to_all
 from internal.config.declarations import FOLDER_SECTION, Problem
 from internal.config.declare import Setting
 from internal.config.values import Kind
@@ -89,7 +89,7 @@ class Sources:
                 content = stream.read(MAX_VALUE_FILE_BYTES + 1)
             if len(content) > MAX_VALUE_FILE_BYTES:
                 raise OSError(0, "too large")
-            open_to_all = bool(status.st_mode & stat.S_IROTH) and not str(path).startswith(_CONTAINER_SECRETS)
+            open_to_all = is_open_to_all(status) and not str(path).startswith(_CONTAINER_SECRETS)
             return Found(content.decode("utf-8-sig").strip("\r\n \t"), source, readable_by_all=open_to_all)
         except OSError as error:
             reason = error.strerror or type(error).__name__

@@ -23,6 +23,7 @@ _API_PATHS = ("/oauth2", "/fhir-r4", "/dicom/v1", "/consent/v1", "/kyc/v1")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _MAX_URL = 2048
+_MIN_WEBHOOK_KEY = 12
 
 
 def normalise_base_url(text: str) -> str:
@@ -84,12 +85,13 @@ def parse_database_url(text: str) -> Secret:
 def secret_parts(database_url: Secret, webhook_url: Secret) -> tuple[str, ...]:
     """The pieces of two URLs that must not be shown on their own: the password as written and decoded; path and query.
 
-    The name of the database is none of them. In the clear: for the filter of the log alone.
+    The name of the database is none of them, nor a short path such as /api/hook: masking common words would spoil the
+    log. In the clear: for the filter of the log alone.
     """
     password = urlsplit(database_url.reveal()).password or ""
     webhook = urlsplit(webhook_url.reveal())
-    parts = (password, unquote(password), webhook.path.strip("/"), webhook.query)
-    return tuple(dict.fromkeys(part for part in parts if part))
+    pieces = [piece for piece in (webhook.path.strip("/"), webhook.query) if len(piece) >= _MIN_WEBHOOK_KEY]
+    return tuple(dict.fromkeys(part for part in (password, unquote(password), *pieces) if part))
 
 
 def is_loopback(host: str) -> bool:

@@ -17,7 +17,7 @@ from internal import dicomfile, jobs
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
 from internal.indexer import Indexer
-from internal.model import Arrival, ItemState, Probe
+from internal.model import Arrival, ItemState, Job, Probe
 from internal.ports import Work
 from internal.rules import route
 from internal.spool import Entry, Spool, SpoolWriter
@@ -101,6 +101,8 @@ class Engine:
         dataset.SOPClassUID, dataset.SOPInstanceUID = CT, sop_uid or generate_uid(prefix=None)
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid, f"{study_uid}.1"
         dataset.AccessionNumber, dataset.Modality, dataset.PatientID = accession, "CT", "P1"
+        dataset.BitsAllocated, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 16, 1, 1, 1
+        dataset.PixelRepresentation = 0
         dataset.PixelData = pixels
         buffer = DicomBytesIO()
         buffer.is_little_endian, buffer.is_implicit_VR = True, True
@@ -124,9 +126,9 @@ class Engine:
     def work(self) -> bool:
         return self.lane._once()
 
-    def job(self, job_id: int = 1) -> jobs.Job:
+    def job(self, job_id: int = 1) -> Job:
         with self.store.reading() as tx:
-            return jobs.get(tx, job_id)
+            return jobs.job(tx, job_id)
 
     def states(self) -> list[State]:
         with self.store.reading() as tx:
@@ -137,6 +139,14 @@ def _now() -> int:
     import time
 
     return time.time_ns() // 1_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(f"sqlite:///{tmp_path / 'index.db'}")
+    opened.migrate()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

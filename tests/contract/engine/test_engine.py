@@ -10,7 +10,7 @@ from internal import index, jobs
 from internal.errors import CredentialsRefused, Transient
 from internal.model import ItemState
 from internal.ports import Work
-from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State
+from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
 from tests.contract.engine.conftest import Engine, deliver_all
 
 STUDY = "1.2.826.0.1.1"
@@ -180,8 +180,8 @@ def test_faults_of_one_job_back_off_and_never_end(engine: Engine, wait: str) -> 
 def test_more_goes_on_at_once(engine: Engine) -> None:
     engine.receive(STUDY)
     engine.settle()
-    outcomes: list[Outcome] = [More(), More(), Finish()]
-    engine.destination.script = lambda work: outcomes.pop(0)
+    steps = [lambda work: More(), lambda work: More(), deliver_all]
+    engine.destination.script = lambda work: steps.pop(0)(work)
     assert engine.work()
     assert engine.work()
     assert engine.work()
@@ -210,7 +210,7 @@ def test_a_dead_worker_is_replaced_at_the_next_start_and_held_after_three(engine
             )
         assert job is not None
         with engine.store.transaction() as tx:
-            assert jobs.release_leases(tx, engine.spool.node, engine.clock.ms, at_start=True)
+            assert jobs.release_leases(tx, engine.spool.node, engine.clock.ms)
     assert engine.job().state is State.HELD
     assert engine.job().reason_code == "worker-died"
 
@@ -258,7 +258,8 @@ def test_moving_to_another_environment_waits_for_a_person(engine: Engine) -> Non
     assert sorted(engine.states()) == [State.DONE, State.HELD]
     assert not engine.work()
     with engine.store.transaction() as tx:
-        jobs.act(tx, [1, 2], Event.RETRY, who="test", now=engine.clock.ms, environments={"scripted": "env-2"})
+        for job_id, event in ((1, Event.REOPEN), (2, Event.RETRY)):
+            jobs.act(tx, [job_id], event, who="test", now=engine.clock.ms, environment={"scripted": "env-2"})
     while engine.work():
         pass
     assert engine.states() == [State.DONE, State.DONE]

@@ -11,8 +11,18 @@ from internal.index import Settling
 
 POLICY = SettlePolicy(settle_ms=60_000, settle_cr_dx_ms=20_000, release_min_ms=10_000, settle_max_ms=1_800_000)
 BASE = Settling(
-    study_uid="1.2.3", revision=1, first_arrived_at=0, last_arrived_at=100_000, first_unsettled_at=0,
-    modalities=("CT",), has_open_association=False, released_at=None, registrations=0, requested=False,
+    study_uid="1.2.3",
+    revision=1,
+    settled_revision=0,
+    conflict=False,
+    first_arrived_at=0,
+    last_arrived_at=100_000,
+    first_unsettled_at=0,
+    modalities=frozenset({"CT"}),
+    has_open_association=False,
+    released_at=None,
+    registrations=0,
+    requested=False,
 )
 
 
@@ -21,10 +31,10 @@ BASE = Settling(
     [
         ({}, 159_999, False),
         ({}, 160_000, True),
-        ({"modalities": ("CR",)}, 119_999, False),
-        ({"modalities": ("CR", "DX")}, 120_000, True),
-        ({"modalities": ("CR", "CT")}, 120_000, False),
-        ({"modalities": ()}, 120_000, False),
+        ({"modalities": frozenset({"CR"})}, 119_999, False),
+        ({"modalities": frozenset({"CR", "DX"})}, 120_000, True),
+        ({"modalities": frozenset({"CR", "CT"})}, 120_000, False),
+        ({"modalities": frozenset()}, 120_000, False),
         ({"released_at": 100_500}, 109_999, False),
         ({"released_at": 100_500}, 110_000, True),
         # A release from before the newest image says nothing about that image.
@@ -41,7 +51,7 @@ def test_settled(change: dict[str, object], watermark_at: int, settled: bool) ->
 
 
 def test_release_never_lengthens_a_short_settle_time() -> None:
-    quick = SettlePolicy(settle_ms=2_000, settle_cr_dx_ms=2_000, release_min_ms=10_000, settle_max_ms=60_000)
+    quick = SettlePolicy(settle_ms=2_000, settle_cr_dx_ms=2_000, release_min_ms=10_000, settle_max_ms=3_600_000)
     released = replace(BASE, released_at=100_000)
     assert quick.is_settled(released, 102_000)
     assert not quick.is_settled(released, 101_999)

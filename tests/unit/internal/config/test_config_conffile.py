@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def test_every_mistake_is_reported_and_no_value_shown() -> None:
     assert not any("hunter2" in str(problem) for problem in conf.problems)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no /dev on Windows")
 def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationInvalid, match="more than"):
         scan("\n" * MAX_LINES, "r.conf")
@@ -68,6 +70,7 @@ def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
         read_conf(Path("/dev/zero"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no mode bits on Windows")
 def test_who_may_read_it_is_noted(tmp_path: Path) -> None:
     path = tmp_path / "r.conf"
     path.write_text("")

@@ -38,7 +38,9 @@ def test_three_values_are_enough_and_everything_else_has_its_default(tmp_path: P
     assert found.satusehat.secret_key.reveal() == "the%secret;#=:"
     assert found.satusehat.url == "https://api-satusehat-dev.dto.kemkes.go.id"
     assert (found.router.settle, found.spool.min_free, found.spool.fsync) == (60.0, 2 << 30, True)
-    assert found.router.data_dir == tmp_path / "data"
+    assert found.data_dir == found.router.data_dir == tmp_path / "data"
+    assert (found.spool_dir, found.database_path) == (tmp_path / "data/spool", tmp_path / "data/index.db")
+    assert found.database_url == f"sqlite://{found.database_path}"
     assert found.warnings == ()
     assert environment_key(found) == "https://api-satusehat-dev.dto.kemkes.go.id|100099001"
     assert environment_name(found.satusehat.url) == "development"
@@ -145,6 +147,7 @@ def test_a_missing_file_says_what_to_copy(tmp_path: Path) -> None:
     ("[folder:archive]\n", "[folder:archive] path is not set"),
     ("[folder:Archiv Süd]\npath = /x\n", "is not a usable name"),
     ("[folder:satusehat]\npath = /x\n", "not satusehat"),
+    ("".join(f"[folder:f{n}]\npath = /x\n" for n in range(101)), "more than 100 times"),
     ("[folder:a]\npath = data/out\n", "lies inside data_dir"),
     ("[satusehat]\ntz_name = Asia/Jakata\n", "did you mean Asia/Jakarta?"),
     ("[satusehat]\ndicom_port = 11112 ; the port\n", "a comment needs a line of its own"),
@@ -228,12 +231,13 @@ def test_folders_from_file_and_environment(tmp_path: Path) -> None:
 
 
 def test_settings_cannot_be_changed_and_hide_their_secrets(tmp_path: Path) -> None:
-    text = CREDENTIALS + "webhook_url = https://h/hook-key\n[database]\nurl = postgresql://u:db%2Dpass@h:5432/d?x=qqq\n"
+    text = CREDENTIALS + "webhook_url = https://h/hook-key-0123\n[database]\nurl = postgresql://u:db%2Dpass@h:5432/d?x=qqq\n"
     found = read(tmp_path, text)
     for shown in (repr(found), str(found), f"{found.satusehat.secret_key}", f"{found.database.url!s:>3}"):
-        assert not any(each in shown for each in ("the%secret", "the-client", "hook-key", "pass", "qqq"))
+        assert not any(each in shown for each in ("the%secret", "the-client", "hook-key", "2Dpass", "qqq"))
     assert "postgresql://u:***@h:5432/d" in repr(found)
-    assert set(found.secrets()) >= {"the-client", "the%secret;#=:", "https://h/hook-key", "hook-key", "db-pass"}
+    hidden = {"the-client", "the%secret;#=:", "https://h/hook-key-0123", "hook-key-0123", "db-pass"}
+    assert hidden <= set(found.secrets())
     with pytest.raises(AttributeError):
         found.satusehat.workers = 7  # type: ignore[misc]
 

@@ -1,0 +1,103 @@
+# Build, demo and tests of the SATUSEHAT DICOM Router. `make help` lists the targets.
+# Needs only python3 >= 3.11 with venv, and make; nothing is installed outside .venv.
+SHELL = /bin/sh
+VENV = .venv
+PY = $(VENV)/bin/python
+PIP = $(PY) -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all:
+UV = $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+APT_LINE = apt-get install -y python3 python3-venv make
+
+.PHONY: help demo test proof lint bench template picture requirements peers clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  %-20s %s\n' "$$name" "$$text"; done
+
+# ---------------------------------------------------------------- the environment
+
+$(VENV)/created:
+	@set -e; found=""; \
+	for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$python"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "Missing: Python 3.11 or newer (python3 here: $$(python3 --version 2>&1 || true))."; \
+		echo "On Debian 12, Ubuntu 24.04 or newer:  sudo $(APT_LINE)"; \
+		echo "Another interpreter:                  make demo PYTHON=/path/to/python3.12"; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \
+		echo "Missing: the venv module of $$("$$found" --version)."; \
+		echo "On Debian and Ubuntu:  sudo $(APT_LINE)"; exit 1; \
+	fi; \
+	rm -rf $(VENV); "$$found" -m venv $(VENV); touch $@
+
+$(VENV)/demo.stamp: requirements/demo.txt $(VENV)/created
+	@echo "Installing the router and its sample images into $(VENV) (a minute or two) ..."
+	@$(PIP) -r requirements/demo.txt
+	@touch $@
+
+$(VENV)/test.stamp: requirements/test.txt $(VENV)/created
+	@echo "Installing what the tests need into $(VENV) (a minute or two) ..."
+	@$(PIP) --no-binary fusepy -r requirements/test.txt
+	@touch $@
+
+# Debian packages of the test peers, only if we may install them; otherwise their tests are skipped and listed.
+peers:
+	@missing=""; \
+	command -v storescu >/dev/null || missing="$$missing dcmtk"; \
+	command -v strace >/dev/null || missing="$$missing strace"; \
+	ldconfig -p 2>/dev/null | grep -q 'libfuse\.so\.2' || missing="$$missing libfuse2"; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing test peers:$$missing"; \
+		(apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing) \
+			>/dev/null || echo "Could not install:$$missing"; \
+	elif [ -n "$$missing" ]; then \
+		echo "Not installed (tests that need them are skipped):$$missing"; \
+	fi
+
+# ---------------------------------------------------------------- what people use
+
+demo: $(VENV)/demo.stamp ## see it work: sandbox, router, sample images (ONCE=1: check and exit)
+	@$(PY) -m sandbox.demo $(if $(ONCE),--once)
+
+test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minutes at most)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q -n 2 -m "not long" tests --ignore tests/system
+	$(PY) -m pytest -q -m "not long" tests/system
+	$(PY) -m sandbox.demo --once
+	$(PY) -m pytest -q -n 2 -m long tests
+
+proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in docs/
+	rm -rf build/proof && mkdir -p build/proof
+	-$(PY) -m pytest -n 2 --all-long tests --ignore tests/system --junitxml build/proof/parts.xml
+	-$(PY) -m pytest --all-long tests/system --junitxml build/proof/system.xml
+	$(PY) -m bench.record --proof build/proof/parts.xml build/proof/system.xml
+	$(MAKE) bench
+
+lint: $(VENV)/test.stamp ## style and types
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: $(VENV)/test.stamp ## measure; writes docs/performance.md
+	$(PY) -m bench.record
+
+template: $(VENV)/demo.stamp ## write router.conf.template from the settings
+	$(PY) main.py template > router.conf.template.new
+	mv router.conf.template.new router.conf.template
+
+picture: $(VENV)/demo.stamp ## draw assets/architecture.svg from its text
+	$(PY) assets/architecture.py
+
+requirements: $(VENV)/created ## pin every dependency with hashes from pyproject.toml
+	@$(PY) -m pip --disable-pip-version-check --quiet install uv
+	$(UV) --all-extras -o requirements/test.txt $(UPGRADE)
+	$(UV) --constraint requirements/test.txt -o requirements/router.txt
+	$(UV) --constraint requirements/test.txt --extra postgres -o requirements/postgres.txt
+	$(UV) --constraint requirements/test.txt --extra demo -o requirements/demo.txt
+
+clean: ## remove .venv, .demo and caches (never data/ or router.conf)
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +

@@ -1,0 +1,154 @@
+"""Write the dated tables of docs/: test results of `make proof`, figures of the benches.
+
+`python -m bench.record --proof JUNIT.xml ...` fills docs/reliability.md; `python -m bench.record` runs every bench of
+this folder and fills docs/performance.md. Only the text between the page's markers is replaced. Changes when a table
+does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHES = ("receive", "push")
+BENCH_TIMEOUT_S = 900
+
+
+class RecordFailed(Exception):
+    """A table cannot be written."""
+
+
+@dataclass
+class Suite:
+    """The results of one test file."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+def read_junit(texts: Iterable[str]) -> dict[str, Suite]:
+    """Return the results in JUnit files (pytest's own, so trusted) by test module."""
+    suites: dict[str, Suite] = {}
+    for text in texts:
+        for case in ET.fromstring(text).iter("testcase"):
+            suite = suites.setdefault(_module(case.get("classname", "")), Suite())
+            suite.seconds += float(case.get("time", 0))
+            outcomes = {child.tag for child in case}
+            if outcomes & {"failure", "error"}:
+                suite.failed += 1
+            elif "skipped" in outcomes:
+                suite.skipped += 1
+            else:
+                suite.passed += 1
+    return suites
+
+
+def _module(classname: str) -> str:
+    parts = classname.split(".")
+    end = next((n + 1 for n, part in enumerate(parts) if part.startswith("test_")), len(parts))
+    return "/".join(parts[:end]) + ".py"
+
+
+def proof_table(suites: dict[str, Suite], stamp: str) -> str:
+    """Return the Markdown table of `suites`."""
+    lines = [stamp, "", "| tests | passed | failed | skipped | seconds |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| `{name}` | {s.passed} | {s.failed} | {s.skipped} | {s.seconds:.0f} |" for name, s in sorted(suites.items())
+    ]
+    every = suites.values()
+    total = [sum(getattr(s, name) for s in every) for name in ("passed", "failed", "skipped")]
+    lines.append(f"| **all** | {total[0]} | {total[1]} | {total[2]} | {sum(s.seconds for s in every):.0f} |")
+    return "\n".join(lines)
+
+
+def bench_table(results: dict[str, Any], stamp: str) -> str:
+    """Return one Markdown table per bench; a result is a list of rows, or {"rows": [...]}, each an object."""
+    blocks = [stamp]
+    for name, result in results.items():
+        rows = result.get("rows", [result]) if isinstance(result, dict) else result
+        columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if _flat(value)))
+        head = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        body = ["| " + " | ".join(_shown(row.get(column)) for column in columns) + " |" for row in rows]
+        blocks.append("\n".join([f"### bench/{name}.py", "", *head, *body]))
+    return "\n\n".join(blocks)
+
+
+def _flat(value: object) -> bool:
+    return isinstance(value, str | int | float | bool | None)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+def replace_between(page: str, name: str, text: str) -> str:
+    """Return `page` with `text` between `<!-- name:begin -->` and `<!-- name:end -->`; RecordFailed without them."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, found, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise RecordFailed(f"the page has no {begin} ... {end}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def _stamp() -> str:
+    today = datetime.now(UTC).date().isoformat()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    version = f", commit {commit.stdout.strip()}" if commit.returncode == 0 else ""
+    return f"{today}{version}; {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}."
+
+
+def _write(page: str, name: str, text: str) -> None:
+    path = ROOT / "docs" / page
+    path.write_text(replace_between(path.read_text(encoding="utf-8"), name, text), encoding="utf-8", newline="\n")
+
+
+def run_bench(name: str) -> Any:
+    """Run `python -m bench.<name> --json` and return the JSON it prints; RecordFailed if it fails."""
+    command = [sys.executable, "-m", f"bench.{name}", "--json"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=BENCH_TIMEOUT_S, check=False)
+    if done.returncode:
+        raise RecordFailed(f"bench/{name}.py ended with exit code {done.returncode}")
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise RecordFailed(f"bench/{name}.py --json printed something else than JSON") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write one table; 1 when it cannot be written or a proof has failures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.record", description="Write the dated tables of docs/.")
+    parser.add_argument("--proof", nargs="+", type=Path, metavar="JUNIT.xml", help="results of `make proof`")
+    args = parser.parse_args(argv)
+    try:
+        if args.proof:
+            suites = read_junit(path.read_text(encoding="utf-8") for path in args.proof)
+            _write("reliability.md", "proof", proof_table(suites, _stamp()))
+            return 1 if any(suite.failed for suite in suites.values()) else 0
+        found = [name for name in BENCHES if (ROOT / "bench" / f"{name}.py").is_file()]
+        _write("performance.md", "bench", bench_table({name: run_bench(name) for name in found}, _stamp()))
+    except RecordFailed as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What every test shares: peers that may be missing, and the rotating share of the long tests.
+
+A test marked `dcmtk`, `postgres`, `fuse` or `strace` needs that peer: without it the test is skipped and the peer is
+named at the end; with CI=true it fails. A test marked `long` (`long(seconds=20)` says its cost) runs in `make proof`;
+each other run takes as many of them as fit into the budget, chosen by a seed that is printed (ROTATE_SEED repeats it).
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import os
+import random
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+LONG_COST_S = 15.0
+_missed: Counter[str] = Counter()
+
+
+def _no_dcmtk() -> str:
+    absent = [tool for tool in ("storescu", "echoscu", "storescp") if shutil.which(tool) is None]
+    return f"DCMTK is not installed ({', '.join(absent)}); apt-get install dcmtk" if absent else ""
+
+
+def _no_postgres() -> str:
+    if importlib.util.find_spec("psycopg") is None:
+        return "psycopg is not installed"
+    return "" if importlib.util.find_spec("pgserver") else "pgserver (a PostgreSQL from pip) is not installed"
+
+
+def _no_fuse() -> str:
+    if not Path("/dev/fuse").exists() or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse is missing or not ours to open"
+    if ctypes.util.find_library("fuse") is None:
+        return "libfuse.so.2 is not installed; apt-get install libfuse2"
+    return "" if importlib.util.find_spec("fuse") else "fusepy is not installed"
+
+
+def _no_strace() -> str:
+    return "" if shutil.which("strace") else "strace is not installed; apt-get install strace"
+
+
+PEERS: dict[str, Callable[[], str]] = {
+    "dcmtk": cache(_no_dcmtk),
+    "postgres": cache(_no_postgres),
+    "fuse": cache(_no_fuse),
+    "strace": cache(_no_strace),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("router")
+    group.addoption("--all-long", action="store_true", help="run every test marked long, not a rotating share")
+    group.addoption("--long-budget", type=float, default=60.0, metavar="S", help="seconds for the rotating share (60)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Set before workers start: they inherit it, so that all of them choose the same tests.
+    os.environ.setdefault("ROTATE_SEED", str(random.SystemRandom().randrange(10**6)))
+    os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK waits 40 ms per message without it
+
+
+def _seed() -> str:
+    return os.environ["ROTATE_SEED"]
+
+
+def _cost_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("long")
+    if marker is None:
+        return 0.0
+    if "seconds" in marker.kwargs:
+        return float(marker.kwargs["seconds"])
+    timeout = item.get_closest_marker("timeout")  # without a stated cost, the time limit is the only thing known
+    return float(timeout.args[0]) if timeout and timeout.args else LONG_COST_S
+
+
+def choose_long(costs: dict[str, float], budget_s: float, seed: str) -> set[str]:
+    """Return the node ids that run: in an order drawn by `seed`, each that still fits."""
+    order = sorted(costs)
+    random.Random(seed).shuffle(order)
+    chosen: set[str] = set()
+    left = budget_s
+    for node in order:
+        if costs[node] <= left:
+            chosen.add(node)
+            left -= costs[node]
+    return chosen
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all-long") or any("::" in arg for arg in config.args):
+        return
+    costs = {item.nodeid: _cost_s(item) for item in items if item.get_closest_marker("long")}
+    chosen = choose_long(costs, config.getoption("--long-budget"), _seed())
+    resting = [item for item in items if item.nodeid in costs and item.nodeid not in chosen]
+    if resting:
+        config.hook.pytest_deselected(items=resting)
+        items[:] = [item for item in items if item.nodeid not in costs or item.nodeid in chosen]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name, absent in PEERS.items():
+        if item.get_closest_marker(name) and (reason := absent()):
+            if os.environ.get("CI", "").lower() == "true":
+                pytest.fail(f"peer missing: {reason}", pytrace=False)
+            pytest.skip(f"peer missing: {reason}")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    text = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr or "")
+    if report.when == "setup" and not report.passed and "peer missing: " in text:
+        _missed[text.partition("peer missing: ")[2].strip()] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--all-long"):
+        terminalreporter.line("long tests: all of those selected")
+    else:
+        budget = config.getoption("--long-budget")
+        terminalreporter.line(f"long tests: a rotating share of {budget:g} s, repeat it with ROTATE_SEED={_seed()}")
+    if not _missed:
+        return
+    terminalreporter.section("test peers that are missing here")
+    for reason, count in sorted(_missed.items()):
+        terminalreporter.line(f"{count} test(s) not run: {reason}")
+
+
+if sys.platform == "win32":  # pragma: no cover
+    collect_ignore_glob = ["system/*"]

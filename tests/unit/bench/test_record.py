@@ -1,0 +1,41 @@
+"""The tables in docs/ say what the results say."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import record
+
+JUNIT = """<testsuites><testsuite>
+<testcase classname="tests.system.test_kill" name="test_a" time="12.5"/>
+<testcase classname="tests.system.test_kill.TestMore" name="test_b" time="1"><failure>x</failure></testcase>
+<testcase classname="tests.unit.test_docs" name="test_c" time="0.1"><skipped/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_results_are_counted_by_file() -> None:
+    table = record.proof_table(record.read_junit([JUNIT]), "2025-01-02; 2 cores")
+    assert table.startswith("2025-01-02; 2 cores\n")
+    assert "| `tests/system/test_kill.py` | 1 | 1 | 0 | 14 |" in table
+    assert "| `tests/unit/test_docs.py` | 0 | 0 | 1 | 0 |" in table
+    assert "| **all** | 1 | 1 | 1 | 14 |" in table
+
+
+def test_figures_become_a_table() -> None:
+    rows = [{"case": "CT | 0.5 MB", "rate": 12345.6, "detail": [1]}, {"case": "DX", "p95_ms": 0.123456}]
+    table = record.bench_table({"receive": {"rows": rows}}, "today")
+    assert "| case | rate | p95_ms |" in table
+    assert "| CT \\| 0.5 MB | 12,346 |  |" in table
+    assert "| DX |  | 0.123 |" in table
+
+
+def test_only_the_marked_part_of_a_page_changes() -> None:
+    page = "a\n<!-- proof:begin -->\nold\n<!-- proof:end -->\nz\n"
+    assert record.replace_between(page, "proof", "new") == "a\n<!-- proof:begin -->\nnew\n<!-- proof:end -->\nz\n"
+    with pytest.raises(record.RecordFailed):
+        record.replace_between(page, "bench", "new")
+
+
+def test_the_pages_have_their_markers() -> None:
+    for page, name in (("reliability.md", "proof"), ("performance.md", "bench")):
+        record.replace_between((record.ROOT / "docs" / page).read_text(), name, "")

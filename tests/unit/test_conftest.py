@@ -1,0 +1,80 @@
+"""The rules that decide which tests run must be able to fail too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parents[2]
+
+SUITE = """
+import pytest
+@pytest.mark.dcmtk
+def test_peer(): pass
+@pytest.mark.long(seconds=40)
+@pytest.mark.parametrize("n", range(9))
+def test_long(n): pass
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_very_long(): pass
+def test_short(): pass
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n  long\n  timeout\n  dcmtk\n  postgres\n  fuse\n  strace\n"
+    )
+    return tmp_path
+
+
+def run(suite: Path, *options: str, **environ: str) -> str:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *options]
+    environ = {"PATH": str(suite), "HOME": str(suite), **environ}
+    done = subprocess.run(command, cwd=suite, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout + done.stderr
+
+
+def test_a_missing_peer_is_skipped_and_named_at_the_end(suite: Path) -> None:
+    out = run(suite)
+    assert "1 test(s) not run: DCMTK is not installed" in out
+    assert "1 skipped" in out
+
+
+def test_a_missing_peer_fails_the_gate(suite: Path) -> None:
+    out = run(suite, CI="true")
+    assert "1 error" in out
+    assert "1 test(s) not run: DCMTK is not installed" in out
+
+
+def test_the_share_of_long_tests_is_printed_and_repeatable(suite: Path) -> None:
+    first, again = (run(suite, "-m", "long", ROTATE_SEED="7") for _ in range(2))
+    assert "ROTATE_SEED=7" in first
+    assert "1 passed" in first
+    passed = [[line.split()[0] for line in out.splitlines() if "PASSED" in line] for out in (first, again)]
+    assert passed[0] == passed[1]
+    assert "test_very_long" not in first
+    assert "10 passed" in run(suite, "-m", "long", "--all-long")
+
+
+@given(
+    st.dictionaries(st.text(min_size=1), st.floats(0, 100), min_size=1),
+    st.floats(0, 200),
+    st.text(),
+)
+def test_a_share_fits_its_budget_and_leaves_no_room_unused(costs: dict[str, float], budget: float, seed: str) -> None:
+    from tests.conftest import choose_long
+
+    chosen = choose_long(costs, budget, seed)
+    assert chosen == choose_long(dict(reversed(costs.items())), budget, seed)
+    left = budget - sum(costs[name] for name in chosen)
+    assert left >= -1e-6
+    assert all(costs[name] > left - 1e-6 for name in costs if name not in chosen)
