@@ -275,7 +275,8 @@ def test_an_association_record_that_comes_before_its_instances(store: Store) -> 
 
 def test_a_restarted_slot_ends_what_its_earlier_boots_left_open(store: Store) -> None:
     add(store, instance(1, association="0.old.1"), instance(2, study=OTHER, association="0.new.1"),
-        instance(3, study="2.25.3", association="1.old.9"), instance(4, study="2.25.4", association="0.old.2", node="n2"))
+        instance(3, study="2.25.3", association="1.old.9"),
+        instance(4, study="2.25.4", association="0.old.2", node="n2"))
     with store.transaction() as tx:
         index.add_association(tx, {"how": "slot-restarted", "slot": "0", "boot": "new", "ended_at": 2000}, node="node1")
         still_open = [uid for uid in (STUDY, OTHER, "2.25.3", "2.25.4") if index.open_associations_of(tx, uid)]

@@ -220,7 +220,7 @@ def test_two_indexers_with_the_same_images(open_store: OpenStore) -> None:
     for turn in range(ROUNDS):
         one = instance(1, study=f"2.25.{turn}")
         copies = [one, moved(one, id=f"other-{turn}")]
-        results = together(*[lambda store=store, copy=copy: add(store, copy, one)
+        results = together(*[lambda store=store, copy=copy, one=one: add(store, copy, one)
                              for store, copy in zip(stores, copies, strict=True)])
         flat = [added for result in results for added in result]  # type: ignore[attr-defined]
         assert flat.count(Added.NEW) == 1
