@@ -40,18 +40,18 @@ from internal.items import (
     unfinished_items,
 )
 from internal.job_list import JobRow, find_jobs, jobs_of, list_jobs
-from internal.lanes import Lane, hurry_lane, lane, pause_lane, resume_lane
+from internal.lanes import Lane, alert_lane, clear_alert, hurry_lane, lane, lanes, pause_lane, resume_lane
 from internal.model import Instance, Job
 from internal.rows import json_object, json_text, node_of
 from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State, can, next_state
 from internal.store import Row, Tx
 
 __all__ = [
-    "Acted", "Behind", "EventRow", "JobRow", "Lane", "PlanResult", "act", "add_event", "claim", "close_intent",
-    "count_items", "displace", "events_after", "events_of", "expire_leases", "find_jobs", "give_up_expired",
-    "hold_for_person", "hurry_lane", "is_due", "items", "job", "jobs_behind", "jobs_of", "lane", "list_jobs",
-    "mark_sent", "open_intent", "pause_lane", "plan", "record_facts", "release_leases", "renew", "resume_lane",
-    "settle", "settle_items", "unanswered_intent", "unplanned",
+    "Acted", "Behind", "EventRow", "JobRow", "Lane", "PlanResult", "act", "add_event", "alert_lane", "claim",
+    "clear_alert", "close_intent", "count_items", "displace", "events_after", "events_of", "expire_leases", "find_jobs",
+    "give_up_expired", "hold_for_person", "hurry_lane", "is_due", "items", "job", "jobs_behind", "jobs_of", "lane",
+    "lanes", "list_jobs", "mark_sent", "open_intent", "pause_lane", "plan", "record_facts", "release_leases", "renew",
+    "resume_lane", "settle", "settle_items", "unanswered_intent", "unplanned",
 ]
 
 #: Priorities, most urgent first. Each is asked for on its own, so that one index range answers it.

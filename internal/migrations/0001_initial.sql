@@ -245,7 +245,10 @@ CREATE TABLE lane (
     reason_code  TEXT NOT NULL DEFAULT '',
     reason       TEXT NOT NULL DEFAULT '',
     failures     INTEGER NOT NULL DEFAULT 0,
-    updated_at   INTEGER NOT NULL
+    updated_at   INTEGER NOT NULL,
+    alert_code   TEXT NOT NULL DEFAULT '',
+    alert        TEXT NOT NULL DEFAULT '',
+    alert_at     INTEGER NOT NULL DEFAULT 0
 );
 
 -- Orders known before their images, whatever brought them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,7 @@ class Scripted:
     name: str = "scripted"
     kind: str = "scripted"
     environment: str = "env-1"
+    polls: bool = True
     script: Callable[[Work], Outcome] | None = None
     seen: list[tuple[int, int]] = field(default_factory=list)
 
@@ -58,6 +59,12 @@ class Scripted:
 
     def probe(self) -> Iterable[Probe]:
         return ()
+
+    def may_poll(self) -> bool:
+        return self.polls
+
+    def report(self) -> Mapping[str, int]:
+        return {}
 
 
 def deliver_all(work: Work) -> Outcome:
