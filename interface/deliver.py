@@ -10,8 +10,9 @@ import logging
 import os
 import threading
 import time
+from typing import Any
 
-from interface.destinations import build
+from interface.destinations import PLATFORM, build
 from interface.roles import (
     StatusFile,
     SystemClock,
@@ -25,6 +26,8 @@ from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
 from internal.config import Settings
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.fhir import dates
+from internal.hours import parse_hours
 from internal.indexer import Indexer, Pass
 from internal.model import Inventory
 from internal.spool import Spool
@@ -60,7 +63,7 @@ class Deliver:
             [PlannedLane(d.name, d.environment) for d in self._destinations], self._route,
         )
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings)) for d in self._destinations
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
         ]
         self._counters = {"indexed": 0, "set_aside": 0, "planned": 0}
         self._status = StatusFile(spool, "deliver", self._report)
@@ -69,8 +72,9 @@ class Deliver:
     def _route(self, inventory: Inventory) -> tuple[str, ...]:
         return rules.route(inventory, self._settings.router.send_to)
 
-    def _report(self) -> dict[str, int]:
-        return self._counters | {"steps": sum(lane.steps for lane in self._lanes)}
+    def _report(self) -> dict[str, Any]:
+        return self._counters | {"steps": sum(lane.steps for lane in self._lanes),
+                                 "lanes": {lane.name: lane.report() for lane in self._lanes}}
 
     def run(self, *, supervised: bool) -> int:
         """Work until told to stop; return the exit status. Leases still held are released by the next start."""
@@ -166,10 +170,11 @@ def settle_policy(settings: Settings) -> SettlePolicy:
     )
 
 
-def lane_policy(settings: Settings) -> LanePolicy:
-    """Return how lanes work and wait according to `settings`."""
-    router = settings.router
+def lane_policy(settings: Settings, kind: str) -> LanePolicy:
+    """Return how lanes of this kind of destination work and wait according to `settings`."""
+    router, platform = settings.router, settings.satusehat
     return LanePolicy(
+        hours=parse_hours(platform.send_hours, dates.zone(platform.tz_name)) if kind == PLATFORM else None,
         workers=settings.satusehat.workers,
         retry_min_ms=int(router.retry_min * 1000),
         retry_max_ms=int(router.retry_max * 1000),

@@ -133,6 +133,15 @@ class Engine:
     def work(self) -> bool:
         return self.lane._once()
 
+    def destination_done(self, count: int) -> bool:
+        """Wait until `count` jobs are done."""
+        ended = threading.Event()
+        for _ in range(500):
+            if self.states().count(State.DONE) >= count:
+                return True
+            ended.wait(0.02)
+        return False
+
     def job(self, job_id: int = 1) -> Job:
         with self.store.reading() as tx:
             return jobs.job(tx, job_id)
