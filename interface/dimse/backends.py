@@ -45,6 +45,9 @@ class Backend(Protocol):
     def offer(self, sock: socket.socket, token: int, address: str) -> bool:
         """Hand `sock` over; False if it cannot be taken now (the socket is then still ours)."""
 
+    def listen(self) -> None:
+        """Take in now what it has told, without waiting."""
+
     def collect(self) -> list[str]:
         """Return the addresses of the connections that have ended since the last call."""
 
@@ -52,7 +55,7 @@ class Backend(Protocol):
         """Start it (again), when it is time."""
 
     def hang_up(self) -> None:
-        """Let it look at run/policy.json."""
+        """Let it look at run/policy.json and publish anew."""
 
     def close(self) -> None:
         """Tell it that nothing more comes: it drains and ends."""
@@ -108,9 +111,9 @@ class ChildProcess:
         self._buffer = b""
         self._started_at = now
         self._starts += 1
-        self._selector.register(ours, selectors.EVENT_READ, self._read)
+        self._selector.register(ours, selectors.EVENT_READ, self.listen)
 
-    def _read(self) -> None:
+    def listen(self) -> None:
         if self._channel is None:
             return
         try:
@@ -214,6 +217,9 @@ class InProcess:
         self._child.adopt(sock, lambda: self._closed(address))
         return True
 
+    def listen(self) -> None:
+        """Nothing: it tells by itself."""
+
     def _closed(self, address: str) -> None:
         with self._lock:
             self._ended.append(address)
@@ -229,7 +235,7 @@ class InProcess:
         """Nothing: it lives as long as the gate."""
 
     def hang_up(self) -> None:
-        self._child.refresh_policy()
+        self._child.hang_up()
 
     def close(self) -> None:
         def drain() -> None:

@@ -56,10 +56,12 @@ class ReceiveChild:
         )
         self._lock = threading.Condition()
         self._open: set[Association] = set()
-        self._closing = threading.Event()
+        self._closing = False
+        self._poke = threading.Event()
         self._receiver.register.slot_restarted()
         self._publish()
-        threading.Thread(target=self._tick, name="publish", daemon=True).start()
+        self._ticker = threading.Thread(target=self._tick, name="publish", daemon=True)
+        self._ticker.start()
 
     def adopt(self, sock: socket.socket, on_closed: Callable[[], None]) -> None:
         """Serve the connection in a thread of its own; `on_closed` is called there at its end."""
@@ -82,8 +84,11 @@ class ReceiveChild:
                 self._lock.notify_all()
             on_closed()
 
-    def refresh_policy(self) -> None:
-        """Look at run/policy.json now."""
+    def hang_up(self) -> None:
+        """Look at run/policy.json and publish anew, in the publishing thread. Safe in a signal handler."""
+        self._poke.set()
+
+    def _refresh_policy(self) -> None:
         self._receiver.policy.refresh()
         self._receiver.lane.max_object_bytes = self._receiver.policy.current.settings.max_object_bytes
 
@@ -99,15 +104,21 @@ class ReceiveChild:
             left = len(self._open)
         if left:
             log.warning("%d associations were cut off after the drain time", left)
-        self._closing.set()
+        self._closing = True
+        self._poke.set()
+        self._ticker.join()
         self._receiver.refusals.flush(self._writer)
         self._publish()
         self._writer.close()
 
     def _tick(self) -> None:
         flush_at = time.monotonic() + _REFUSALS_EVERY_S
-        while not self._closing.wait(_PUBLISH_EVERY_S):
-            self.refresh_policy()
+        while True:
+            self._poke.wait(_PUBLISH_EVERY_S)
+            self._poke.clear()
+            if self._closing:
+                return
+            self._refresh_policy()
             self._publish()
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + _REFUSALS_EVERY_S
@@ -138,7 +149,7 @@ def run_child(settings: ReceiveSettings, spool_root: Path, slot: int) -> int:
         spool_root, fsync=settings.fsync, create=False, min_free_bytes=settings.min_free_bytes,
     )  # fmt: skip
     child = ReceiveChild(settings, spool, slot)
-    signal.signal(signal.SIGHUP, lambda *_: child.refresh_policy())
+    signal.signal(signal.SIGHUP, lambda *_: child.hang_up())
     telling = threading.Lock()
 
     def tell(token: int) -> None:
@@ -150,6 +161,7 @@ def run_child(settings: ReceiveSettings, spool_root: Path, slot: int) -> int:
 
     tell(0)
     _adopt_all(channel, child, tell)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     child.drain()
     return 0
 

@@ -71,6 +71,17 @@ def listen(settings: ReceiveSettings) -> list[socket.socket]:
     return sockets
 
 
+def _has_gone(sock: socket.socket) -> bool:
+    """Return whether the peer has closed the connection without a byte."""
+    try:
+        sock.setblocking(False)
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def _bind(sock: socket.socket, family: int, address: str, port: int) -> None:
     if sys.platform != "win32":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -129,7 +140,7 @@ class Gate:
         self._wake()
 
     def hang_up(self) -> None:
-        """Look at run/policy.json again, here and in the children. Safe in a signal handler."""
+        """Look at run/policy.json and publish anew, here and in the children. Safe in a signal handler."""
         self._hangups += 1
         self._wake()
 
@@ -161,17 +172,14 @@ class Gate:
         return 0
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(_TICK_S):
-            key.data()
         now = time.monotonic()
         for backend in self.backends:
-            for address in backend.collect():
-                self._leave(address)
             backend.tend(now)
+        self._collect()
         self._lobby.tend(now)
         if self._hangups:
             self._hangups = 0
-            self._policy.refresh()
+            self._publish_at = 0.0
             for backend in self.backends:
                 backend.hang_up()
         if now >= self._publish_at:
@@ -181,6 +189,8 @@ class Gate:
         if now >= self._flush_at:
             self._flush_at = now + _REFUSALS_EVERY_S
             self._refusals.flush(self._writer)
+        for key, _ in self._selector.select(_TICK_S):
+            key.data()
 
     def _open_port(self) -> None:
         """Only once a child has recovered: nobody is let in who cannot be served."""
@@ -205,13 +215,34 @@ class Gate:
         return accept
 
     def _admit(self, sock: socket.socket, address: str) -> None:
-        limits = self._policy.current.settings
-        if self._addresses.total() >= limits.max_associations:
-            self._refuse(sock, address, LOCAL_LIMIT_EXCEEDED, "all")
-        elif self._addresses[address] >= limits.max_associations_per_address:
-            self._refuse(sock, address, LOCAL_LIMIT_EXCEEDED, "this address")
+        if _has_gone(sock):  # a bare health check, or a storm of them: not worth a thread
+            self._counters.add("empty_connections")
+            sock.close()
+            return
+        if self._over(address):
+            self._collect(now_first=True)
+        if over := self._over(address):
+            self._refuse(sock, address, LOCAL_LIMIT_EXCEEDED, over)
         elif not self._hand_over(sock, address):
             self._refuse(sock, address, TEMPORARY_CONGESTION, "no receive process is ready")
+
+    def _over(self, address: str) -> str:
+        """Return which cap is reached, "" if none."""
+        limits = self._policy.current.settings
+        if self._addresses.total() >= limits.max_associations:
+            return "too many associations in all"
+        if self._addresses[address] >= limits.max_associations_per_address:
+            return "too many associations from this address"
+        return ""
+
+    def _collect(self, *, now_first: bool = False) -> None:
+        for backend in self.backends:
+            if now_first:
+                backend.listen()
+            for address in backend.collect():
+                self._addresses[address] -= 1
+                if self._addresses[address] <= 0:
+                    del self._addresses[address]
 
     def _hand_over(self, sock: socket.socket, address: str) -> bool:
         self._rotation += 1
@@ -225,15 +256,10 @@ class Gate:
                 return True
         return False
 
-    def _leave(self, address: str) -> None:
-        self._addresses[address] -= 1
-        if self._addresses[address] <= 0:
-            del self._addresses[address]
-
-    def _refuse(self, sock: socket.socket, address: str, rejection: Rejection, whose: str) -> None:
+    def _refuse(self, sock: socket.socket, address: str, rejection: Rejection, why: str) -> None:
         self._counters.add("refused_connections")
         if self._refusals.add(address, "", "", str(rejection)):
-            log.warning("connections from %s are refused (%s): too many associations (%s)", address, rejection, whose)
+            log.warning("connections from %s are refused (%s): %s", address, rejection, why)
         self._lobby.refuse(sock, rejection)
 
     # -- the end ---------------------------------------------------------------------------------------------------

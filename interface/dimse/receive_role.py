@@ -51,7 +51,7 @@ def _run_gate(
     settings: ReceiveSettings, root: Path, child_argv: Callable[[int], Sequence[str]] | None, create: bool
 ) -> int:
     spool = Spool.open(root, fsync=settings.fsync, create=create, min_free_bytes=settings.min_free_bytes)
-    with spool.lock("receive"):
+    with spool.lock("receive", settings.lock_wait_s):
         in_process = sys.platform == "win32" or settings.children < 1
         gate = Gate(settings, spool, None if in_process else child_argv)
         if threading.current_thread() is threading.main_thread():

@@ -18,6 +18,7 @@ class ReceiveSettings:
     receives inside the gate's own process, as on Windows. `association_timeout_s` bounds everything before
     the association is accepted; `idle_timeout_s` the silence between two messages; `stall_timeout_s` is the window in
     which a message must bring `min_bytes_per_s` on average. `drain_s` is what SIGTERM leaves an instance in hand.
+    `lock_wait_s` is how long a start waits for a predecessor that still drains.
     """
 
     ae_titles: tuple[str, ...] = ("DCMROUTER",)
@@ -38,6 +39,7 @@ class ReceiveSettings:
     unknown_callers: Literal["accept", "hold", "refuse"] = "accept"
     commitment: bool = False
     supervised: bool = False
+    lock_wait_s: float = 10.0
 
     def to_json(self) -> str:
         """Return the settings as a JSON object."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,39 +21,52 @@ OpenStore = Callable[..., Store]
 
 
 class Postgres:
-    """A real server with databases made on demand, each a copy of one that was migrated once."""
+    """A real server with one database that is emptied for each test: a hundred copies of it would be a gigabyte."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
+        # Not pytest's folder: the server runs as a user of its own, and pytest closes that folder to others.
+        self._folder = Path(tempfile.mkdtemp(prefix="router-postgres-"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pgserver's own import warns about XDG_RUNTIME_DIR
             import pgserver
             from pgserver._commands import pg_ctl
         self._pg_ctl = pg_ctl
-        self.server: Any = pgserver.get_server(folder)
+        self.server: Any = pgserver.get_server(self._folder / "data")
         self._count = 0
-        self._sql("CREATE DATABASE template_router")
-        template = Store.open(self._url("template_router"))
-        template.migrate()
-        template.close()
+        self._shared = self.fresh_database()
+        store = Store.open(self._shared)
+        self._version = store.migrate()
+        store.close()
 
-    def _url(self, database: str) -> str:
-        return str(self.server.get_uri(database=database))
-
-    def _sql(self, sql: str) -> None:
-        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+    def _sql(self, sql: str, database: str = "postgres") -> None:
+        with psycopg.connect(self.server.get_uri(database=database), autocommit=True) as connection:
             connection.execute(sql.encode())
 
-    def database(self, *, migrated: bool = True) -> str:
-        """Return the URL of a new database."""
+    def fresh_database(self) -> str:
+        """Return the URL of a new database that nobody has migrated."""
         self._count += 1
-        name = f"router_{self._count}"
-        self._sql(f"CREATE DATABASE {name}" + (" TEMPLATE template_router" if migrated else ""))
-        return self._url(name)
+        self._sql(f"CREATE DATABASE router_{self._count}")
+        return str(self.server.get_uri(database=f"router_{self._count}"))
+
+    def database(self) -> str:
+        """Return the URL of the migrated database, emptied; whoever was still connected is cut off."""
+        self.kill_connections(self._shared)
+        with psycopg.connect(self._shared, autocommit=True) as connection:
+            tables = [name for (name,) in connection.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migration'")]
+            connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY".encode())
+            connection.execute("DELETE FROM schema_migration WHERE version > %s", (self._version,))
+        return self._shared
+
+    def forget_durability(self) -> None:
+        """Let the server skip fsync: it is thrown away with the tests that share it."""
+        self._sql("ALTER SYSTEM SET fsync = off")
+        self._sql("SELECT pg_reload_conf()")
 
     def kill_connections(self, url: str) -> None:
         """End every connection to the database of `url`, as a restart or an administrator does."""
         name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
-        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+        with psycopg.connect(self.server.get_uri(database="postgres"), autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
 
     def stop_hard(self) -> None:
@@ -62,31 +78,34 @@ class Postgres:
         self.server.ensure_postgres_running()
 
     def close(self) -> None:
-        """Stop the server."""
+        """Stop the server, without the checkpoint of an orderly end: nobody needs its data again."""
+        self.stop_hard()
         self.server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def started(folder: Path) -> Postgres:
+def started() -> Postgres:
     """Return a running server, or skip; with CI=true its absence is a failure."""
     try:
-        return Postgres(folder)
-    except (ImportError, OSError, AssertionError, RuntimeError, psycopg.Error) as error:
+        return Postgres()
+    except (ImportError, OSError, AssertionError, RuntimeError, subprocess.SubprocessError, psycopg.Error) as error:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"PostgreSQL (pip pgserver) cannot start here: {error}")
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    server = started(tmp_path_factory.mktemp("postgres"))
+def postgres() -> Iterator[Postgres]:
+    server = started()
+    server.forget_durability()
     yield server
     server.close()
 
 
 @pytest.fixture
-def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def own_postgres() -> Iterator[Postgres]:
     """A server for one test that stops it."""
-    server = started(tmp_path_factory.mktemp("postgres"))
+    server = started()
     yield server
     server.close()
 
@@ -99,7 +118,7 @@ def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database that nobody has migrated."""
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
-        return server.database(migrated=False)
+        return server.fresh_database()
     return f"sqlite://{quote(str(tmp_path / 'fresh.db'))}"
 
 

@@ -44,8 +44,8 @@ def add(store: Store, *batch: Instance, now: int = 5000) -> list[index.Added]:
 
 
 def plan_all(
-    tx: Tx, study_uid: str = STUDY, *, part: str = "ACC1", lane: str = LANE, environment: str = STAGING, now: int = 6000,
-    priority: int = jobs.NORMAL, due_at: int | None = None,
+    tx: Tx, study_uid: str = STUDY, *, part: str = "ACC1", lane: str = LANE, environment: str = STAGING,
+    now: int = 6000, priority: int = jobs.NORMAL, due_at: int | None = None,
 ) -> jobs.PlanResult:
     """Plan everything the index holds of (study, part)."""
     held = index.inventory(tx, study_uid, part)

@@ -1,0 +1,54 @@
+"""Every kind of destination by name, and the destinations that a configuration asks for.
+
+The deliver role builds its lanes from `build`; check and the command line use it for probes and environments.
+Imports the destinations and internal.config. Changes when a kind of destination is added: one line in KINDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from interface.folder import Folder, FolderOptions
+from interface.satusehat.client import SatusehatOptions
+from interface.satusehat.delivery import Satusehat
+from internal.config import Settings
+from internal.errors import ConfigurationInvalid
+from internal.ports import Destination
+
+PLATFORM = "satusehat"
+
+
+def build_satusehat(settings: Settings, name: str) -> Destination:
+    """Return the platform's destination as configured."""
+    platform = settings.satusehat
+    return Satusehat(SatusehatOptions(
+        name=name, base_url=platform.url, organization_id=platform.organization_id,
+        client_key=platform.client_key.reveal, secret=platform.secret_key.reveal,
+        token_path=f"{platform.auth_pathsuffix}/accesstoken", fhir_path=platform.fhir_pathsuffix,
+        dicom_path=platform.dicom_pathsuffix, tz_name=platform.tz_name, order_window_s=platform.order_window,
+        index_lag_s=platform.index_lag, request_timeout_s=platform.request_timeout, user_agent=platform.user_agent,
+        reregister_max_s=settings.router.reregister_max,
+    ))
+
+
+def build_folder(settings: Settings, name: str) -> Destination:
+    """Return the destination of section [folder:NAME]; raises ConfigurationInvalid when there is none."""
+    section = settings.folders.get(name)
+    if section is None:
+        raise ConfigurationInvalid(f"[router] send_to names {name}, but there is no section [folder:{name}]")
+    return Folder(FolderOptions(name, section.path))
+
+
+KINDS: dict[str, Callable[[Settings, str], Destination]] = {
+    Satusehat.kind: build_satusehat,
+    Folder.kind: build_folder,
+}
+
+
+def build(settings: Settings) -> list[Destination]:
+    """Return one destination for each name in [router] send_to, in that order; connects to nothing.
+
+    Raises ConfigurationInvalid for a name without a section, and for a base URL that is not safe.
+    """
+    names = dict.fromkeys(settings.router.send_to)
+    return [KINDS[Satusehat.kind if name == PLATFORM else Folder.kind](settings, name) for name in names]

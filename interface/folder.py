@@ -1,0 +1,200 @@
+"""The destination "folder": one Part 10 file for each instance under `<root>/<accession>/<study>/<sop>.dcm`.
+
+The second kind of destination beside SATUSEHAT; a worker calls `step` with the job it holds. Imports internal only.
+Changes when files have to lie elsewhere or be written in another way. Source: PS3.10 7.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from internal.failpoints import hit
+from internal.model import Instance, Item, ItemState, Probe
+from internal.ports import Frozen, Work
+from internal.states import Finish, Later, More, Outcome, Refuse
+
+BATCH = 16
+CHUNK_BYTES = 1024 * 1024
+MAX_PART = 100
+MAX_SHOWN = 50
+RECHECK_S = 60.0
+NO_ACCESSION = "no-accession"
+
+_UID = re.compile(r"[0-9][0-9.]{0,63}", re.ASCII)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderOptions:
+    """A folder that gets a copy of each study; the last part of `root` is made when it is missing."""
+
+    name: str
+    root: Path
+
+
+def build_uid_part(uid: str) -> str:
+    """Return a file name for `uid`: itself where it is digits and dots, else a hash; never a path, never empty."""
+    if _UID.fullmatch(uid) and not uid.endswith(".") and ".." not in uid:
+        return uid
+    return f"uid-{hashlib.sha256(uid.encode('utf-8', 'replace')).hexdigest()[:40]}"
+
+
+def build_accession_part(accession_number: str) -> str:
+    """Return a folder name for an accession number: all but letters, digits, `-` and `_` percent-encoded, bounded."""
+    trimmed = accession_number.strip(" \0")
+    if not trimmed:
+        return NO_ACCESSION
+    escaped = quote(trimmed.encode("utf-8", "replace"), safe="").replace(".", "%2E").replace("~", "%7E")
+    if len(escaped) > MAX_PART:
+        escaped = f"{escaped[:60]}-{hashlib.sha256(trimmed.encode('utf-8', 'replace')).hexdigest()[:32]}"
+    return f"_{escaped}" if _DEVICE.fullmatch(escaped) or escaped == NO_ACCESSION else escaped
+
+
+def build_path(root: Path, instance: Instance) -> Path:
+    """Return where `instance` lies under `root`; every part is safe whatever the data set says."""
+    header = instance.header
+    folder = root / build_accession_part(header.accession_number) / build_uid_part(header.study_uid)
+    return folder / f"{build_uid_part(header.sop_uid)}.dcm"
+
+
+class Folder:
+    """Writes instances under one folder, each file complete and durable before it has its name."""
+
+    kind = "folder"
+
+    def __init__(self, options: FolderOptions) -> None:
+        self.name = options.name
+        self._root = options.root.absolute()
+
+    @property
+    def environment(self) -> str:
+        """Return the folder's path: what facts and receipts are keyed by."""
+        return f"folder:{self._root}"
+
+    def step(self, work: Work) -> Outcome:
+        """Write what is due; a file that is there with equal bytes is a receipt, one with others a conflict."""
+        try:
+            self._make_root()
+            outcome = self._write_all(work)
+        except OSError as fault:
+            return _explain(fault, self._root)
+        return outcome or self._conclude(work)
+
+    def _make_root(self) -> None:
+        if not self._root.is_dir():
+            # Only the last part: a missing parent is more likely a share that is not mounted.
+            self._root.mkdir(mode=0o750)
+            _sync_folder(self._root.parent)
+
+    def _write_all(self, work: Work) -> Outcome | None:
+        while items := work.items((ItemState.SENT, ItemState.DUE), BATCH):
+            answers: list[tuple[Item, ItemState, dict[str, Any]]] = []
+            try:
+                for frozen in work.freeze(items):
+                    state, answer = self._write(frozen)
+                    answers.append((frozen.item, state, {"at": work.clock.now_ms(), **answer}))
+                    work.renew()
+            finally:
+                if answers:
+                    work.settle_items(answers)
+            if work.should_yield():
+                return More()
+        return None
+
+    def _write(self, frozen: Frozen) -> tuple[ItemState, dict[str, Any]]:
+        path = build_path(self._root, frozen.item.instance)
+        shown = str(path.relative_to(self._root))
+        existing = _hash_file(path)
+        if existing is not None:
+            state = ItemState.STORED if existing == frozen.sha256 else ItemState.CONFLICT
+            return state, {"path": shown, "sha256": existing, "text": "was there already"}
+        _make_folders(path.parent, self._root)
+        temporary = path.with_name(f".{path.name}.part")
+        _write_synced(temporary, frozen)
+        hit("push.mid")
+        temporary.replace(path)
+        _sync_folder(path.parent)
+        return ItemState.STORED, {"path": shown, "sha256": frozen.sha256, "text": "written"}
+
+    def _conclude(self, work: Work) -> Outcome:
+        counts = work.count_items()
+        total, stored = sum(counts.values()), counts.get(ItemState.STORED, 0)
+        if stored == total:
+            hit("study.before_done")
+            work.event("sent", f"{stored} files are in the folder {self.name}")
+            return Finish()
+        others = work.items((ItemState.CONFLICT, ItemState.REFUSED), MAX_SHOWN)
+        detail = {"files": [{"sop_uid": item.instance.header.sop_uid, **item.answer} for item in others]}
+        return Refuse("exists-with-other-content", f"{total - stored} files are there with other content", detail)
+
+    def probe(self) -> Iterator[Probe]:
+        """Look whether the folder can be written and how much room it has; writes nothing."""
+        folder = self._root if self._root.exists() else self._root.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            yield Probe("folder", False, f"{self._root} cannot be written",
+                        "Buat folder atau beri izin tulis / create the folder or allow writing")
+            return
+        free_gb = shutil.disk_usage(folder).free / 1e9
+        yield Probe("folder", True, f"{self._root}, {free_gb:.1f} GB free")
+
+
+def _write_synced(path: Path, frozen: Frozen) -> None:
+    """Write the frozen bytes and fsync; raises OSError, also when they do not have their recorded hash."""
+    digest, size = hashlib.sha256(), 0
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with frozen.open() as source, os.fdopen(os.open(path, flags, 0o640), "wb") as target:
+        while chunk := source.read(CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            target.write(chunk)
+        target.flush()
+        os.fsync(target.fileno())
+    if size != frozen.size_bytes or digest.hexdigest() != frozen.sha256:
+        path.unlink(missing_ok=True)
+        raise OSError(errno.EIO, "the bytes changed while they were copied")
+
+
+def _hash_file(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _make_folders(folder: Path, root: Path) -> None:
+    """Make `folder` below `root`, each new entry durable before anything is put into it."""
+    above = [parent for parent in reversed(folder.parents) if parent.is_relative_to(root) and parent != root]
+    for part in [*above, folder]:
+        if not part.is_dir():
+            part.mkdir(mode=0o750, exist_ok=True)
+            _sync_folder(part.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows cannot open a folder; NTFS journals its entries
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explain(fault: OSError, root: Path) -> Later:
+    if fault.errno in _FULL:
+        return Later("disk-full", f"{root} is full", RECHECK_S, "lane")
+    if fault.errno == errno.ENOENT:
+        return Later("folder-missing", f"{root} is not there: is its disk or share mounted?", RECHECK_S, "lane")
+    return Later("folder-not-writable", f"{root} cannot be written ({os.strerror(fault.errno or errno.EIO)})",
+                 RECHECK_S, "lane")

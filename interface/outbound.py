@@ -1,0 +1,377 @@
+"""The one way out over HTTP: connections kept alive, a deadline for each request, bounded replies, TLS always verified.
+
+Every HTTP destination opens its `Session` here and gets a `Reply` for any answer and a Transient for any fault of the
+way; what an answer means is the destination's business. May import internal.errors.
+Changes when the rules for talking to any HTTP server change. Source: reliability facts 2.5; dependencies facts 3.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import http.client
+import io
+import ipaddress
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import certifi
+import urllib3
+from urllib3 import exceptions as u3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from internal.errors import BytesDamaged, ConfigurationInvalid, Transient, UnknownOutcome
+
+MAX_REPLY_BYTES = 5 * 1024 * 1024
+MAX_RETRY_AFTER_S = 3600.0
+CHUNK_BYTES = 128 * 1024
+
+_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How to reach one server; times in seconds. Proxies come from here alone, never from the environment.
+
+    `stall_timeout_s` is how long a request may stand still; `ca_file` is trusted beside the usual authorities.
+    """
+
+    user_agent: str = "satusehat-dicom-router/2.0"
+    connect_timeout_s: float = 10.0
+    stall_timeout_s: float = 60.0
+    connections: int = 16
+    ca_file: Path | None = None
+    proxy_url: str | None = field(default=None, repr=False)
+
+
+class Deadline:
+    """The moment at which one request is over, whatever state it is in; also remembers whether a byte of it left."""
+
+    __slots__ = ("_end", "_monotonic_s", "sent", "stall_s")
+
+    def __init__(self, total_s: float, stall_s: float, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._end = monotonic_s() + total_s
+        self.stall_s = stall_s
+        self.sent = False
+
+    def remaining_s(self) -> float:
+        """Return the seconds that are left; raises TimeoutError when there are none."""
+        left = self._end - self._monotonic_s()
+        if left <= 0:
+            raise TimeoutError("the deadline of the request has passed")
+        return left
+
+    def wait_s(self) -> float:
+        """Return how long the next read or write may stand still, in seconds; raises TimeoutError past the end."""
+        return min(self.remaining_s(), self.stall_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer whose body was read to its end; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def media_type(self) -> str:
+        """The media type without parameters, lower case, "" when absent."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds the server asks us to wait, at most MAX_RETRY_AFTER_S; None when it says nothing usable.
+
+        Source: RFC 9110 10.2.3.
+        """
+        text = self.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdigit():
+            return min(float(text[:9]), MAX_RETRY_AFTER_S)
+        try:
+            wait = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return None
+        return min(max(wait, 0.0), MAX_RETRY_AFTER_S)
+
+
+class FileBody:
+    """A request body streamed from a file object: exactly `size_bytes` bytes, never more in memory than a chunk.
+
+    `on_bytes` is told after each chunk how many bytes have been handed over in all.
+    """
+
+    def __init__(self, source: BinaryIO, size_bytes: int, on_bytes: Callable[[int], None] | None = None) -> None:
+        self._source = source
+        self._on_bytes = on_bytes
+        self.size_bytes = size_bytes
+        self.handed_over = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes; raises BytesDamaged when the file ends early or cannot be read."""
+        left = self.size_bytes - self.handed_over
+        if left == 0:
+            return b""
+        try:
+            data = self._source.read(min(left, size if size > 0 else CHUNK_BYTES))
+        except OSError:
+            raise BytesDamaged("the file could not be read while it was being sent") from None
+        if not data:
+            raise BytesDamaged("the file ended before the recorded size")
+        self.handed_over += len(data)
+        if self._on_bytes is not None:
+            self._on_bytes(self.handed_over)
+        return data
+
+
+def check_base_url(base_url: str) -> None:
+    """Raise ConfigurationInvalid unless `base_url` is https, or http to this very machine."""
+    parts = urlsplit(base_url)
+    if parts.scheme == "https" and parts.hostname and parts.username is None:
+        return
+    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+        return
+    raise ConfigurationInvalid(f"{parts.scheme}://{parts.hostname} is refused: use https (http only for this machine)")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` names this machine without asking DNS."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def open_session(base_url: str, options: SessionOptions) -> Session:
+    """Return the session for `base_url`; opens no connection yet. Raises ConfigurationInvalid for an unsafe URL."""
+    check_base_url(base_url)
+    return Session(base_url.rstrip("/"), options)
+
+
+def build_tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return a context that verifies certificate and host name, TLS 1.2 or later. Source: RFC 9325."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cafile=certifi.where())
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=str(ca_file))
+        except OSError:
+            raise ConfigurationInvalid(f"{ca_file} is no readable file of certificates") from None
+    return context
+
+
+class Session:
+    """Connections to one server, kept alive and shared by threads. Redirects are answers: they are never followed."""
+
+    def __init__(self, base_url: str, options: SessionOptions) -> None:
+        self.base_url = base_url
+        self.options = options
+        settings: dict[str, Any] = {
+            "num_pools": 2, "maxsize": options.connections, "blocksize": CHUNK_BYTES, "retries": False,
+        }
+        if base_url.startswith("https:"):
+            settings["ssl_context"] = build_tls_context(options.ca_file)
+        if options.proxy_url and not is_loopback(urlsplit(base_url).hostname or ""):
+            self._manager: urllib3.PoolManager = urllib3.ProxyManager(options.proxy_url, **settings)
+        else:
+            self._manager = urllib3.PoolManager(**settings)
+        self._manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+    def open_deadline(self, total_s: float) -> Deadline:
+        """Return a deadline `total_s` seconds from now."""
+        return Deadline(total_s, self.options.stall_timeout_s)
+
+    def exchange(
+        self, method: str, target: str, *, deadline: Deadline, headers: Mapping[str, str] | None = None,
+        body: bytes | FileBody | None = None, limit_bytes: int = MAX_REPLY_BYTES,
+    ) -> Reply:
+        """Send one request to `target` (path and query, already encoded) and return the whole answer.
+
+        Raises Transient when the request surely did not leave, UnknownOutcome when it may have been carried out
+        (codes dns, connect, tls, proxy, timeout, reset, truncated, reply-too-large), BytesDamaged from the body.
+        No exception text carries a header, a body or a query.
+        """
+        sent_headers = {"User-Agent": self.options.user_agent, "Accept-Encoding": "identity", **(headers or {})}
+        if body is not None:
+            sent_headers["Content-Length"] = str(body.size_bytes if isinstance(body, FileBody) else len(body))
+        token = _DEADLINE.set(deadline)
+        try:
+            return self._exchange(method, target, sent_headers, body, limit_bytes, deadline)
+        except (u3.HTTPError, OSError, http.client.HTTPException) as fault:
+            raise _explain(fault, deadline, urlsplit(self.base_url).hostname or "") from None
+        finally:
+            _DEADLINE.reset(token)
+
+    def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | FileBody | None, limit_bytes: int,
+        deadline: Deadline,
+    ) -> Reply:
+        connect_s = min(self.options.connect_timeout_s, deadline.remaining_s())
+        response = self._manager.urlopen(
+            method, self.base_url + target, body=body, headers=headers, redirect=False, retries=False,
+            preload_content=False, decode_content=False,
+            timeout=urllib3.Timeout(connect=connect_s, read=deadline.wait_s()),
+        )
+        try:
+            raw = _read_bounded(response, limit_bytes)
+        except BaseException:
+            response.close()
+            raise
+        found = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status, found, _decode(raw, found.get("content-encoding", ""), limit_bytes))
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self._manager.clear()
+
+
+def _read_bounded(response: urllib3.BaseHTTPResponse, limit_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        part = response.read(64 * 1024, decode_content=False)
+        if not part:
+            return b"".join(parts)
+        size += len(part)
+        if size > limit_bytes:
+            raise _TooLarge
+        parts.append(part)
+
+
+def _decode(raw: bytes, encoding: str, limit_bytes: int) -> bytes:
+    """We ask for no compression; who compresses all the same is decoded within the same bound."""
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return raw
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        decoded = decoder.decompress(raw, limit_bytes)
+    except zlib.error:
+        raise u3.DecodeError("the compressed reply is damaged") from None
+    if decoder.unconsumed_tail:
+        raise _TooLarge
+    if not decoder.eof:
+        raise u3.DecodeError("the compressed reply is cut")
+    return decoded
+
+
+class _TooLarge(u3.HTTPError):
+    pass
+
+
+_DEADLINE: ContextVar[Deadline] = ContextVar("deadline")
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads a socket so that neither a silent nor a dripping server outlives the request's deadline."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._sock.settimeout(self._deadline.wait_s())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _DeadlineResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        raw = self.fp.detach()
+        self.fp = io.BufferedReader(_DeadlineReader(raw, sock, _DEADLINE.get()), 64 * 1024)
+
+
+def _send(connection: Any, data: Any, send: Callable[[Any], None]) -> None:
+    deadline = _DEADLINE.get()
+    if connection.sock is None:
+        connection.connect()
+    connection.sock.settimeout(deadline.wait_s())
+    deadline.sent = True
+    send(data)
+
+
+class _Connection(HTTPConnection):
+    response_class = _DeadlineResponse
+
+    def send(self, data: Any) -> None:
+        _send(self, data, super().send)
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _DeadlineResponse
+
+    def send(self, data: Any) -> None:
+        _send(self, data, super().send)
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+def _explain(fault: Exception, deadline: Deadline, host: str) -> Transient:
+    code, text = _name(fault, host)
+    if deadline.sent:
+        return UnknownOutcome(text, code=code)
+    return Transient(text, code=code)
+
+
+def _name(fault: Exception, host: str) -> tuple[str, str]:
+    """Return code and text for a fault; the text is ours, because theirs may quote what we sent."""
+    if isinstance(fault, u3.NameResolutionError):
+        return "dns", f"DNS does not know {host}"
+    if isinstance(fault, u3.ProxyError):
+        return "proxy", f"the proxy does not let us through to {host}"
+    if isinstance(fault, u3.SSLError | ssl.SSLError):
+        return "tls", f"TLS with {host} failed: {_tls_reason(fault)}"
+    if isinstance(fault, u3.ConnectTimeoutError):
+        return "connect", f"{host} does not accept connections (no answer)"
+    if isinstance(fault, u3.NewConnectionError):
+        return "connect", f"{host} does not accept connections"
+    if isinstance(fault, _TooLarge):
+        return "reply-too-large", f"the reply of {host} is larger than allowed"
+    if isinstance(fault, u3.TimeoutError | TimeoutError) or isinstance(_cause(fault), TimeoutError):
+        return "timeout", f"{host} did not answer in time"
+    if isinstance(_cause(fault), http.client.IncompleteRead | u3.IncompleteRead) or isinstance(fault, u3.DecodeError):
+        return "truncated", f"the reply of {host} was cut"
+    if isinstance(fault, OSError) and fault.errno in _UNREACHABLE:
+        return "connect", f"{host} cannot be reached"
+    return "reset", f"{host} broke the connection"
+
+
+def _cause(fault: BaseException) -> BaseException:
+    """Return the exception that urllib3 wrapped, the fault itself when it wrapped none."""
+    wrapped = next((arg for arg in fault.args if isinstance(arg, BaseException)), None)
+    return wrapped or fault.__cause__ or fault
+
+
+def _tls_reason(fault: Exception) -> str:
+    cause: BaseException = fault
+    while not isinstance(cause, ssl.SSLError) and _cause(cause) is not cause:
+        cause = _cause(cause)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    return str(getattr(cause, "reason", "") or "handshake").replace("_", " ").lower()

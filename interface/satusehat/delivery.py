@@ -1,0 +1,143 @@
+"""The destination "satusehat": resolve, register, push, confirm; each phase derived from facts and items, never stored.
+
+The worker calls `step` with the job it holds. Each answer of the platform is committed before the next request leaves.
+Imports the other modules of this package and internal. Changes when the order of the phases changes.
+Source: the map, section 4; satusehat facts 2-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+from interface.logs import PHRASES
+from interface.outbound import SessionOptions, open_session
+from interface.satusehat.client import Client, SatusehatOptions
+from interface.satusehat.oauth2 import Credentials, TokenSource
+from interface.satusehat.orders import Accepted, Wanted, choose
+from interface.satusehat.probe import probe_platform
+from interface.satusehat.pushing import Pushing
+from interface.satusehat.registration import Registration, refuse_gone
+from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
+from internal.errors import NotFound, Refused
+from internal.failpoints import hit
+from internal.fhir import dates
+from internal.model import Inventory, ItemState, Probe
+from internal.ports import Work
+from internal.states import Finish, More, NotYet, Outcome, Refuse
+
+MAX_REFUSED_SHOWN = 50
+
+
+class Satusehat:
+    """Delivers studies to SATUSEHAT; one lane, any number of workers. Tokens, connections and threads are shared."""
+
+    kind = "satusehat"
+
+    def __init__(self, options: SatusehatOptions) -> None:
+        dates.zone(options.tz_name)
+        self.name = options.name
+        self._options = options
+        self._session = open_session(options.base_url, SessionOptions(
+            user_agent=options.user_agent, connect_timeout_s=options.connect_timeout_s,
+            stall_timeout_s=options.request_timeout_s, ca_file=options.ca_file, proxy_url=options.proxy_url))
+        self._tokens = TokenSource(
+            self._session, Credentials(options.client_key, options.secret), token_path=options.token_path,
+            refusal_interval_s=options.refusal_interval_s)
+        self._client = Client(options, self._session, self._tokens)
+        self._registration = Registration(options, self._session, self._client)
+        self._pushing = Pushing(self._client, options.push_parallel)
+
+    @property
+    def environment(self) -> str:
+        """Return base URL and organization: what facts, receipts and tokens are keyed by."""
+        return f"{self._options.base_url}|{self._options.organization_id}"
+
+    def step(self, work: Work) -> Outcome:
+        """Bring the study as far as it goes; see ports.Destination for what may be raised."""
+        run = Run(work, self._options.organization_id)
+        try:
+            for phase in (self._resolve, self._registration.register, self._pushing.push):
+                outcome = phase(run)
+                if outcome is not None:
+                    return outcome
+                if work.should_yield():
+                    return More()
+            return self._confirm(run)
+        except NotFound as withheld:
+            return NotYet("withheld", f"SATUSEHAT shows nothing here: {withheld}")
+        except Refused as refusal:
+            return Refuse(refusal.code, f"SATUSEHAT refused: {refusal}", {"status": refusal.status})
+
+    def probe(self) -> Iterator[Probe]:
+        """Try DNS, TLS, token, FHIR and DICOM endpoint, one line each, until one fails."""
+        return probe_platform(self._options, self._session, self._tokens, self._client)
+
+    def close(self) -> None:
+        """End the threads and close the connections."""
+        self._pushing.close()
+        self._session.close()
+
+    def _resolve(self, run: Run) -> Outcome | None:
+        """Find the order once; an empty accession number is never looked up."""
+        work = run.work
+        if run.fact("service_request_id") and run.fact("patient_id"):
+            return None
+        if not run.accession_number:
+            return NotYet("no-accession", "the images carry no accession number: no order can be looked up")
+        if work.job.waiting_since is None:
+            work.event("order-search", PHRASES["obtaining_ids"])
+        found = self._client.fetch_service_requests(run.accession_number)
+        chosen = choose(found, Wanted(
+            self._options.organization_id, run.accession_number, self._find_study_day(work.inventory(), work),
+            self._options.order_window_s, self._options.tz_name))
+        if not isinstance(chosen, Accepted):
+            return chosen
+        work.record_facts(service_request_id=chosen.service_request_id, patient_id=chosen.patient_id)
+        work.event("order-found", PHRASES["obtained_ids"],
+                   service_request_id=chosen.service_request_id)
+        return None
+
+    def _find_study_day(self, inventory: Inventory, work: Work) -> date:
+        """Return the study date of the first instance that has a plausible one, else the day of receipt."""
+        now = work.clock.now_ms()
+        for instance in sorted(inventory.instances, key=lambda i: (i.arrival.arrived_at, i.id)):
+            day = dates.parse_plausible_da(instance.header.study_date, now)
+            if day is not None:
+                return day
+        return dates.build_local_day(inventory.first_arrived_at, tz_name=self._options.tz_name)
+
+    def _confirm(self, run: Run) -> Outcome:
+        """Read the ImagingStudy back and compare it with everything accepted; only then is the study done."""
+        work = run.work
+        imaging_study_id = run.fact("imaging_study_id")
+        resource = self._client.read_imaging_study(imaging_study_id)
+        if resource is None:
+            return refuse_gone(imaging_study_id)
+        refusal = run.check(resource)
+        if refusal is not None:
+            return refusal
+        missing = find_inventory_uids(work.inventory()) - find_sop_uids(resource)
+        if missing:
+            work.record_facts(registered_revision=None)
+            return NotYet("registration-changed", f"the ImagingStudy does not list {len(missing)} of the instances: "
+                          "it will be updated", retry_after_s=1.0)
+        counts = work.count_items()
+        if counts.get(ItemState.DUE, 0) or counts.get(ItemState.SENT, 0):
+            return More()
+        work.record_facts(confirmed_at=work.clock.now_ms())
+        return self._conclude(work, counts)
+
+    def _conclude(self, work: Work, counts: dict[ItemState, int]) -> Outcome:
+        total = sum(counts.values())
+        unverified = counts.get(ItemState.UNVERIFIED, 0)
+        arrived = counts.get(ItemState.STORED, 0) + unverified
+        if arrived < total:
+            refused = work.items((ItemState.REFUSED, ItemState.CONFLICT), MAX_REFUSED_SHOWN)
+            detail = {"arrived": arrived, "total": total, "refused": [
+                {"sop_uid": item.instance.header.sop_uid, "answer": dict(item.answer)} for item in refused]}
+            text = f"partly delivered {arrived}/{total}: SATUSEHAT refused the others"
+            return Refuse("partly-delivered", text, detail)
+        hit("study.before_done")
+        work.event("sent", PHRASES["sent"], instances=total)
+        return Finish(f"{unverified} were there already, content not verified" if unverified else "")
