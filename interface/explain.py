@@ -268,3 +268,13 @@ def state_text(state: str, language: str) -> str:
     """Return a job state in words."""
     indonesian, english = STATES.get(state, (state, state))
     return english if language == "en" else indonesian
+
+
+def render_reasons(language: str) -> str:
+    """Return the table of all reasons for docs/troubleshooting.md and its translation (Markdown)."""
+    head = "| Reason | Meaning | Who | What to do |" if language == "en" else "| Alasan | Arti | Siapa | Langkah |"
+    lines = [head, "| --- | --- | --- | --- |"]
+    for code, one in [*EXPLANATIONS.items(), *((f"{prefix}…", one) for prefix, one in FAMILIES.items())]:
+        meaning, step = (one.meaning_en, one.next_en) if language == "en" else (one.meaning_id, one.next_id)
+        lines.append(f"| `{code}` | {meaning} | {one.who} | {step} |")
+    return "\n".join(lines) + "\n"
