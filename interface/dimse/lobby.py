@@ -46,7 +46,6 @@ class Lobby:
                 elif not answered:
                     answered = True
                     sock.send(build_associate_rj(rejection))
-                    sock.shutdown(socket.SHUT_WR)
             except BlockingIOError:
                 return
             except OSError:

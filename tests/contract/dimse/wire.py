@@ -136,7 +136,11 @@ class Wire:
         return kind, self.exactly(length)
 
     def wait_closed(self) -> bool:
-        """Read to the end; True if it was a reset."""
+        """Close our side, as PS3.8 wants it of who gets the last PDU, and read to the end; True if it was a reset."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return True
         try:
             while True:
                 self.exactly(1)
