@@ -89,7 +89,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _dispatch(options)
     except ConfigurationInvalid as error:
-        print(error, file=sys.stderr)
+        for line in (str(error), *map(str, getattr(error, "warnings", ()))):
+            print(line, file=sys.stderr)
         return EXIT_CANNOT_START
     except RouterError as error:
         print(f"{options.command}: {error}", file=sys.stderr)

@@ -131,7 +131,7 @@ def _job_story(tx: Tx, job: Job) -> dict[str, Any]:
         "job_id": job.job_id, "lane": job.destination, "environment": job.environment,
         "accession_number": job.part, "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
         "attempts": job.attempts, "due_at": job.due_at, "facts": dict(job.facts), "detail": dict(job.detail),
-        "items": {str(state): count for state, count in jobs.item_counts(tx, job.job_id, job.environment).items()},
+        "items": {str(state): count for state, count in jobs.count_items(tx, job).items()},
     }
 
 

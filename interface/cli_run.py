@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from interface import logs
+from interface.dimse.settings import ReceiveSettings
 from interface.roles import open_spool
 from interface.supervisor import Supervisor
 from internal import __version__, config
 from internal.config import Settings
 
 log = logging.getLogger("router")
+
+_MOST_CHILDREN = 4
 
 ROLES = ("receive", "deliver", "web")
 
@@ -34,9 +38,36 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
         environment = config.environment_name(settings.satusehat.url)
         return run_web(settings, environment, __version__, supervised=options.supervised)
-    from interface.dimse.role import run_receive
+    from interface.dimse.receive_role import run_receive
 
-    return run_receive(settings, options, own_command(options, "receive"))
+    return run_receive(
+        receive_settings(settings, supervised=options.supervised), settings.spool_dir, options.slot,
+        lambda slot: [*own_command(options, "receive"), "--slot", str(slot)],
+    )
+
+
+def receive_settings(settings: Settings, *, supervised: bool) -> ReceiveSettings:
+    """Return what the receive role has to be told; 0 children in router.conf means as many as there are processors."""
+    dicom = settings.dicom
+    children = dicom.children or min(_MOST_CHILDREN, os.cpu_count() or 1)
+    return ReceiveSettings(
+        ae_titles=tuple(dict.fromkeys((settings.satusehat.ae_title, *dicom.called_aets))),
+        port=settings.satusehat.dicom_port,
+        bind=(dicom.dicom_bind,) if dicom.dicom_bind else ReceiveSettings().bind,
+        children=children,
+        max_associations=dicom.max_associations,
+        max_associations_per_address=dicom.max_associations_per_address,
+        max_pdu_bytes=dicom.max_pdu,
+        max_object_bytes=dicom.max_object,
+        association_timeout_s=dicom.associate_timeout,
+        idle_timeout_s=dicom.idle_timeout,
+        stall_timeout_s=dicom.pdu_timeout,
+        min_bytes_per_s=dicom.min_rate,
+        fsync=settings.spool.fsync,
+        min_free_bytes=settings.spool.min_free,
+        unknown_callers=dicom.unknown_callers,  # type: ignore[arg-type]
+        supervised=supervised,
+    )
 
 
 def _supervise(options: argparse.Namespace, settings: Settings) -> int:
@@ -53,6 +84,9 @@ def _supervise(options: argparse.Namespace, settings: Settings) -> int:
                 "data_dir": str(settings.data_dir),
             }},
         )
+        for role in ROLES:
+            # What the roles of an earlier run wrote last must not look like this run's health.
+            spool.publish(f"{role}.json", b"{}")
         return Supervisor([(role, own_command(options, role)) for role in ROLES]).run()
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from interface.dimse.scu import SendReport, send_paths
+from interface.dimse.scu import FileResult, SendReport, send_paths
 
 
 def send(options: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ def send(options: argparse.Namespace) -> int:
     ) as progress:
         task = progress.add_task(f"C-STORE {options.called}@{options.host}:{options.port}", total=None)
 
-        def on_progress(done: int, total: int) -> None:
+        def on_progress(_result: FileResult, done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
         report = send_paths(
@@ -29,15 +29,16 @@ def send(options: argparse.Namespace) -> int:
             on_progress=on_progress,
         )
     _print(report, console)
-    return 0 if report.sent and not report.failures else 1
+    return 0 if report.stored and not report.failed else 1
 
 
 def _print(report: SendReport, console: Console) -> None:
     for path, why in report.skipped:
         console.print(f"skipped {path}: {why}", markup=False, highlight=False)
-    if report.failures:
+    if report.failed:
         table = Table("file", "status", "reason", title="Not stored")
-        for failure in report.failures:
-            table.add_row(str(failure.path), failure.status, failure.reason)
+        for failure in report.failed:
+            status = "no answer" if failure.status is None else f"0x{failure.status:04X}"
+            table.add_row(failure.name, status, failure.reason)
         console.print(table)
-    print(f"{report.sent} sent, {len(report.failures)} failed, {len(report.skipped)} skipped")
+    print(f"{report.stored} sent, {len(report.failed)} failed, {len(report.skipped)} skipped")

@@ -98,7 +98,7 @@ class Assembler:
                 return
             planned = self._plan(tx, study.study_uid)
         log.info(
-            "Study complete for now",
+            "Processing DICOM start",
             extra={"fields": {"study": study.study_uid, "revision": study.revision, "jobs": planned}},
         )
 
@@ -109,6 +109,7 @@ class Assembler:
         assert study is not None
         for part in index.parts_of(tx, study_uid):
             inventory = index.inventory(tx, study_uid, part)
+            log.info("Accession Number: %s", part, extra={"fields": {"study": study_uid}})
             for name in self._route(inventory):
                 lane = self._lanes.get(name)
                 if lane is None:

@@ -6,6 +6,8 @@ and store. Changes when the receiver tells more about an association.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,33 +51,42 @@ def slot_and_boot(association_id: str) -> tuple[str, str]:
     return (parts[0], parts[1]) if len(parts) == 3 else ("", "")
 
 
-def add_association(tx: Tx, record: Mapping[str, Any], *, entry_id: str = "", node: str = "") -> None:
-    """Index an association record of the spool entry `entry_id`; adding it again changes nothing more.
+def add_association(tx: Tx, record: Mapping[str, Any], *, node: str = "") -> None:
+    """Index an association record; adding it again changes nothing more.
 
     With association_id: it has ended, and carried these studies (calling_aet, called_aet, peer, started_at, ended_at,
     how, studies {UID: count}, refused {status: count}). How "slot-restarted" ends what earlier boots of the slot left
-    open. A sum of refused associations ("refused") is kept under the entry's id. Raises KeyError where ended_at, or
-    both ids, are missing.
+    open. A sum of refused associations has no id and is kept under its digest. A missing or unreadable field counts as
+    empty: a record of a newer receiver must not stop the index.
     """
-    ended_at = int(record["ended_at"])
-    how = str(record.get("how") or "")
+    ended_at, how = _integer(record.get("ended_at")), _text(record.get("how"))
     if how == "slot-restarted":
-        end_associations_of_slot(tx, str(record["slot"]), str(record.get("boot") or ""), ended_at, node=node)
+        end_associations_of_slot(tx, _text(record.get("slot")), _text(record.get("boot")), ended_at, node=node)
         return
-    association_id = str(record.get("association_id") or entry_id)
-    if not association_id:
-        raise KeyError("association_id")
-    studies = {str(uid): int(count) for uid, count in dict(record.get("studies") or {}).items()}
-    refused = dict(record.get("refused") or {})
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
+    association_id = _text(record.get("association_id")) or f"record:{digest[:32]}"
+    studies, refused = _counts(record.get("studies")), _counts(record.get("refused"))
     if how == "refused":
-        refused = {str(record.get("reason") or ""): int(record.get("count") or 1)}
-    started_at = int(record.get("started_at") or ended_at)
-    peers = [str(record.get(key) or "") for key in ("calling_aet", "called_aet", "peer")]
+        refused = {_text(record.get("reason")): _integer(record.get("count"))}
+    started_at = _integer(record.get("started_at")) or ended_at
+    peers = [_text(record.get(key)) for key in ("calling_aet", "called_aet", "peer")]
     tx.execute(_INSERT_ASSOCIATION, [association_id, node, *slot_and_boot(association_id), *peers, started_at])
     tx.execute("UPDATE association SET started_at = ?, ended_at = ?, how = ?, studies = ?, refused = ?"
                " WHERE association_id = ?",
                (started_at, ended_at, how, json_text(studies), json_text(refused), association_id))
     tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(uid, association_id, started_at) for uid in sorted(studies)])
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 62 else 0
+
+
+def _counts(value: object) -> dict[str, int]:
+    return {_text(key): _integer(count) for key, count in value.items()} if isinstance(value, dict) else {}
 
 
 def end_associations_of_slot(tx: Tx, slot: str, boot: str, now: int, *, node: str = "") -> int:

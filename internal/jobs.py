@@ -30,7 +30,6 @@ from internal.items import (
     count_items,
     facts_of,
     guard,
-    item_counts,
     items,
     mark_sent,
     newest_item_revision,
@@ -50,11 +49,9 @@ from internal.store import Row, Tx
 __all__ = [
     "Acted", "Behind", "EventRow", "JobRow", "Lane", "PlanResult", "act", "add_event", "claim", "close_intent",
     "count_items", "displace", "events_after", "events_of", "expire_leases", "find_jobs", "give_up_expired",
-    "hold_for_person", "hurry_lane", "is_due", "item_counts",
-    "items", "job",
-    "jobs_behind", "jobs_of", "lane", "list_jobs", "mark_sent", "open_intent", "pause_lane", "plan",
-    "record_facts", "release_leases", "renew", "resume_lane", "settle", "settle_items", "unanswered_intent",
-    "unplanned",
+    "hold_for_person", "hurry_lane", "is_due", "items", "job", "jobs_behind", "jobs_of", "lane", "list_jobs",
+    "mark_sent", "open_intent", "pause_lane", "plan", "record_facts", "release_leases", "renew", "resume_lane",
+    "settle", "settle_items", "unanswered_intent", "unplanned",
 ]
 
 #: Priorities, most urgent first. Each is asked for on its own, so that one index range answers it.
@@ -217,9 +214,10 @@ def claim_sql(tx: Tx) -> str:
 
 def is_due(tx: Tx, *, destination: str, environment: str, now: int) -> bool:
     """Return whether `claim` could find something; reads only, so that idle workers never take the write lock."""
-    return tx.row(
+    return any(tx.row(
         "SELECT 1 FROM job WHERE destination = ? AND environment = ?"
-        f" AND state IN ({_CLAIMABLE}) AND due_at <= ? LIMIT 1", (destination, environment, now)) is not None
+        f" AND state IN ({_CLAIMABLE}) AND priority = ? AND due_at <= ? LIMIT 1",
+        (destination, environment, priority, now)) for priority in PRIORITIES)
 
 
 def claim(tx: Tx, *, destination: str, environment: str, node: str, now: int, lease_ms: int) -> Job | None:

@@ -17,7 +17,7 @@ from string import Template
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from internal.engines import WAIT_S, Connection, Dialect, Postgresql, Row, Sqlite, storable
+from internal.engines import Connection, Dialect, Postgresql, Row, Sqlite, storable
 from internal.errors import ConfigurationInvalid, DatabaseTooNew, StorageFailed, Transient
 
 __all__ = ["Dialect", "Row", "Store", "Tx", "storable"]
@@ -74,8 +74,9 @@ class Tx:
 class Store:
     """One database for one process: a write connection behind a lock, a few query-only ones, one that watches."""
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
+    def __init__(self, url: str, *, read_only: bool = False, wait_s: float = 10.0) -> None:
         self._url = url
+        self._wait_s = wait_s
         self._read_only = read_only
         self._path = _sqlite_path(url)
         self.dialect: Dialect = "postgresql" if self._path is None else "sqlite"
@@ -88,13 +89,14 @@ class Store:
         self._inside = threading.local()
 
     @classmethod
-    def open(cls, url: str, *, read_only: bool = False) -> Store:
+    def open(cls, url: str, *, read_only: bool = False, wait_s: float = 10.0) -> Store:
         """Open ``sqlite:///abs/path/index.db`` or ``postgresql://...``; creates a missing SQLite file unless read-only.
 
+        `wait_s`: how long anybody waits for a lock or a free connection, in seconds.
         Raises ConfigurationInvalid for another URL or a missing driver, Transient if the database is not there or not
         reachable now, StorageFailed if the file is no database.
         """
-        store = cls(url, read_only=read_only)
+        store = cls(url, read_only=read_only, wait_s=wait_s)
         store._idle.append(store._connect(query_only=True))
         return store
 
@@ -109,7 +111,7 @@ class Store:
             raise RuntimeError("this store was opened read-only")
         if getattr(self._inside, "writing", False):
             raise RuntimeError("transactions do not nest")
-        if not self._writing.acquire(timeout=WAIT_S):
+        if not self._writing.acquire(timeout=self._wait_s):
             raise Transient("another thread keeps the database's writer", code="database-busy")
         self._inside.writing = True
         try:
@@ -124,9 +126,9 @@ class Store:
     def reading(self) -> Iterator[Tx]:
         """Read one consistent snapshot on a query-only connection; at most four at once per process.
 
-        Raises Transient when no connection becomes free within 10 s or the database cannot be reached.
+        Raises Transient when no connection becomes free within `wait_s` or the database cannot be reached.
         """
-        if not self._readers.acquire(timeout=WAIT_S):
+        if not self._readers.acquire(timeout=self._wait_s):
             raise Transient("too many database readers at once", code="database-busy")
         try:
             idle = self._idle.pop() if self._idle else None
@@ -182,7 +184,7 @@ class Store:
         """
         if self._path is None:
             return 0, 0
-        connection = Sqlite(self._path, query_only=False, create=False)
+        connection = Sqlite(self._path, query_only=False, create=False, wait_s=self._wait_s)
         try:
             return connection.checkpoint()
         finally:
@@ -208,8 +210,8 @@ class Store:
 
     def _connect(self, *, query_only: bool) -> Connection:
         if self._path is None:
-            return Postgresql(self._url, query_only=query_only)
-        return Sqlite(self._path, query_only=query_only, create=not self._read_only)
+            return Postgresql(self._url, query_only=query_only, wait_s=self._wait_s)
+        return Sqlite(self._path, query_only=query_only, create=not self._read_only, wait_s=self._wait_s)
 
     def _begun(self, connection: Connection | None, *, write: bool) -> Connection:
         """Return a connection inside a transaction; one that died while it was idle is replaced, once."""

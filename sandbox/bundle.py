@@ -103,13 +103,13 @@ class Transaction:
         if type_name == "Bundle":
             return rule_text("Forbidden nested bundle", 20011)
         match = _URL.match(wanted["url"]) if isinstance(wanted.get("url"), str) else None
-        if type_name not in self._catalogue.types or not match or match[1] != type_name:
+        if not match or match[1] != type_name or match[1] not in self._catalogue.types:
             return rule_text("Failed to unmarshal request payload", 20008)
         method = wanted.get("method")
         if method == "POST" and not match[2]:
-            return Entry("POST", type_name, new_id(type_name), resource)
+            return Entry("POST", match[1], new_id(match[1]), resource)
         if method == "PUT" and match[2] and match[2] == resource.get("id"):
-            return Entry("PUT", type_name, match[2], resource)
+            return Entry("PUT", match[1], match[2], resource)
         return "request.method must be POST to a type, or PUT to the id of the resource"
 
     def _store(self, entry: Entry) -> Stored:

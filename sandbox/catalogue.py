@@ -53,7 +53,7 @@ class Catalogue:
         self.elements = {name: _parse_elements(line) for name, line in data["elements"].items()}
         self.rules = {name: tuple(_parse_rule(rule) for rule in rules) for name, rules in data["rules"].items()}
         self._numbers = {(name, rule.path): rule.number
-                         for name, rules in reversed(self.rules.items()) for rule in rules if rule.number}
+                         for name, rules in self.rules.items() for rule in rules if rule.number}
 
     def rule_number(self, type_name: str, path: str) -> int | None:
         """The RuleNumber of the element at `path`, or of the nearest element around it."""

@@ -115,9 +115,10 @@ class Control:
 
     def _add_resource(self, request: Request) -> Reply:
         given = read_json(request)
-        if not isinstance(given, dict) or given.get("resourceType") not in self._catalogue.types:
+        type_name = given.get("resourceType") if isinstance(given, dict) else None
+        if not isinstance(type_name, str) or type_name not in self._catalogue.types:
             raise ControlRefused("the body must be a resource of a known resourceType")
-        id_ = given.get("id", new_id(given["resourceType"]))
+        id_ = given.get("id", new_id(type_name))
         if not isinstance(id_, str) or not 0 < len(id_) <= 64:
             raise ControlRefused("id must be a text of 1 to 64 characters")
         with self._database.transaction():

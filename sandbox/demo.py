@@ -9,16 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import requests
 from rich import box
@@ -29,6 +27,7 @@ from sandbox.processes import (
     ROOT,
     DemoFailed,
     Process,
+    claim_folder,
     clean_environment,
     command_line,
     free_port,
@@ -75,7 +74,7 @@ class Ports:
 
 @dataclass
 class Demo:
-    """One run in `folder`; `studies` are filled by `prepare`."""
+    """One run in `folder`; `studies` (sent by the demo) and `more` (left to the person) are filled by `prepare`."""
 
     folder: Path
     console: Console
@@ -83,6 +82,7 @@ class Demo:
     deadline: float
     processes: list[Process] = field(default_factory=list)
     studies: list[SampleStudy] = field(default_factory=list)
+    more: list[SampleStudy] = field(default_factory=list)
 
     @property
     def config(self) -> Path:
@@ -119,9 +119,10 @@ class Demo:
             process.stop()
 
     def prepare(self) -> None:
-        """Write the sample studies and register an order for each but the last."""
+        """Write the sample studies and register an order for each but the last; two more are for the person to send."""
         self.studies = make_samples(self.folder / "samples")
-        for study in self.studies[:-1]:
+        self.more = make_samples(self.folder / "more", 2)
+        for study in [*self.studies[:-1], *self.more]:
             self.register_order(study)
 
     def register_order(self, study: SampleStudy) -> None:
@@ -224,21 +225,21 @@ class Demo:
 
     def explain(self) -> None:
         """Say where to look and what to send next, with the ports in use."""
-        python = _shown(Path(sys.executable))
-        config = _shown(self.config)
-        sample = _shown(self.folder / "samples" / self.studies[0].accession_number)
+        python, config = _shown(Path(sys.executable)), _shown(self.config)
+        first, second = (_shown(self.folder / "more" / study.accession_number) for study in self.more)
         order = '{"accession_number": "MY-ORDER-1"}'
         self.console.print(
             "\n[bold]The router and the sandbox stay up.[/]  Ctrl-C stops both.\n\n"
-            f"What the router did     {python} main.py queue --config {config}\n"
-            f"One study in words      {python} main.py show {self.studies[0].accession_number} --config {config}\n"
-            f"What the sandbox holds  curl {self._sandbox_url('state')}\n"
-            f"Is everything all right {python} main.py check --config {config}\n"
-            f"Logs                    {_shown(self.folder)}/router.log, {_shown(self.folder)}/sandbox.log\n\n"
-            "Send something of your own (its accession number needs an order, here for MY-ORDER-1):\n\n"
-            f"  curl -X POST {self._sandbox_url('orders')} -d '{order}'\n"
-            f"  {python} main.py send 127.0.0.1 {self.ports.dicom} FILE_OR_FOLDER --called {AE_TITLE}\n"
-            f"  storescu --call {AE_TITLE} 127.0.0.1 {self.ports.dicom} --scan-directories --recurse {sample}\n",
+            f"What the router did      {python} main.py queue --config {config}\n"
+            f"One study in words       {python} main.py show {self.studies[0].accession_number} --config {config}\n"
+            f"Is everything all right  {python} main.py check --config {config}\n"
+            f"What the sandbox holds   curl {self._sandbox_url('state')}\n"
+            f"Logs                     {_shown(self.folder)}/router.log, {_shown(self.folder)}/sandbox.log\n\n"
+            "Send more; these two studies have their orders:\n\n"
+            f"  {python} main.py send 127.0.0.1 {self.ports.dicom} {first} --called {AE_TITLE}\n"
+            f"  storescu --call {AE_TITLE} -xv 127.0.0.1 {self.ports.dicom} --scan-directories --recurse {second}\n\n"
+            "An image of your own waits until the sandbox has an order with its accession number:\n\n"
+            f"  curl -X POST {self._sandbox_url('orders')} -d '{order}'\n",
             highlight=False,
             soft_wrap=True,
         )
@@ -281,33 +282,6 @@ def _shown(path: Path) -> str:
     return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else str(absolute)
 
 
-def _claim_folder(console: Console) -> tuple[Path, IO[str] | None]:
-    """Return an empty folder that is ours and the lock that keeps it so; another running demo keeps its own."""
-    folder = ROOT / ".demo"
-    folder.mkdir(exist_ok=True)
-    lock = (folder / "lock").open("w")
-    if not _locked(lock):
-        other = Path(tempfile.mkdtemp(prefix="dicom-router-demo-"))
-        console.print(f"Another demo is running; this one uses {other}")
-        return other, None
-    for entry in folder.iterdir():
-        if entry.name != "lock":
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    return folder, lock
-
-
-def _locked(lock: IO[str]) -> bool:
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def _choose_ports(console: Console) -> Ports:
     taken: list[int] = []
     for name, usual in (("sandbox", 8899), ("DICOM", 11112), ("HTTP", 8080)):
@@ -319,8 +293,10 @@ def _choose_ports(console: Console) -> Ports:
 
 def run(once: bool, console: Console) -> int:
     """Run the demo; with `once` return 0 when every instance is confirmed at the sandbox, else 1 with the reason."""
-    folder, lock = _claim_folder(console)
-    demo = Demo(folder, console, _choose_ports(console), time.monotonic() + TIMEOUT_S)
+    folder = claim_folder(ROOT / ".demo")
+    if folder.borrowed:
+        console.print(f"Another demo is running; this one uses {folder.path}", soft_wrap=True)
+    demo = Demo(folder.path, console, _choose_ports(console), time.monotonic() + TIMEOUT_S)
     try:
         console.print(f"Starting the sandbox (port {demo.ports.sandbox}) and the router (DICOM {demo.ports.dicom}) ...")
         demo.start()
@@ -341,9 +317,9 @@ def run(once: bool, console: Console) -> int:
         console.print("Stopping ...")
         return 130 if once else 0
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave a router behind
         demo.stop()
-        if lock:
-            lock.close()
+        folder.release()
     return 0
 
 

@@ -43,7 +43,7 @@ class Registered:
     version_ns: int
     ours: bool
     study_uids: frozenset[str]
-    sop_uids: frozenset[str]
+    instances: frozenset[tuple[str, str]]
 
 
 class DicomStore:
@@ -122,7 +122,8 @@ class DicomStore:
             stored.version_ns, any(one.get("system") == ACSN_SYSTEM for one in identifiers),
             frozenset(str(one.get("value")).removeprefix("urn:oid:") for one in identifiers
                       if one.get("system") == "urn:dicom:uid"),
-            frozenset(str(uid) for _, uid in values_at(resource, "series.instance.uid")))
+            frozenset((str(series.get("uid")), str(uid)) for _, series in values_at(resource, "series")
+                      if isinstance(series, dict) for _, uid in values_at(series, "instance.uid")))
 
     def retrieve(self, request: Request, study_uid: str, series_uid: str, sop_uid: str) -> Reply:
         """GET or HEAD of one instance: the bytes as received, single part; 404 when it is not here."""
@@ -157,8 +158,8 @@ def _parts(request: Request) -> Iterator[Iterator[bytes | memoryview]]:
 def _not_registered(registered: Registered, head: Part10Head) -> str:
     if registered.study_uids and head.study_uid not in registered.study_uids:
         return f"X-ImagingStudy-ID: the ImagingStudy is not about study {head.study_uid}"
-    if head.sop_uid not in registered.sop_uids:
-        return f"X-ImagingStudy-ID: the ImagingStudy does not list instance {head.sop_uid}"
+    if (head.series_uid, head.sop_uid) not in registered.instances:
+        return f"X-ImagingStudy-ID: the ImagingStudy does not list instance {head.sop_uid} in series {head.series_uid}"
     return ""
 
 

@@ -243,7 +243,7 @@ class Body:
                 piece = self._wire.read_some(size)
                 size -= len(piece)
                 yield piece
-            if self._wire.read_until(b"\r\n", 2) != b"":
+            if self._line() != b"":
                 raise HttpRefused(400, "chunk longer than its size")
         for _ in range(HEADER_LIMIT):
             if self._line() == b"":

@@ -88,7 +88,8 @@ class MultipartReader:
         lines = bytes(self._held[:end]).decode("latin-1").split("\r\n")
         del self._held[:end + 4]
         found = {}
-        for line in lines:
+        # The first line is the rest of the delimiter's own.
+        for line in lines[1:]:
             name, _, value = line.partition(":")
             found[name.strip().lower()] = value.strip()
         return found

@@ -28,10 +28,10 @@ def mask_patient(patient: dict[str, Any], *, with_name: bool) -> dict[str, Any]:
     if isinstance(identifiers, list):
         shown["identifier"] = [
             {**one, "value": MASKED_NIK} if str(one.get("system", "")).startswith(NIK_SYSTEM) else one
-            for one in identifiers]
+            for one in identifiers if isinstance(one, dict)]
     names = patient.get("name")
     if with_name and isinstance(names, list):
-        shown["name"] = [_mask_human_name(name) for name in names]
+        shown["name"] = [_mask_human_name(name) for name in names if isinstance(name, dict)]
     return shown
 
 

@@ -6,12 +6,15 @@ Standard library only. Changes when the demo has to start something new.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -109,6 +112,47 @@ def wait_for(what: str, ready: Callable[[], bool], processes: Sequence[Process],
         if time.monotonic() > deadline:
             raise DemoFailed(f"waited too long for {what}")
         time.sleep(0.1)
+
+
+@dataclass
+class Folder:
+    """A folder that no other demo uses; `borrowed` is a temporary one, taken because another demo runs."""
+
+    path: Path
+    borrowed: bool
+    _lock: IO[str]
+
+    def release(self) -> None:
+        """Let the next demo have it; a borrowed one is removed."""
+        self._lock.close()
+        if self.borrowed:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def claim_folder(wanted: Path) -> Folder:
+    """Return `wanted`, emptied, or a temporary folder if another demo holds it."""
+    wanted.mkdir(parents=True, exist_ok=True)
+    lock = (wanted / "lock").open("w")
+    if not _locked(lock):
+        lock.close()
+        other = Path(tempfile.mkdtemp(prefix="dicom-router-demo-"))
+        return Folder(other, True, (other / "lock").open("w"))
+    for entry in wanted.iterdir():
+        if entry.name != "lock":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return Folder(wanted, False, lock)
+
+
+def _locked(lock: IO[str]) -> bool:
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def listens(port: int) -> bool:

@@ -6,6 +6,7 @@ Sits between the network and `Application`. Imports `http11` only. Changes when 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import socket
 import struct
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import BinaryIO
 
 from sandbox.http11 import (
     HEAD_LIMIT_BYTES,
@@ -201,15 +203,22 @@ def send_reply(sock: socket.socket, reply: Reply, *, keep_alive: bool, with_body
     """Send one reply; a file is streamed, a dripping reply sent about twenty times a second."""
     length = reply.path.stat().st_size if reply.path else len(reply.body)
     head = build_head(reply, length, keep_alive=keep_alive)
+    with_body = with_body and reply.status not in (204, 304)
     if reply.drip_bytes_per_s:
-        data = head + (reply.body if with_body else b"")
-        step = max(1, int(reply.drip_bytes_per_s / 20))
-        for at in range(0, len(data), step):
-            sock.sendall(data[at:at + step])
-            time.sleep(step / reply.drip_bytes_per_s)
+        _drip(sock, io.BytesIO(head), reply.drip_bytes_per_s)
+        if with_body:
+            with reply.path.open("rb") if reply.path else io.BytesIO(reply.body) as body:
+                _drip(sock, body, reply.drip_bytes_per_s)
     elif reply.path and with_body:
         sock.sendall(head)
         with reply.path.open("rb") as file:
             sock.sendfile(file)
     else:
         sock.sendall(head + reply.body if with_body else head)
+
+
+def _drip(sock: socket.socket, data: BinaryIO, bytes_per_s: float) -> None:
+    step = max(1, int(bytes_per_s / 20))
+    while piece := data.read(step):
+        sock.sendall(piece)
+        time.sleep(len(piece) / bytes_per_s)

@@ -29,13 +29,14 @@ _NICE = 5
 
 
 def read_roles(spool: Spool, now_ms: int) -> dict[str, dict[str, Any]]:
-    """Return each role's last status with `ok` (False when older than 15 s or absent)."""
+    """Return each role's last status with `ok`: written in the last 15 s, and its port (if it has one) is open."""
     found: dict[str, dict[str, Any]] = {}
     for role in ROLES:
         raw = spool.read_published(f"{role}.json")
         status = _parse(raw)
         age_ms = now_ms - int(status.get("alive_at", 0))
-        found[role] = {"ok": age_ms <= STALE_AFTER_MS, "age_ms": age_ms if status else None}
+        listening = bool(status.get("listening", True))
+        found[role] = {"ok": age_ms <= STALE_AFTER_MS and listening, "age_ms": age_ms if status else None}
     return found
 
 

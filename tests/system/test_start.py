@@ -55,7 +55,7 @@ def test_port_in_use_says_which(rig: Rig, key: str) -> None:
         taken.listen()
         ended = _run_to_exit(rig)
     assert ended.returncode == 2
-    assert str(port) in ended.stderr
+    assert f"{key.replace('_', ' ')} {port}".lower() in (ended.stdout + ended.stderr).lower()
 
 
 def test_unwritable_data_folder_says_what_to_do(rig: Rig, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_received_images_end_with_receipts(engine: Engine) -> None:
     assert job.state is State.DONE
     assert job.done_revision == job.settled_revision
     with engine.store.reading() as tx:
-        assert jobs.item_counts(tx, job.job_id, job.environment) == {ItemState.STORED: 5}
+        assert jobs.count_items(tx, job) == {ItemState.STORED: 5}
     assert not engine.work()
     assert engine.spool.scan_new() == []
 
@@ -74,7 +74,7 @@ def test_late_image_while_the_step_runs_is_not_lost(engine: Engine) -> None:
     job = engine.job()
     assert job.state is State.DONE
     with engine.store.reading() as tx:
-        assert jobs.item_counts(tx, job.job_id, job.environment) == {ItemState.STORED: 2}
+        assert jobs.count_items(tx, job) == {ItemState.STORED: 2}
 
 
 def test_two_accessions_in_one_study_are_two_jobs(engine: Engine) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_client import Sandbox, Study
+
+from tests.contract.sandbox.sandbox_client import Sandbox, Study
 
 
 @pytest.fixture(scope="session")

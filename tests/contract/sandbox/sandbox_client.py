@@ -178,3 +178,32 @@ class Study:
 
     def resource(self) -> dict[str, Any]:
         return build_imaging_study(self.order, self.uid, self.series, self.sops)
+
+
+def build_observation(study: Study, **fields: Any) -> dict[str, Any]:
+    """A valid reading of a study (fact sheet section 6.3)."""
+    order = study.order
+    return {"resourceType": "Observation", "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "24648-8"}]},
+            "subject": {"reference": f"Patient/{order['patient_id']}"},
+            "encounter": {"reference": f"Encounter/{order['encounter_id']}"},
+            "performer": [{"reference": f"Practitioner/{order['practitioner_id']}"}],
+            "basedOn": [{"reference": f"ServiceRequest/{order['service_request_id']}"}],
+            "derivedFrom": [{"reference": f"ImagingStudy/{study.id}"}], "valueString": "Normal", **fields}
+
+
+def build_report(study: Study, observation_id: str, **fields: Any) -> dict[str, Any]:
+    """A valid report on a study (fact sheet section 6.4)."""
+    order = study.order
+    return {"resourceType": "DiagnosticReport", "status": "final",
+            "identifier": [{"system": f"http://sys-ids.kemkes.go.id/diagnostic/{ORG}/rad", "value": "REP-1"}],
+            "code": {"coding": [{"system": "http://loinc.org", "code": "24648-8"}]},
+            "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD"}]}],
+            "subject": {"reference": f"Patient/{order['patient_id']}"},
+            "encounter": {"reference": f"Encounter/{order['encounter_id']}"},
+            "performer": [{"reference": f"Practitioner/{order['practitioner_id']}"},
+                          {"reference": f"Organization/{ORG}"}],
+            "imagingStudy": [{"reference": f"ImagingStudy/{study.id}"}],
+            "result": [{"reference": f"Observation/{observation_id}"}],
+            "basedOn": [{"reference": f"ServiceRequest/{order['service_request_id']}"}],
+            "issued": "2025-01-02T02:05:00+00:00", "conclusion": "Tidak tampak kelainan", **fields}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sandbox_client import ACSN, Sandbox, Study
+from tests.contract.sandbox.sandbox_client import ACSN, Sandbox, Study
 
 
 def test_order_register_push_and_state(sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,22 @@ def test_a_busy_port_is_replaced() -> None:
     free = processes.free_port(0)
     assert processes.free_port(free) == free
     assert processes.free_port(free, [free]) != free
+
+
+def test_two_demos_never_share_a_folder(tmp_path: Path) -> None:
+    first = processes.claim_folder(tmp_path / "demo")
+    (first.path / "data").mkdir()
+    second = processes.claim_folder(tmp_path / "demo")
+    assert second.borrowed
+    assert second.path != first.path
+    assert (first.path / "data").is_dir()
+    second.release()
+    assert not second.path.exists()
+    first.release()
+    third = processes.claim_folder(tmp_path / "demo")
+    assert third.path == first.path
+    assert not (third.path / "data").exists()
+    third.release()
 
 
 @pytest.mark.parametrize("name", ["ORG_ID", "SECRET_FILE", "ROUTER_ROUTER_DATA_DIR", "WEBHOOK_URL"])

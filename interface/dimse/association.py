@@ -1,0 +1,327 @@
+"""The acceptor's side of one association: one blocking thread from the first byte to the last.
+
+Imports the PDU codec, negotiation, messages, stream, store lane and services. PDV headers are parsed where they lie in
+the receive buffer; data set fragments go from there to the sink. Changes when the upper layer's rules change.
+Source: PS3.8 9.2 (state machine), 9.3.5 (P-DATA-TF), annex E (message control header).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from interface.dimse import messages, pdu
+from interface.dimse.counters import Counters
+from interface.dimse.messages import Command, build_response
+from interface.dimse.negotiation import ACCEPTED, negotiate
+from interface.dimse.pdu import AssociateRequest, ContextResult, PduError
+from interface.dimse.policy import Policy, PolicyFile
+from interface.dimse.records import AssociationRecord, Refusals, Register, now_ms
+from interface.dimse.services import Request, Services, unrecognized
+from interface.dimse.store_lane import StoreLane, StoreSink
+from interface.dimse.stream import PeerClosed, PeerStalled, Stream, nothing
+from internal import failpoints
+from internal.model import Arrival
+
+BUFFER_BYTES: Final = 320 * 1024  #: holds the largest A-ASSOCIATE-RQ; more bytes per system call gain nothing
+MAX_DATA_SET_BYTES: Final = 8 * 1024 * 1024  #: of anything but C-STORE
+_PDU_SLACK_BYTES: Final = 1024  #: some peers count their PDU's headers in, some do not
+_PDV: Final = struct.Struct(">IBB")
+_PDU: Final = struct.Struct(">BxI")
+
+log = logging.getLogger("router.dimse")
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What the associations of one process share."""
+
+    policy: PolicyFile
+    lane: StoreLane
+    services: Services
+    register: Register
+    refusals: Refusals
+    counters: Counters
+
+
+class MemorySink:
+    """The data set of a message that is not an image, held in memory; bounded."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def take(self, fragment: memoryview) -> None:
+        """Take the next bytes; raises PduError above 8 MB."""
+        if len(self.data) + len(fragment) > MAX_DATA_SET_BYTES:
+            raise PduError("the data set of a request is too long")
+        self.data += fragment
+
+    def flush(self) -> None:
+        """Nothing to do: take() has copied."""
+
+    def abandon(self) -> None:
+        """Nothing to do."""
+
+
+class Association:
+    """One accepted connection. run() is the thread's top; stop() may be called from another thread."""
+
+    def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
+        address = sock.getpeername()
+        self._host = str(address[0]).removeprefix("::ffff:")
+        self._receiver = receiver
+        self._policy: Policy = receiver.policy.current
+        self._stream = Stream(sock, BUFFER_BYTES)
+        self.record: AssociationRecord = receiver.register.open(f"{self._host}:{address[1]}")
+        self._contexts: dict[int, ContextResult] = {}
+        self._peer_max_pdu_bytes = 0
+        self._command_bytes = bytearray()
+        self._command: Command | None = None
+        self._context: ContextResult | None = None
+        self._sink: StoreSink | MemorySink | None = None
+        self._idle_lock = threading.Lock()
+        self._idle = True  # nothing is in hand before the association stands
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve the association until it ends; never raises, and leaves neither socket nor temporary file behind."""
+        how, last_words = "lost", b""
+        try:
+            how, last_words = self._serve()
+        except PeerClosed:
+            if self._stopping:
+                how, last_words = "shutdown", pdu.build_abort(pdu.ABORT_UNSPECIFIED)
+        except PeerStalled:
+            last_words = pdu.build_abort(pdu.ABORT_UNSPECIFIED)
+            log.warning("association %s: the peer %s stopped sending", self.record.association_id, self._host)
+        except PduError as error:
+            how, last_words = "aborted", pdu.build_abort(error.abort)
+            log.warning("association %s aborted: %s", self.record.association_id, error)
+        except Exception:  # the thread's top: whatever it is, only this association ends
+            how, last_words = "aborted", pdu.build_abort(pdu.ABORT_UNSPECIFIED)
+            log.exception("association %s failed", self.record.association_id)
+        finally:
+            self._end(how, last_words)
+
+    def stop(self) -> None:
+        """End as soon as the instance in hand is answered; at once if there is none."""
+        with self._idle_lock:
+            self._stopping = True
+            if self._idle:
+                self._stream.wake()
+
+    def _end(self, how: str, last_words: bytes) -> None:
+        if self._sink is not None:
+            self._sink.abandon()
+        # The record comes first: a peer that has seen the connection close may rely on it.
+        self._receiver.register.end(self.record, how)
+        self._stream.close(last_words)
+        record = self.record
+        level = logging.INFO if record.studies or record.refused else logging.DEBUG
+        log.log(
+            level, "association %s with %r at %s %s: %d instances of %d studies, refused %s", record.association_id,
+            record.calling_aet, record.peer, how, sum(record.studies.values()), len(record.studies),
+            record.refused or "none",
+        )  # fmt: skip
+
+    # -- upper layer -----------------------------------------------------------------------------------------------
+
+    def _serve(self) -> tuple[str, bytes]:
+        """Return how the association ended, and what to send before closing."""
+        self._stream.allow(self._policy.settings.association_timeout_s)
+        if rejected := self._accept():
+            return "refused", rejected
+        while True:
+            if self._command is None and not self._command_bytes and not self._wait_idle():
+                return "shutdown", pdu.build_abort(pdu.ABORT_UNSPECIFIED)
+            self._stream.need(_PDU.size)
+            kind, length = _PDU.unpack_from(self._stream.view, self._stream.head)
+            self._stream.head += _PDU.size
+            if kind == pdu.P_DATA_TF:
+                self._read_p_data(length)
+            elif kind in (pdu.RELEASE_RQ, pdu.ABORT):
+                return self._finish(kind, length)
+            else:
+                known = pdu.ASSOCIATE_RQ <= kind <= pdu.ABORT
+                raise PduError("a PDU out of order", pdu.ABORT_UNEXPECTED_PDU if known else pdu.ABORT_UNRECOGNIZED_PDU)
+
+    def _finish(self, kind: int, length: int) -> tuple[str, bytes]:
+        if length != 4:
+            raise PduError("an A-RELEASE-RQ or A-ABORT of a wrong length")
+        self._stream.need(length)
+        self._stream.head += length
+        return ("aborted", b"") if kind == pdu.ABORT else ("released", pdu.RELEASE_RESPONSE)
+
+    def _wait_idle(self) -> bool:
+        """Wait for the next message; False if we are to stop instead."""
+        settings = self._policy.settings
+        with self._idle_lock:
+            if self._stopping:
+                return False
+            self._idle = True
+        if self._stream.head == self._stream.tail:
+            self._stream.allow(settings.idle_timeout_s)
+            self._stream.need(1)
+        with self._idle_lock:
+            self._idle = False
+        self._stream.expect_rate(settings.stall_timeout_s, settings.min_bytes_per_s)
+        return True
+
+    def _accept(self) -> bytes:
+        """Read the A-ASSOCIATE-RQ and accept it; if it must be rejected, return the A-ASSOCIATE-RJ."""
+        self._stream.need(_PDU.size)
+        kind, length = _PDU.unpack_from(self._stream.view, self._stream.head)
+        if kind != pdu.ASSOCIATE_RQ:
+            raise PduError("the first PDU is no A-ASSOCIATE-RQ", pdu.ABORT_UNEXPECTED_PDU)
+        if length > pdu.MAX_ASSOCIATE_BYTES:
+            raise PduError("the A-ASSOCIATE-RQ is too long")
+        self._stream.need(_PDU.size + length)
+        start = self._stream.head + _PDU.size
+        request = pdu.parse_associate_rq(bytes(self._stream.view[start : start + length]))
+        self._stream.head = start + length
+        self._policy = self._receiver.policy.current
+        self.record.calling_aet, self.record.called_aet = request.calling_aet, request.called_aet
+        if rejection := self._policy.judge(request, self._host):
+            self._note_rejection(request, rejection)
+            return pdu.build_associate_rj(rejection)
+        results = negotiate(request, self._receiver.services.abstract_syntaxes)
+        self._contexts = {result.context_id: result for result in results if result.result == ACCEPTED}
+        self._peer_max_pdu_bytes = request.max_pdu_bytes
+        self._stream.send(pdu.build_associate_ac(request, results, self._policy.settings.max_pdu_bytes))
+        self._receiver.counters.add("associations")
+        log.debug(
+            "association %s accepted: %r at %s (%r), %d of %d contexts", self.record.association_id,
+            request.calling_aet, self.record.peer, request.implementation, len(self._contexts), len(results),
+        )  # fmt: skip
+        return b""
+
+    def _note_rejection(self, request: AssociateRequest, rejection: pdu.Rejection) -> None:
+        self._receiver.counters.add("rejected_associations")
+        if self._receiver.refusals.add(self._host, request.calling_aet, request.called_aet, str(rejection)):
+            log.warning(
+                "association refused (%s): %r at %s called %r", rejection, request.calling_aet, self.record.peer,
+                request.called_aet,
+            )  # fmt: skip
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def _read_p_data(self, length: int) -> None:
+        if length > self._policy.settings.max_pdu_bytes + _PDU_SLACK_BYTES:
+            raise PduError("a P-DATA-TF is longer than we allowed")
+        stream = self._stream
+        while length > 0:
+            if length < _PDV.size:
+                raise PduError("a presentation data value is cut off")
+            stream.need(_PDV.size)
+            pdv_length, context_id, control = _PDV.unpack_from(stream.view, stream.head)
+            stream.head += _PDV.size
+            length -= pdv_length + 4
+            if pdv_length < 2 or length < 0:
+                raise PduError("a presentation data value is longer than its PDU or empty")
+            if control & 1:
+                self._take_command(context_id, pdv_length - 2, last=bool(control & 2))
+            else:
+                self._take_data(context_id, pdv_length - 2, last=bool(control & 2))
+
+    def _take_command(self, context_id: int, left: int, *, last: bool) -> None:
+        if self._command is not None:
+            raise PduError("a command comes before the data set of the one before has ended")
+        context = self._contexts.get(context_id)
+        if context is None or (self._context is not None and context is not self._context):
+            raise PduError("a fragment in a presentation context that was not agreed on")
+        if len(self._command_bytes) + left > messages.MAX_COMMAND_BYTES:
+            raise PduError("a command set is too long")
+        self._context = context
+        stream = self._stream
+        while left:
+            if stream.head == stream.tail:
+                stream.receive()
+            count = min(left, stream.tail - stream.head)
+            self._command_bytes += stream.view[stream.head : stream.head + count]
+            stream.head += count
+            left -= count
+        if last:
+            command = messages.parse_command(self._command_bytes)
+            self._command_bytes.clear()
+            self._begin(command, context)
+
+    def _begin(self, command: Command, context: ContextResult) -> None:
+        if command.field == messages.C_STORE_RQ:
+            store = self._receiver.lane.begin(command, context, self._arrival())
+            self._sink, self._stream.before_refill = store, store.flush
+        else:
+            self._sink = MemorySink()
+        self._command = command
+        if not command.has_data_set:
+            self._complete(command, context)
+
+    def _arrival(self) -> Arrival:
+        record = self.record
+        return Arrival(
+            now_ms(), record.association_id, record.calling_aet, record.called_aet, record.peer,
+        )  # fmt: skip
+
+    def _take_data(self, context_id: int, left: int, *, last: bool) -> None:
+        command, context, sink = self._command, self._context, self._sink
+        if command is None or context is None or sink is None:
+            raise PduError("a data set comes before its command", pdu.ABORT_UNEXPECTED_PDU)
+        if context_id != context.context_id:
+            raise PduError("a data set comes in another presentation context than its command")
+        stream = self._stream
+        while left:
+            if stream.head == stream.tail:
+                stream.receive()
+            count = min(left, stream.tail - stream.head)
+            sink.take(stream.view[stream.head : stream.head + count])
+            stream.head += count
+            left -= count
+        if last:
+            self._complete(command, context)
+
+    def _complete(self, command: Command, context: ContextResult) -> None:
+        sink = self._sink
+        self._stream.before_refill = nothing
+        if isinstance(sink, StoreSink):
+            self._answer_store(command, context, sink)
+        elif isinstance(sink, MemorySink) and not command.field & messages.RESPONSE:
+            self._answer_other(Request(command, context, bytes(sink.data)))
+        self._command = self._context = self._sink = None
+
+    def _answer_store(self, command: Command, context: ContextResult, sink: StoreSink) -> None:
+        began = time.perf_counter()
+        status, comment = sink.finish()
+        self.record.count(status, sink.study_uid)
+        self._receiver.counters.store(status, sink.received_bytes, time.perf_counter() - began)
+        if status != messages.SUCCESS and self.record.refused[f"0x{status:04X}"] == 1:
+            log.warning(
+                "association %s: instance %r refused with 0x%04X: %s", self.record.association_id, sink.sop_uid,
+                status, comment,
+            )  # fmt: skip
+        self.send(context.context_id, build_response(command, status, comment))
+        failpoints.hit("assoc.after_rsp")
+
+    def _answer_other(self, request: Request) -> None:
+        if request.command.field == messages.C_CANCEL_RQ:
+            return  # what it would cancel has been answered already
+        handler = self._receiver.services.handlers.get(request.command.field, unrecognized)
+        try:
+            handler(self, request)
+        except (PeerClosed, PeerStalled, PduError):
+            raise
+        except Exception:  # a service's top: the peer gets an answer, the association goes on
+            log.exception("association %s: a service failed", self.record.association_id)
+            failure = build_response(request.command, messages.PROCESSING_FAILURE, "internal error")
+            self.send(request.context.context_id, failure)
+
+    def send(self, context_id: int, command: bytes, data_set: bytes | None = None) -> None:
+        """Send one message, cut to the peer's maximum PDU length; raises PeerClosed."""
+        limit = self._peer_max_pdu_bytes
+        parts = list(messages.cut(context_id, command, is_command=True, max_pdu_bytes=limit))
+        if data_set is not None:
+            parts.extend(messages.cut(context_id, data_set, is_command=False, max_pdu_bytes=limit))
+        self._stream.send(b"".join(parts))

@@ -1,0 +1,183 @@
+"""One receive child: takes sockets from the gate, a thread per association, and says every 2 s how it is.
+
+Imports association, records, services, store lane and the spool. It ends when the gate's channel closes, after the
+instances in hand are answered. Changes when the life of a receive process changes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from interface.dimse.association import Association, Receiver
+from interface.dimse.counters import Counters
+from interface.dimse.policy import PolicyFile
+from interface.dimse.records import Refusals, Register, now_ms
+from interface.dimse.services import services_for
+from interface.dimse.settings import ReceiveSettings
+from interface.dimse.store_lane import StoreLane
+from internal.errors import RouterError
+from internal.spool import Spool
+
+TOKEN: Final = struct.Struct("<Q")  #: what the gate calls a connection; 0 from the child means "ready"
+_PUBLISH_EVERY_S: Final = 2.0
+_REFUSALS_EVERY_S: Final = 60.0
+_STACK_BYTES: Final = 512 * 1024
+
+log = logging.getLogger("router.dimse")
+
+
+class ReceiveChild:
+    """The associations of one slot of the spool. Raises AlreadyRunning if another process has the slot."""
+
+    def __init__(self, settings: ReceiveSettings, spool: Spool, slot: int) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._published_name = f"receive-{slot}.json"
+        self._writer = spool.writer(f"receive-{slot}")
+        services = services_for(self._writer, with_commitment=settings.commitment)
+        self._receiver = Receiver(
+            policy=PolicyFile(spool, settings),
+            lane=StoreLane(self._writer, settings.max_object_bytes),
+            services=services,
+            register=Register(self._writer),
+            refusals=Refusals(),
+            counters=Counters(),
+        )
+        self._lock = threading.Condition()
+        self._open: set[Association] = set()
+        self._closing = False
+        self._poke = threading.Event()
+        self._receiver.register.slot_restarted()
+        self._publish()
+        self._ticker = threading.Thread(target=self._tick, name="publish", daemon=True)
+        self._ticker.start()
+
+    def adopt(self, sock: socket.socket, on_closed: Callable[[], None]) -> None:
+        """Serve the connection in a thread of its own; `on_closed` is called there at its end."""
+        try:
+            association = Association(sock, self._receiver)
+        except OSError:  # the peer has gone already
+            sock.close()
+            on_closed()
+            return
+        with self._lock:
+            self._open.add(association)
+        threading.Thread(target=self._serve, args=(association, on_closed), daemon=True).start()
+
+    def _serve(self, association: Association, on_closed: Callable[[], None]) -> None:
+        try:
+            association.run()
+        finally:
+            with self._lock:
+                self._open.discard(association)
+                self._lock.notify_all()
+            on_closed()
+
+    def hang_up(self) -> None:
+        """Look at run/policy.json and publish anew, in the publishing thread. Safe in a signal handler."""
+        self._poke.set()
+
+    def _refresh_policy(self) -> None:
+        self._receiver.policy.refresh()
+        self._receiver.lane.max_object_bytes = self._receiver.policy.current.settings.max_object_bytes
+
+    def drain(self) -> None:
+        """Let every instance in hand be answered, for at most `drain_s`; then leave. Nothing new may be adopted."""
+        deadline = time.monotonic() + self._settings.drain_s
+        with self._lock:
+            associations = list(self._open)
+        for association in associations:
+            association.stop()
+        with self._lock:
+            self._lock.wait_for(lambda: not self._open, max(deadline - time.monotonic(), 0))
+            left = len(self._open)
+        if left:
+            log.warning("%d associations were cut off after the drain time", left)
+        self._closing = True
+        self._poke.set()
+        self._ticker.join()
+        self._receiver.refusals.flush(self._writer)
+        self._publish()
+        self._writer.close()
+
+    def _tick(self) -> None:
+        flush_at = time.monotonic() + _REFUSALS_EVERY_S
+        while True:
+            self._poke.wait(_PUBLISH_EVERY_S)
+            self._poke.clear()
+            if self._closing:
+                return
+            self._refresh_policy()
+            self._publish()
+            if time.monotonic() >= flush_at:
+                flush_at = time.monotonic() + _REFUSALS_EVERY_S
+                self._receiver.refusals.flush(self._writer)
+
+    def _publish(self) -> None:
+        register = self._receiver.register
+        document = {
+            "alive_at": now_ms(), "pid": os.getpid(), "slot": self._writer.slot, "boot": register.boot,
+            "open_associations": len(self._open), "associations": register.shown(),
+            "read_only": self._writer.read_only, "counters": self._receiver.counters.shown(),
+        }  # fmt: skip
+        try:
+            self._spool.publish(self._published_name, json.dumps(document).encode("ascii"))
+        except RouterError as error:
+            log.warning("run/%s could not be written: %s", self._published_name, error)
+
+
+def run_child(settings: ReceiveSettings, spool_root: Path, slot: int) -> int:
+    """Serve slot `slot` with the connections that come over standard input (a socket to the gate) until it closes."""
+    if sys.platform == "win32":
+        raise NotImplementedError("Windows has one receive process")
+    threading.stack_size(_STACK_BYTES)
+    channel = socket.socket(fileno=os.dup(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the gate as well, which tells us
+    signal.signal(signal.SIGTERM, lambda *_: channel.shutdown(socket.SHUT_RD))
+    spool = Spool.open(
+        spool_root, fsync=settings.fsync, create=False, min_free_bytes=settings.min_free_bytes,
+    )  # fmt: skip
+    child = ReceiveChild(settings, spool, slot)
+    signal.signal(signal.SIGHUP, lambda *_: child.hang_up())
+    telling = threading.Lock()
+
+    def tell(token: int) -> None:
+        with telling:
+            try:
+                channel.sendall(TOKEN.pack(token))
+            except OSError:
+                pass  # the gate is gone: so are we, soon
+
+    tell(0)
+    _adopt_all(channel, child, tell)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    child.drain()
+    return 0
+
+
+def _adopt_all(channel: socket.socket, child: ReceiveChild, tell: Callable[[int], None]) -> None:
+    while True:
+        try:
+            data, fds, _, _ = socket.recv_fds(channel, TOKEN.size, 1)
+        except OSError:
+            return
+        if not data:
+            return
+        (token,) = TOKEN.unpack(data)
+        for fd in fds:
+            child.adopt(socket.socket(fileno=fd), _closed(tell, token))
+
+
+def _closed(tell: Callable[[int], None], token: int) -> Callable[[], None]:
+    return lambda: tell(token)

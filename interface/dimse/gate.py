@@ -1,0 +1,321 @@
+"""The gate: listens, counts, refuses what is over the caps before anything is built, and hands sockets to the children.
+
+Imports child (for its protocol), records and settings. One thread; it never reads a byte of DICOM. Changes when the way
+connections are shared out changes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from interface.dimse.backends import Backend, ChildProcess, InProcess
+from interface.dimse.counters import Counters
+from interface.dimse.lobby import Lobby
+from interface.dimse.pdu import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Rejection
+from interface.dimse.policy import PolicyFile
+from interface.dimse.records import Refusals, now_ms
+from interface.dimse.settings import ReceiveSettings
+from internal.errors import ConfigurationInvalid, RouterError
+from internal.spool import Spool
+
+_BACKLOG: Final = 512
+_RECEIVE_BUFFER_BYTES: Final = 1024 * 1024
+_TICK_S: Final = 0.5
+_PUBLISH_EVERY_S: Final = 5.0
+_REFUSALS_EVERY_S: Final = 60.0
+_ACCEPT_AT_ONCE: Final = 64
+_AFTER_DRAIN_S: Final = 3.0
+
+log = logging.getLogger("router.dimse")
+
+
+def listen(settings: ReceiveSettings) -> list[socket.socket]:
+    """Return a listening socket per address of `bind`; raises ConfigurationInvalid if the port is taken.
+
+    An address family that this machine does not have is left out, if another one is there.
+    """
+    sockets: list[socket.socket] = []
+    port = settings.port
+    for address in settings.bind:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:
+            continue
+        try:
+            _bind(sock, family, address, port)
+        except OSError as error:
+            sock.close()
+            if family == socket.AF_INET6 and sockets:
+                log.info("not listening on %s: %s", address, error.strerror)
+                continue
+            for other in sockets:
+                other.close()
+            raise ConfigurationInvalid(
+                f"DICOM port {port} on {address} cannot be opened ({error.strerror}): end the program that uses it or "
+                "set another dicom_port in router.conf"
+            ) from None
+        port = sock.getsockname()[1]
+        sockets.append(sock)
+    return sockets
+
+
+def _has_gone(sock: socket.socket) -> bool:
+    """Return whether the peer has closed the connection without a byte."""
+    try:
+        sock.setblocking(False)
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _bind(sock: socket.socket, family: int, address: str, port: int) -> None:
+    if sys.platform != "win32":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)  # inherited, before the handshake
+    sock.bind((address, port))
+    sock.listen(_BACKLOG)
+    sock.setblocking(False)
+
+
+class Gate:
+    """The gate of one node. run() returns when it has been told to stop and the children have drained."""
+
+    def __init__(
+        self, settings: ReceiveSettings, spool: Spool, child_argv: Callable[[int], Sequence[str]] | None
+    ) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._policy = PolicyFile(spool, settings)
+        self._selector = selectors.DefaultSelector()
+        self._lobby = Lobby(self._selector)
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._woken)
+        self._writer = spool.writer("receive-gate")
+        self._refusals = Refusals()
+        self._counters = Counters()
+        self._addresses: Counter[str] = Counter()
+        self._listeners: list[socket.socket] = []
+        self._stops = 0
+        self._hangups = 0
+        self._next_token = 1
+        self._rotation = 0
+        self._publish_at = 0.0
+        self._flush_at = time.monotonic() + _REFUSALS_EVERY_S
+        self.backends: list[Backend] = []
+        if child_argv is None:
+            self.backends.append(InProcess(settings, spool, self._wake))
+        else:
+            self.backends.extend(
+                ChildProcess(slot, child_argv(slot), self._selector) for slot in range(max(settings.children, 1))
+            )
+
+    # -- being told ------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop accepting and drain; a second call ends at once. Safe in a signal handler and from other threads."""
+        self._stops += 1
+        self._wake()
+
+    def leave(self) -> None:
+        """Stop accepting and drain; more calls change nothing. Safe from other threads."""
+        self._stops = max(self._stops, 1)
+        self._wake()
+
+    def hang_up(self) -> None:
+        """Look at run/policy.json and publish anew, here and in the children. Safe in a signal handler."""
+        self._hangups += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_writer.send(b"x")
+        except OSError:
+            pass  # full of wake-ups already
+
+    def _woken(self) -> None:
+        try:
+            while self._wake_reader.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until stop(); returns the exit code. Raises ConfigurationInvalid if the port is taken."""
+        try:
+            while not self._stops:
+                self._turn()
+                if not self._listeners and any(backend.ready for backend in self.backends):
+                    self._open_port()
+        finally:
+            self._close_port()
+            self._drain()
+        return 0
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        for backend in self.backends:
+            backend.tend(now)
+        self._collect()
+        self._lobby.tend(now)
+        if self._hangups:
+            self._hangups = 0
+            self._publish_at = 0.0
+            for backend in self.backends:
+                backend.hang_up()
+        if now >= self._publish_at:
+            self._publish_at = now + _PUBLISH_EVERY_S
+            self._policy.refresh()
+            self._publish()
+        if now >= self._flush_at:
+            self._flush_at = now + _REFUSALS_EVERY_S
+            self._refusals.flush(self._writer)
+        for key, _ in self._selector.select(_TICK_S):
+            key.data()
+
+    def _open_port(self) -> None:
+        """Only once a child has recovered: nobody is let in who cannot be served."""
+        self._listeners = listen(self._settings)
+        for listener in self._listeners:
+            self._selector.register(listener, selectors.EVENT_READ, self._acceptor(listener))
+        self._publish_at = 0.0
+        log.info(
+            "DICOM: listening on port %d as %s", self._listeners[0].getsockname()[1],
+            ", ".join(self._settings.ae_titles),
+        )  # fmt: skip
+
+    def _acceptor(self, listener: socket.socket) -> Callable[[], None]:
+        def accept() -> None:
+            for _ in range(_ACCEPT_AT_ONCE):
+                try:
+                    sock, address = listener.accept()
+                except OSError:
+                    return
+                self._admit(sock, str(address[0]).removeprefix("::ffff:"))
+
+        return accept
+
+    def _admit(self, sock: socket.socket, address: str) -> None:
+        if _has_gone(sock):  # a bare health check, or a storm of them: not worth a thread
+            self._counters.add("empty_connections")
+            sock.close()
+            return
+        if self._over(address):
+            self._collect(now_first=True)
+        if over := self._over(address):
+            self._refuse(sock, address, LOCAL_LIMIT_EXCEEDED, over)
+        elif not self._hand_over(sock, address):
+            self._refuse(sock, address, TEMPORARY_CONGESTION, "no receive process is ready")
+
+    def _over(self, address: str) -> str:
+        """Return which cap is reached, "" if none."""
+        limits = self._policy.current.settings
+        if self._addresses.total() >= limits.max_associations:
+            return "too many associations in all"
+        if self._addresses[address] >= limits.max_associations_per_address:
+            return "too many associations from this address"
+        return ""
+
+    def _collect(self, *, now_first: bool = False) -> None:
+        for backend in self.backends:
+            if now_first:
+                backend.listen()
+            for address in backend.collect():
+                self._addresses[address] -= 1
+                if self._addresses[address] <= 0:
+                    del self._addresses[address]
+
+    def _hand_over(self, sock: socket.socket, address: str) -> bool:
+        self._rotation += 1
+        count = len(self.backends)
+        order = sorted(range(count), key=lambda i: (self.backends[i].load, (i + self._rotation) % count))
+        for index in order:
+            if self.backends[index].offer(sock, self._next_token, address):
+                self._next_token += 1
+                self._addresses[address] += 1
+                self._counters.add("connections")
+                return True
+        return False
+
+    def _refuse(self, sock: socket.socket, address: str, rejection: Rejection, why: str) -> None:
+        self._counters.add("refused_connections")
+        if self._refusals.add(address, "", "", str(rejection)):
+            log.warning("connections from %s are refused (%s): %s", address, rejection, why)
+        self._lobby.refuse(sock, rejection)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _close_port(self) -> None:
+        for listener in self._listeners:
+            self._selector.unregister(listener)
+            listener.close()
+        self._lobby.close()
+
+    def _drain(self) -> None:
+        asked = self._stops
+        for backend in self.backends:
+            backend.close()
+        deadline = time.monotonic() + self._settings.drain_s + _AFTER_DRAIN_S
+        while any(backend.alive for backend in self.backends):
+            if time.monotonic() >= deadline or self._stops > max(asked, 1):
+                for backend in self.backends:
+                    backend.kill()
+                break
+            for key, _ in self._selector.select(0.05):
+                key.data()
+        self._refusals.flush(self._writer)
+        self._writer.close()
+
+    def _publish(self) -> None:
+        document = {
+            "alive_at": now_ms(), "pid": os.getpid(), "slot": "receive-gate",
+            "port": self._listeners[0].getsockname()[1] if self._listeners else None,
+            "listening": [sock.getsockname()[0] for sock in self._listeners], "open": self._addresses.total(),
+            "children": [backend.shown() for backend in self.backends], "counters": self._counters.shown(),
+        }  # fmt: skip
+        try:
+            self._spool.publish("receive.json", json.dumps(document).encode("ascii"))
+        except RouterError as error:
+            log.warning("run/receive.json could not be written: %s", error)
+
+
+def stop_when_stdin_closes(stop: Callable[[], None]) -> None:
+    """Call `stop` once standard input ends: the supervisor that held the other end of the pipe is gone."""
+
+    def watch() -> None:
+        try:
+            while os.read(0, 4096):
+                pass
+        except OSError:
+            pass
+        stop()
+
+    threading.Thread(target=watch, name="supervisor", daemon=True).start()
+
+
+def handle_signals(gate: Gate) -> None:
+    """SIGTERM and SIGINT drain, SIGHUP re-reads policy and limits; only in the main thread."""
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: gate.stop())
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: gate.hang_up())

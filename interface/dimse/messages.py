@@ -1,0 +1,134 @@
+"""DIMSE command sets and how messages are cut into P-DATA-TF PDUs; pure, bounded.
+
+Imports nothing of ours. Changes when a service needs another command element. Source: PS3.7 6.3, 9.3, 10.3, annex E.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from interface.dimse.pdu import P_DATA_TF, PduError
+
+MAX_COMMAND_BYTES: Final = 64 * 1024
+_MAX_ELEMENTS: Final = 128
+_HEADER: Final = struct.Struct("<HHI")
+
+C_STORE_RQ: Final = 0x0001
+C_ECHO_RQ: Final = 0x0030
+N_ACTION_RQ: Final = 0x0130
+C_CANCEL_RQ: Final = 0x0FFF
+RESPONSE: Final = 0x8000
+_NO_DATA_SET: Final = 0x0101
+
+AFFECTED_SOP_CLASS_UID: Final = 0x0002
+REQUESTED_SOP_CLASS_UID: Final = 0x0003
+COMMAND_FIELD: Final = 0x0100
+MESSAGE_ID: Final = 0x0110
+MESSAGE_ID_RESPONDED_TO: Final = 0x0120
+DATA_SET_TYPE: Final = 0x0800
+STATUS: Final = 0x0900
+ERROR_COMMENT: Final = 0x0902
+AFFECTED_SOP_INSTANCE_UID: Final = 0x1000
+REQUESTED_SOP_INSTANCE_UID: Final = 0x1001
+ACTION_TYPE_ID: Final = 0x1008
+
+SUCCESS: Final = 0x0000
+PROCESSING_FAILURE: Final = 0x0110
+INVALID_ARGUMENT_VALUE: Final = 0x0115
+INVALID_OBJECT_INSTANCE: Final = 0x0117
+UNRECOGNIZED_OPERATION: Final = 0x0211
+NO_SUCH_SOP_CLASS: Final = 0x0118
+NO_SUCH_ACTION: Final = 0x0123
+OUT_OF_RESOURCES: Final = 0xA700
+DATA_SET_DOES_NOT_MATCH: Final = 0xA900
+CANNOT_UNDERSTAND: Final = 0xC000
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command set as received: values by element number of group 0000."""
+
+    values: Mapping[int, bytes]
+    field: int
+    message_id: int
+    has_data_set: bool
+
+    def uid(self, number: int) -> str:
+        """Return a UI element without padding, "" if absent; what is not ASCII becomes U+FFFD."""
+        return self.values.get(number, b"").decode("ascii", "replace").strip(" \0")
+
+    def number(self, number: int) -> int | None:
+        """Return a US element, None if it is absent or malformed."""
+        value = self.values.get(number, b"")
+        return int.from_bytes(value, "little") if len(value) == 2 else None
+
+
+def parse_command(data: bytes | bytearray) -> Command:
+    """Return the command set in `data` (implicit little endian); raises PduError if it is none."""
+    values: dict[int, bytes] = {}
+    position, end = 0, len(data)
+    while position < end:
+        if position + 8 > end or len(values) >= _MAX_ELEMENTS:
+            raise PduError("a command set is cut off or too long")
+        group, number, length = _HEADER.unpack_from(data, position)
+        position += 8
+        if group != 0 or position + length > end:
+            raise PduError("a command set has a foreign or cut off element")
+        values[number] = bytes(data[position : position + length])
+        position += length
+    command = Command(values, 0, 0, has_data_set=False)
+    field, message_id, kind = (command.number(n) for n in (COMMAND_FIELD, MESSAGE_ID, DATA_SET_TYPE))
+    if field == C_CANCEL_RQ or (field is not None and field & RESPONSE):
+        message_id = command.number(MESSAGE_ID_RESPONDED_TO)
+    if field is None or message_id is None or kind is None:
+        raise PduError("a command set lacks its field, message id or data set type")
+    return Command(values, field, message_id, kind != _NO_DATA_SET)
+
+
+def build_command(elements: Mapping[int, int | str]) -> bytes:
+    """Return a command set with its group length; numbers are encoded as US, texts as UI (ErrorComment: LO)."""
+    body = bytearray()
+    for number in sorted(elements):
+        value = elements[number]
+        if isinstance(value, int):
+            encoded = struct.pack("<H", value)
+        else:
+            encoded = value.encode("ascii", "replace")
+            if len(encoded) % 2:
+                encoded += b" " if number == ERROR_COMMENT else b"\0"
+        body += _HEADER.pack(0, number, len(encoded)) + encoded
+    return _HEADER.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+
+
+def build_response(request: Command, status: int, comment: str = "", **extra: int | str) -> bytes:
+    """Return the response without data set to `request`; UIDs of the request are echoed if they are ASCII."""
+    elements: dict[int, int | str] = {
+        COMMAND_FIELD: request.field | RESPONSE,
+        MESSAGE_ID_RESPONDED_TO: request.message_id,
+        DATA_SET_TYPE: _NO_DATA_SET,
+        STATUS: status,
+    }
+    for echoed, number in (
+        (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID), (AFFECTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
+        (REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID), (REQUESTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
+    ):  # fmt: skip
+        if request.values.get(echoed) and len(request.values[echoed]) <= 66:
+            elements[number] = request.uid(echoed)
+    if ACTION_TYPE_ID in request.values and (action := request.number(ACTION_TYPE_ID)) is not None:
+        elements[ACTION_TYPE_ID] = action
+    if comment:
+        elements[ERROR_COMMENT] = comment[:64]
+    return build_command(elements)
+
+
+def cut(context_id: int, message: bytes, *, is_command: bool, max_pdu_bytes: int) -> Iterator[bytes]:
+    """Yield `message` (a command set or a data set) as P-DATA-TF PDUs of at most `max_pdu_bytes` (0: no limit)."""
+    room = max(max_pdu_bytes - 6, 64) if max_pdu_bytes else len(message) or 1
+    for start in range(0, len(message) or 1, room):
+        fragment = message[start : start + room]
+        last = start + room >= len(message)
+        control = (1 if is_command else 0) | (2 if last else 0)
+        yield struct.pack(">BxIIBB", P_DATA_TF, len(fragment) + 6, len(fragment) + 2, context_id, control) + fragment

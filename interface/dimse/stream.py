@@ -1,0 +1,160 @@
+"""The socket of one association: one buffer that PDUs are parsed in, and a deadline for every byte waited for.
+
+Imports nothing of ours. Changes when the way bytes are read from or written to a peer changes.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+_LINGER_S = 2.0
+_USER_TIMEOUT_MS = 60_000
+_SEND_TIMEOUT_S = 60.0
+
+
+class PeerClosed(Exception):
+    """The peer closed or reset the connection."""
+
+
+class PeerStalled(Exception):
+    """The peer did not send in time."""
+
+
+class Stream:
+    """A socket with one receive buffer of `size` bytes; used by one thread, apart from wake().
+
+    `before_refill` is called before buffered bytes may be overwritten: whoever keeps views of them must let go then.
+    """
+
+    def __init__(self, sock: socket.socket, size: int) -> None:
+        self._sock = sock
+        self._size = size
+        self._view = memoryview(bytearray(size))
+        self.head = 0  #: first byte not yet consumed
+        self.tail = 0  #: end of the bytes received
+        self.before_refill: Callable[[], None] = nothing
+        self._deadline = float("inf")
+        self._window_s = 0.0
+        self._floor_bytes = 0
+        self._window_bytes = 0
+        self.received_bytes = 0
+        configure(sock)
+
+    @property
+    def view(self) -> memoryview:
+        """The buffer; bytes head..tail are received and not consumed."""
+        return self._view
+
+    def allow(self, seconds: float) -> None:
+        """Everything from now on has to arrive within `seconds`."""
+        self._deadline = time.monotonic() + seconds
+        self._window_s = 0.0
+
+    def expect_rate(self, window_s: float, bytes_per_s: int) -> None:
+        """From now on each window of `window_s` seconds has to bring `bytes_per_s` on average, at least one byte."""
+        self._deadline = time.monotonic() + window_s
+        self._window_s = window_s
+        self._floor_bytes = max(int(window_s * bytes_per_s), 1)
+        self._window_bytes = 0
+
+    def need(self, count: int) -> None:
+        """Return when at least `count` bytes (at most the buffer's size) wait; raises PeerClosed, PeerStalled."""
+        while self.tail - self.head < count:
+            self.receive(count)
+
+    def receive(self, count: int = 1) -> None:
+        """Receive once, making room for `count` bytes from head on; raises PeerClosed, PeerStalled."""
+        if self.head == self.tail:
+            self.before_refill()
+            self.head = self.tail = 0
+        elif self.head + count > self._size or self.tail == self._size:
+            self.before_refill()
+            left = self.tail - self.head
+            self._view[:left] = bytes(self._view[self.head : self.tail])
+            self.head, self.tail = 0, left
+        while not self._receive_some():
+            pass
+
+    def _receive_some(self) -> bool:
+        """Return whether bytes came; False when a rate window ended well and another begins."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            self._next_window()
+            return False
+        self._sock.settimeout(left)
+        try:
+            count = self._sock.recv_into(self._view[self.tail :])
+        except TimeoutError:
+            return False
+        except OSError:
+            raise PeerClosed from None
+        if count == 0:
+            raise PeerClosed
+        if sys.platform == "linux":
+            # A peer with Nagle's algorithm on (DCMTK, pynetdicom, many modalities) keeps the data set back until the
+            # command before it is acknowledged, which a delayed acknowledgement would put off by 40 ms per image.
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self.tail += count
+        self._window_bytes += count
+        self.received_bytes += count
+        return True
+
+    def _next_window(self) -> None:
+        if not self._window_s or self._window_bytes < self._floor_bytes:
+            raise PeerStalled
+        self._window_bytes = 0
+        self._deadline = time.monotonic() + self._window_s
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`; raises PeerClosed if the peer is gone or does not take it within a minute."""
+        self._sock.settimeout(_SEND_TIMEOUT_S)
+        try:
+            self._sock.sendall(data)
+        except OSError:
+            raise PeerClosed from None
+
+    def wake(self) -> None:
+        """Make a receive() that waits in another thread raise PeerClosed; sending still works."""
+        try:
+            self._sock.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
+
+    def close(self, last_words: bytes = b"") -> None:
+        """Send `last_words` if any and let the peer close first, so that it can read them; then close.
+
+        Source: PS3.8 9.2 (Sta13). Closing while bytes of the peer are unread would reset the connection.
+        """
+        try:
+            if last_words:
+                self._sock.settimeout(_LINGER_S)
+                self._sock.sendall(last_words)
+                self._drain()
+        except OSError:
+            pass
+        self._sock.close()
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + _LINGER_S
+        while (left := deadline - time.monotonic()) > 0:
+            self._sock.settimeout(left)
+            if not self._sock.recv_into(self._view):
+                return
+
+
+def nothing() -> None:
+    """Stand in for `before_refill` while nobody keeps views of the buffer."""
+
+
+def configure(sock: socket.socket) -> None:
+    """Answer without delay, and notice a peer that vanished without a word."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+    except OSError:
+        pass  # not a TCP socket (a test), or already reset: reading will tell

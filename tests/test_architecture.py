@@ -1,0 +1,206 @@
+"""The map as a test: who may import whom, and how large things may grow.
+
+`internal/` is read as a list of steps from the ground up; a module imports only from steps below its own. A new module
+fails here until it has been given its place, which is the moment to ask whether it needs to exist.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# From the ground up. A package counts as one module; inside it anything may import anything.
+STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.split())) for layer, names in (
+    ("L0", "errors states failpoints"),
+    ("L0", "model"),
+    ("L0", "ports config"),
+    ("L1", "charset dicomfile filelock rows rules query fhir"),
+    ("L1", "scan"),
+    ("L2", "engines spool_writer"),
+    ("L2", "store spool"),
+    ("L3", "associations events lanes"),
+    ("L3", "items index"),
+    ("L3", "interventions job_list"),
+    ("L3", "jobs"),
+    ("L4", "frozen"),
+    ("L4", "work"),
+    ("L4", "indexer assemble worker retain"),
+))
+STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
+
+# What talks to the outside has no place in internal/.
+OUTSIDE = frozenset({
+    "socket", "socketserver", "ssl", "http", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "asyncio",
+    "selectors", "pynetdicom", "fastapi", "starlette", "uvicorn", "jinja2", "boto3", "rich",
+})
+OUTSIDE_DOTTED = frozenset({"urllib.request"})
+DATABASE = frozenset({"apsw", "psycopg", "sqlite3"})
+
+# Each of these is the one place that may.
+MAY_PRINT = ("interface/cli", "sandbox/", "main.py")
+MAY_USE_DATABASE = ("internal/engines.py", "sandbox/")
+BANNED_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"})
+
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 60
+
+
+def product_files() -> list[Path]:
+    return sorted(path for folder in ("internal", "interface", "sandbox") for path in (ROOT / folder).rglob("*.py")) + \
+        [path for path in (ROOT / "main.py",) if path.exists()]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def each(files: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", files, ids=[name_of(path) for path in files])
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted name) of everything imported, however deep in the code; `package` resolves relative ones."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.split(".")[:len(package.split(".")) - node.level + 1]
+                base = ".".join([*parent, base] if base else parent)
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}"
+
+
+def imported(path: Path) -> list[tuple[int, str]]:
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    return list(imports(parsed(path), package))
+
+
+def layer_faults(module: str, found: list[tuple[int, str]]) -> list[str]:
+    """Return what is wrong with the imports of one module of internal/, `module` as in STEPS."""
+    faults = []
+    for line, dotted in found:
+        parts = dotted.split(".")
+        if parts[0] != "internal" or len(parts) < 2 or parts[1] == module:
+            continue
+        if parts[1] not in STEP_OF:
+            faults.append(f"line {line}: internal.{parts[1]} has no place in STEPS")
+        elif STEP_OF[parts[1]] >= STEP_OF[module]:
+            faults.append(f"line {line}: {module} imports {parts[1]}, which is not below it")
+    return faults
+
+
+INTERNAL = sorted((ROOT / "internal").rglob("*.py"))
+
+
+@each(INTERNAL)
+def test_internal_imports_only_what_lies_below(path: Path) -> None:
+    module = path.relative_to(ROOT / "internal").parts[0].removesuffix(".py")
+    if module == "__init__":
+        assert not [dotted for _, dotted in imported(path) if dotted.startswith("internal")]
+        return
+    assert module in STEP_OF, f"give internal/{module} its place in STEPS"
+    assert layer_faults(module, imported(path)) == []
+
+
+@each(INTERNAL)
+def test_internal_knows_nothing_of_the_outside(path: Path) -> None:
+    faults = [f"line {line}: {dotted}" for line, dotted in imported(path)
+              if dotted.split(".")[0] in OUTSIDE | {"interface", "sandbox", "main"}
+              or any(dotted == name or dotted.startswith(f"{name}.") for name in OUTSIDE_DOTTED)]
+    assert faults == []
+
+
+@each(product_files())
+def test_one_file_knows_databases(path: Path) -> None:
+    if not name_of(path).startswith(MAY_USE_DATABASE):
+        assert [dotted for _, dotted in imported(path) if dotted.split(".")[0] in DATABASE] == []
+
+
+@each(product_files())
+def test_the_sandbox_is_an_application_of_its_own(path: Path) -> None:
+    roots = {dotted.split(".")[0] for _, dotted in imported(path)}
+    if name_of(path).startswith("sandbox/"):
+        assert not roots & {"internal", "interface", "main"}
+    elif not name_of(path).startswith(("main.py", "interface/cli")):
+        assert "sandbox" not in roots
+
+
+@each(product_files())
+def test_size(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+    long = [f"{node.name}: {length} lines" for node in ast.walk(parsed(path))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES]
+    assert long == []
+
+
+def statement_faults(tree: ast.Module, *, may_print: bool) -> list[str]:
+    """Return bare excepts, globals and prints."""
+    faults = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            faults.append(f"line {node.lineno}: bare except")
+        elif isinstance(node, ast.Global):
+            faults.append(f"line {node.lineno}: global")
+        elif (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+              and not may_print):
+            faults.append(f"line {node.lineno}: print")
+    return faults
+
+
+@each(product_files())
+def test_no_bare_except_no_global_no_print(path: Path) -> None:
+    assert statement_faults(parsed(path), may_print=name_of(path).startswith(MAY_PRINT)) == []
+
+
+@each(product_files())
+def test_modules_are_named_by_meaning_and_say_what_they_are(path: Path) -> None:
+    assert not BANNED_NAMES & set(path.relative_to(ROOT).with_suffix("").parts)
+    if path.read_text(encoding="utf-8").strip():
+        assert ast.get_docstring(parsed(path)), "a module says in its docstring what it is for"
+
+
+# --- the checks can fail -------------------------------------------------------------------------------------------
+
+def test_the_layer_check_sees_every_way_to_import() -> None:
+    source = """
+import internal.jobs
+from internal import worker as w
+from internal.store import Tx
+def late():
+    from internal.nowhere import x
+    from . import jobs
+    from .assemble import settle
+"""
+    found = list(imports(ast.parse(source), "internal"))
+    assert [fault.partition(": ")[2] for fault in layer_faults("index", found)] == [
+        "index imports jobs, which is not below it", "index imports worker, which is not below it",
+        "internal.nowhere has no place in STEPS", "index imports jobs, which is not below it",
+        "index imports assemble, which is not below it",
+    ]
+    assert layer_faults("jobs", [(1, "internal.jobs.claim"), (2, "internal.events"), (3, "os.path")]) == []
+
+
+def test_the_statement_check_sees_what_it_should() -> None:
+    tree = ast.parse("try:\n  f()\nexcept:\n  pass\ndef g():\n  global x\n  print(1)\n")
+    assert statement_faults(tree, may_print=False) == ["line 3: bare except", "line 6: global", "line 7: print"]
+    assert statement_faults(tree, may_print=True) == ["line 3: bare except", "line 6: global"]
+
+
+def test_layers_are_in_order_and_nothing_is_listed_twice() -> None:
+    layers = [layer for layer, _ in STEPS]
+    assert layers == sorted(layers)
+    assert sum(len(names) for _, names in STEPS) == len(STEP_OF)
+    assert product_files()
