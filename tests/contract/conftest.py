@@ -1,4 +1,4 @@
-"""One suite over both engines: each test gets a migrated, empty database of its own, on SQLite and on PostgreSQL."""
+"""Real databases for contract tests: each test gets one of its own, migrated and empty, on both engines."""
 
 from __future__ import annotations
 
