@@ -33,6 +33,7 @@ class Satusehat:
     """Delivers studies to SATUSEHAT; one lane, any number of workers. Tokens, connections and threads are shared."""
 
     kind = "satusehat"
+    by_accession = True
 
     def __init__(self, options: SatusehatOptions) -> None:
         dates.zone(options.tz_name)
