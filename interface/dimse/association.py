@@ -80,6 +80,7 @@ class Association:
         self._stream = Stream(sock, BUFFER_BYTES)
         self.record: AssociationRecord = receiver.register.open(f"{self._host}:{address[1]}")
         self._contexts: dict[int, ContextResult] = {}
+        self._accepted = False
         self._peer_max_pdu_bytes = 0
         self._command_bytes = bytearray()
         self._command: Command | None = None
@@ -98,7 +99,8 @@ class Association:
             if self._stopping:
                 how, last_words = "shutdown", pdu.build_abort(pdu.ABORT_UNSPECIFIED)
         except PeerStalled:
-            last_words = pdu.build_abort(pdu.ABORT_UNSPECIFIED)
+            # PS3.8 9.2 AA-2: before there is an association, the connection is closed without a word.
+            last_words = pdu.build_abort(pdu.ABORT_UNSPECIFIED) if self._accepted else b""
             log.warning("association %s: the peer %s stopped sending", self.record.association_id, self._host)
         except PduError as error:
             how, last_words = "aborted", pdu.build_abort(error.abort)
@@ -115,6 +117,10 @@ class Association:
             self._stopping = True
             if self._idle:
                 self._stream.wake()
+
+    def refuse(self) -> None:
+        """End instead of run()."""
+        self._end("lost", b"")
 
     def _end(self, how: str, last_words: bytes) -> None:
         if self._sink is not None:
@@ -191,6 +197,7 @@ class Association:
             self._note_rejection(request, rejection)
             return pdu.build_associate_rj(rejection)
         results = negotiate(request, self._receiver.services.abstract_syntaxes)
+        self._accepted = True
         self._contexts = {result.context_id: result for result in results if result.result == ACCEPTED}
         self._peer_max_pdu_bytes = request.max_pdu_bytes
         self._stream.send(pdu.build_associate_ac(request, results, self._policy.settings.max_pdu_bytes))
