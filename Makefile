@@ -70,7 +70,7 @@ test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minu
 	@$(call run_pytest,-q -n 2 -m "not long" tests --ignore tests/system)
 	@$(call run_pytest,-q -m "not long" tests/system)
 	$(PY) -m sandbox.demo --once
-	@$(call run_pytest,-q -n 2 -m long tests)
+	@$(call run_pytest,-q -n 2 -m long tests) || [ $$? -eq 5 ]  # 5: none fits the budget
 
 proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in docs/
 	rm -rf build/proof && mkdir -p build/proof
