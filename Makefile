@@ -68,9 +68,9 @@ test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minu
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	@$(call run_pytest,-q -n 2 -m "not long" tests --ignore tests/system)
-	@$(call run_pytest,-q -m "not long" tests/system)
+	@$(call run_pytest,-q -n 2 -m "not long" tests/system)
 	$(PY) -m sandbox.demo --once
-	@$(call run_pytest,-q -n 2 -m long tests) || [ $$? -eq 5 ]  # 5: none fits the budget
+	@$(call run_pytest,-q -n 2 -m long tests) || [ $$? -eq 5 ] # 5: nothing fits into the share
 
 proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in docs/
 	rm -rf build/proof && mkdir -p build/proof

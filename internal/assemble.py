@@ -56,10 +56,11 @@ class SettlePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What assemble must know of a destination: its name, and what its receipts are keyed by."""
+    """What assemble must know of a destination: its name, what its receipts are keyed by, one job per accession?"""
 
     name: str
     environment: str
+    by_accession: bool
 
 
 class Assembler:
@@ -104,19 +105,17 @@ class Assembler:
 
     def _plan(self, tx: Tx, study_uid: str) -> int:
         """Create or extend the jobs of a settled study; the caller's transaction makes it one decision."""
-        planned = 0
         study = index.study(tx, study_uid)
         assert study is not None
-        for part in index.parts_of(tx, study_uid):
-            inventory = index.inventory(tx, study_uid, part)
-            log.info("Accession Number: %s", part, extra={"fields": {"study": study_uid}})
-            for name in self._route(inventory):
-                lane = self._lanes.get(name)
-                if lane is None:
-                    continue
-                self._plan_job(tx, lane, inventory, conflict=study.conflict)
-                planned += 1
-        return planned
+        whole = index.inventory(tx, study_uid)
+        parts = [index.inventory(tx, study_uid, part) for part in index.parts_of(tx, study_uid)]
+        for inventory in parts:
+            log.info("Accession Number: %s", inventory.part, extra={"fields": {"study": study_uid}})
+        lanes = [self._lanes[name] for name in self._route(whole) if name in self._lanes]
+        planned = [(lane, inventory) for lane in lanes for inventory in (parts if lane.by_accession else [whole])]
+        for lane, inventory in planned:
+            self._plan_job(tx, lane, inventory, conflict=study.conflict)
+        return len(planned)
 
     def _plan_job(self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool) -> None:
         now = self._clock.now_ms()
