@@ -102,6 +102,7 @@ class Deliver:
             displaced = sum(
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
+        self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:

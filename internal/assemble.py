@@ -20,6 +20,7 @@ log = logging.getLogger("router.assemble")
 
 _SINGLE_SHOT_MODALITIES = frozenset({"CR", "DX", "DR", "PX", "IO"})
 _STUDIES_PER_PASS = 200
+_STUDIES_AT_START = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,12 @@ class Assembler:
         self._lanes: Mapping[str, Lane] = {lane.name: lane for lane in lanes}
         self._route = route
 
+    def recover(self) -> int:
+        """Compare every finished job with its study once, as after a restore; return how many were planned again."""
+        with self._store.reading() as tx:
+            behind = jobs.jobs_behind(tx, _STUDIES_AT_START, thorough=True)
+        return self._plan_again(behind)
+
     def run_once(self, watermark_at: int) -> int:
         """Settle what is quiet, repeat the comparison for every job that is behind; return how many were planned."""
         with self._store.reading() as tx:
@@ -88,10 +95,13 @@ class Assembler:
         due = [study for study in settling if self._policy.is_settled(study, watermark_at)]
         for study in due:
             self._settle(study)
+        return len(due) + self._plan_again(behind)
+
+    def _plan_again(self, behind: Sequence[jobs.Behind]) -> int:
         for study_uid in dict.fromkeys(job.study_uid for job in behind):
             with self._store.transaction() as tx:
                 self._plan(tx, study_uid)
-        return len(due) + len(behind)
+        return len(behind)
 
     def _settle(self, study: index.Settling) -> None:
         with self._store.transaction() as tx:
