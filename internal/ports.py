@@ -112,6 +112,8 @@ class Destination(Protocol):
 
     name: str
     kind: str
+    #: One job for each accession of a study, or one for the whole study.
+    by_accession: bool
 
     @property
     def environment(self) -> str:

@@ -31,7 +31,7 @@ class LeasedWork:
 
     def __init__(
         self, job: Job, store: Store, spool: Spool, clock: Clock, lease_ms: int, step_s: float,
-        stopping: Callable[[], bool],
+        stopping: Callable[[], bool], *, by_accession: bool = True,
     ) -> None:
         self.job = job
         self.clock = clock
@@ -39,6 +39,7 @@ class LeasedWork:
         self._spool = spool
         self._lease_ms = lease_ms
         self._stopping = stopping
+        self._part = job.part if by_accession else None
         self._yield_at_s = clock.monotonic_s() + step_s
         self._renewed_s = clock.monotonic_s()
         self._bytes_since_renewal = 0
@@ -58,7 +59,7 @@ class LeasedWork:
     def inventory(self) -> Inventory:
         """Return every instance ever accepted for the study and part, as of its settled revision."""
         with self._store.reading() as tx:
-            return index.inventory(tx, self.job.study_uid, self.job.part)
+            return index.inventory(tx, self.job.study_uid, self._part)
 
     def patients(self) -> list[Person]:
         """Return the distinct patients that the images of the whole study name."""

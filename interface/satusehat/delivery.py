@@ -34,6 +34,7 @@ class Satusehat:
     """Delivers studies to SATUSEHAT; one lane, any number of workers. Tokens, connections and threads are shared."""
 
     kind = "satusehat"
+    by_accession = True
 
     def __init__(self, options: SatusehatOptions) -> None:
         dates.zone(options.tz_name)
@@ -64,8 +65,6 @@ class Satusehat:
                 outcome = phase(run)
                 if outcome is not None:
                     return outcome
-                if work.should_yield():
-                    return More()
             return self._confirm(run)
         except NotFound as withheld:
             return NotYet("withheld", f"SATUSEHAT shows nothing here: {withheld}")

@@ -275,3 +275,22 @@ def test_crash_between_commit_and_rename_indexes_once(engine: Engine) -> None:
         study = index.study(tx, STUDY)
         assert study is not None
         assert (study.instances, study.revision) == (1, 1)
+
+
+def test_a_destination_for_whole_studies_gets_one_job_whatever_the_accessions(engine: Engine) -> None:
+    engine.destination.by_accession = False
+    engine.assembler = engine.make_assembler()
+    engine.receive(STUDY, accession="A1")
+    engine.receive(STUDY, accession="B2")
+    engine.settle()
+    seen: list[int] = []
+
+    def look(work: Work) -> Outcome:
+        seen.append(len(work.inventory().instances))
+        return deliver_all(work)
+
+    engine.destination.script = look
+    assert engine.work()
+    assert seen == [2]
+    assert (engine.job().part, engine.job().state) == ("", State.DONE)
+    assert not engine.work()
