@@ -60,7 +60,7 @@ class Deliver:
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
-            [PlannedLane(d.name, d.environment) for d in self._destinations], self._route,
+            [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations], self._route,
         )
         self._lanes = [
             Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
@@ -106,6 +106,7 @@ class Deliver:
             displaced = sum(
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
+        self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger("router.assemble")
 
 _SINGLE_SHOT_MODALITIES = frozenset({"CR", "DX", "DR", "PX", "IO"})
 _STUDIES_PER_PASS = 200
+_STUDIES_AT_START = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,11 @@ class SettlePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What assemble must know of a destination: its name, and what its receipts are keyed by."""
+    """What assemble must know of a destination: its name, what its receipts are keyed by, one job per accession?"""
 
     name: str
     environment: str
+    by_accession: bool
 
 
 class Assembler:
@@ -79,6 +81,12 @@ class Assembler:
         self._lanes: Mapping[str, Lane] = {lane.name: lane for lane in lanes}
         self._route = route
 
+    def recover(self) -> int:
+        """Compare every finished job with its study once, as after a restore; return how many were planned again."""
+        with self._store.reading() as tx:
+            behind = jobs.jobs_behind(tx, _STUDIES_AT_START, thorough=True)
+        return self._plan_again(behind)
+
     def run_once(self, watermark_at: int) -> int:
         """Settle what is quiet, repeat the comparison for every job that is behind; return how many were planned."""
         with self._store.reading() as tx:
@@ -87,10 +95,13 @@ class Assembler:
         due = [study for study in settling if self._policy.is_settled(study, watermark_at)]
         for study in due:
             self._settle(study)
+        return len(due) + self._plan_again(behind)
+
+    def _plan_again(self, behind: Sequence[jobs.Behind]) -> int:
         for study_uid in dict.fromkeys(job.study_uid for job in behind):
             with self._store.transaction() as tx:
                 self._plan(tx, study_uid)
-        return len(due) + len(behind)
+        return len(behind)
 
     def _settle(self, study: index.Settling) -> None:
         with self._store.transaction() as tx:
@@ -104,19 +115,17 @@ class Assembler:
 
     def _plan(self, tx: Tx, study_uid: str) -> int:
         """Create or extend the jobs of a settled study; the caller's transaction makes it one decision."""
-        planned = 0
         study = index.study(tx, study_uid)
         assert study is not None
-        for part in index.parts_of(tx, study_uid):
-            inventory = index.inventory(tx, study_uid, part)
-            log.info("Accession Number: %s", part, extra={"fields": {"study": study_uid}})
-            for name in self._route(inventory):
-                lane = self._lanes.get(name)
-                if lane is None:
-                    continue
-                self._plan_job(tx, lane, inventory, conflict=study.conflict)
-                planned += 1
-        return planned
+        whole = index.inventory(tx, study_uid)
+        parts = [index.inventory(tx, study_uid, part) for part in index.parts_of(tx, study_uid)]
+        for inventory in parts:
+            log.info("Accession Number: %s", inventory.part, extra={"fields": {"study": study_uid}})
+        lanes = [self._lanes[name] for name in self._route(whole) if name in self._lanes]
+        planned = [(lane, inventory) for lane in lanes for inventory in (parts if lane.by_accession else [whole])]
+        for lane, inventory in planned:
+            self._plan_job(tx, lane, inventory, conflict=study.conflict)
+        return len(planned)
 
     def _plan_job(self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool) -> None:
         now = self._clock.now_ms()
@@ -128,5 +137,5 @@ class Assembler:
         if conflict:
             jobs.hold_for_person(
                 tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",
-                now,
+                now, reopen=True,
             )

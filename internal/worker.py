@@ -218,7 +218,7 @@ class Lane:
         """Take `job` one step further and settle it; with `follow` claim the next one in the same transaction."""
         hit("job.claimed")
         work = LeasedWork(job, self._store, self._spool, self._clock, self._policy.lease_ms, self._policy.step_s,
-                          self._should_stop)
+                          self._should_stop, by_accession=self._destination.by_accession)
         try:
             outcome = self._step(work)
             self.steps += 1

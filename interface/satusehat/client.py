@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from interface.outbound import Deadline, FileBody, Reply, Session
+from interface.outbound import SEND_BUFFER_BYTES, Deadline, FileBody, Reply, Session
 from interface.satusehat.answers import Answer, Meaning, StoreReply, classify
 from interface.satusehat.effects import build_error, not_understood, raise_for
 from interface.satusehat.governor import Governor
@@ -119,6 +119,16 @@ class Client:
             return None
         return self._require_imaging_study(answer, imaging_study_id)
 
+    def read_shown(self, resource_type: str, resource_id: str) -> Resource | None:
+        """Return a resource as far as the platform shows it to us, None when it is withheld, refused or absent."""
+        answer = self._call("GET", f"{self._options.fhir_path}/{resource_type}/{quote(resource_id, safe='')}")
+        if answer.meaning in (Meaning.ABSENT, Meaning.SUPPRESSED, Meaning.REFUSED):
+            return None
+        if answer.meaning is not Meaning.OK:
+            raise_for(answer)
+        resource = dict(answer.body.content)
+        return resource if resource.get("resourceType") == resource_type else None
+
     def create_imaging_study(self, resource: Mapping[str, Any], deadline: Deadline) -> Resource:
         """POST `resource` and return what the platform made of it, or found under If-None-Exist.
 
@@ -169,8 +179,11 @@ class Client:
         options = self._options
         headers = {"Content-Type": "application/dicom", "Accept": "application/dicom+json",
                    "X-ImagingStudy-ID": imaging_study_id}
-        floor_s = frozen.size_bytes / options.push_floor_bytes_per_s
-        deadline = self._session.open_deadline(options.request_timeout_s + floor_s)
+        # The slowest link that is put up with is shared by all pushes in flight.
+        floor_bytes_per_s = options.push_floor_bytes_per_s / options.push_parallel
+        buffered_bytes = min(frozen.size_bytes, 2 * SEND_BUFFER_BYTES)
+        deadline = self._session.open_deadline(
+            options.request_timeout_s + frozen.size_bytes / floor_bytes_per_s, buffered_bytes / floor_bytes_per_s)
 
         def send(authorized: Mapping[str, str]) -> Reply:
             with frozen.open() as source:

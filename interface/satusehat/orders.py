@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -18,6 +18,7 @@ from internal.states import NotYet, Refuse
 
 LIVE = frozenset({"active", "completed"})
 MAX_SHOWN = 50
+MAX_STATUS = 32
 DATE_FIELDS = ("occurrenceDateTime", "authoredOn")
 
 _ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
@@ -25,10 +26,11 @@ _ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The one order of the study: ids of ServiceRequest and of SATUSEHAT's Patient."""
+    """The one order of the study: ids of ServiceRequest and of SATUSEHAT's Patient, and the order itself."""
 
     service_request_id: str
     patient_id: str
+    order: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def choose(found: Iterable[Mapping[str, Any]], wanted: Wanted) -> Accepted | Not
     faults = [_find_fault(order, wanted) for order in candidates]
     good = [order for order, fault in zip(candidates, faults, strict=True) if not fault]
     if len(good) == 1:
-        return Accepted(str(good[0]["id"]), find_patient_id(good[0]))
+        return Accepted(str(good[0]["id"]), find_patient_id(good[0]), good[0])
     detail = {"accession_number": wanted.accession_number, "study_date": wanted.study_day.isoformat(),
               "candidates": _show(candidates, faults)}
     if good:
@@ -102,8 +104,10 @@ def _has_accession(order: Mapping[str, Any], system: str, accession_number: str)
 def _find_fault(order: Mapping[str, Any], wanted: Wanted) -> str:
     """Return why `order` cannot be the one, "" when it can."""
     status = order.get("status")
+    if not isinstance(status, str) or len(status) > MAX_STATUS:
+        return "no status"
     if status not in LIVE:
-        return f"status {status}" if isinstance(status, str) and len(status) <= 32 else "no status"
+        return f"status {status}"
     if not is_id(order.get("id")) or not find_patient_id(order):
         return "no patient"
     day = dates.build_day_span(wanted.study_day, tz_name=wanted.tz_name)

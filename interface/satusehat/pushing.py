@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from interface.logs import PHRASES
 from interface.satusehat.client import Client
@@ -32,21 +32,6 @@ RENEW_EVERY_S = 5.0
 #: So many failures of single instances end the step: something else is wrong.
 MAX_SET_ASIDE = 16
 MAX_UNREAD = 3
-
-
-@dataclass
-class _Progress:
-    """Counts bytes over all pushes of a step; `stop` makes the next chunk of each fail."""
-
-    moved: int = 0
-    stop: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, count: int) -> None:
-        with self.lock:
-            self.moved += count
-        if self.stop:
-            raise LeaseLost
 
 
 class Pushing:
@@ -76,7 +61,7 @@ class _Tour:
         self._pushing = pushing
         self._run = run
         self._listed = find_sop_uids(run.resource or {})
-        self._progress = _Progress()
+        self._stop = threading.Event()
         self._flying: dict[Future[Result], tuple[Item, Frozen]] = {}
         self._ready: deque[tuple[Item, Frozen]] = deque()
         self._again: list[Item] = []
@@ -92,7 +77,6 @@ class _Tour:
         self._yielding = False
         self._announced = False
         self._renewed_s = run.work.clock.monotonic_s()
-        self._renewed_bytes = 0
 
     def walk(self) -> Outcome | None:
         """Keep the line full until nothing is left, the time is up or a fault stops the step."""
@@ -100,7 +84,7 @@ class _Tour:
             while self._launch():
                 self._collect()
         except BaseException:
-            self._progress.stop = True
+            self._stop.set()
             for future in self._flying:
                 future.cancel()
             raise
@@ -166,7 +150,8 @@ class _Tour:
             nonlocal handed_over
             if handed_over == 0:
                 hit("push.mid")
-            self._progress.add(total - handed_over)
+            if self._stop.is_set():
+                raise LeaseLost
             governor.pace(total - handed_over)
             handed_over = total
 
@@ -234,10 +219,10 @@ class _Tour:
         self._answered = []
 
     def _renew(self) -> None:
-        """Keep the lease as long as something moves."""
+        """Keep the lease: each push ends by its own deadline, which is a floor rate."""
         now_s = self._run.work.clock.monotonic_s()
-        if now_s - self._renewed_s >= RENEW_EVERY_S and self._progress.moved > self._renewed_bytes:
-            self._renewed_bytes, self._renewed_s = self._progress.moved, now_s
+        if now_s - self._renewed_s >= RENEW_EVERY_S:
+            self._renewed_s = now_s
             self._run.work.renew()
 
     def _explain_unlisted(self) -> Outcome:

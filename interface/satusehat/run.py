@@ -16,7 +16,7 @@ from internal.model import Inventory
 from internal.ports import Work
 from internal.states import Refuse
 
-WITHDRAWN = frozenset({"entered-in-error", "cancelled"})
+WITHDRAWN = ("entered-in-error", "cancelled")
 MAX_SHOWN = 20
 
 Resource = dict[str, Any]
@@ -24,11 +24,15 @@ Resource = dict[str, Any]
 
 @dataclass
 class Run:
-    """A step under way. `resource` is the ImagingStudy as the platform last showed it in this step."""
+    """A step under way.
+
+    `resource` and `order` are the ImagingStudy and the ServiceRequest as the platform last showed them in this step.
+    """
 
     work: Work
     organization_id: str
     resource: Mapping[str, Any] | None = None
+    order: Mapping[str, Any] | None = None
 
     @property
     def accession_number(self) -> str:

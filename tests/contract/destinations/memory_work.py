@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from internal.errors import BytesMissing, LeaseLost, RouterError
+from internal.identity import Person
 from internal.model import Instance, Intent, Inventory, Item, ItemState, Job, Series
 from internal.ports import Destination, Frozen
 from internal.states import Event, Finish, Later, NotYet, Outcome, Refuse, State, next_state
@@ -54,7 +55,7 @@ class MemoryFrozen:
 
 @dataclass
 class Ledger:
-    """What a database would hold of one job; survives crashes. `crash_at` (1-based) counts commits."""
+    """What a database would hold of one job; survives crashes. `crash_at` (from 1) or `crash_on` says where."""
 
     study_uid: str
     part: str
@@ -71,8 +72,11 @@ class Ledger:
     intents: list[Intent] = field(default_factory=list)
     events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     alerts: dict[str, str] = field(default_factory=dict)
+    ordered: list[tuple[str, Person]] = field(default_factory=list)
+    same_patient: str = ""
     journal: list[str] = field(default_factory=list)
     crash_at: int = 0
+    crash_on: str = ""
     crash_before: bool = False
     crashes: int = 0
 
@@ -89,7 +93,7 @@ class Ledger:
 
     def commit(self, name: str, apply: Callable[[], Any]) -> Any:
         """Apply one transaction, dying right before or right after it when this is the one."""
-        due = len(self.journal) + 1 == self.crash_at
+        due = len(self.journal) + 1 == self.crash_at or name == self.crash_on
         if due and self.crash_before:
             self._die()
         result = apply()
@@ -99,7 +103,7 @@ class Ledger:
         return result
 
     def _die(self) -> None:
-        self.crash_at = 0
+        self.crash_at, self.crash_on = 0, ""
         self.crashes += 1
         raise Crash
 
@@ -150,6 +154,17 @@ class MemoryWork:
 
     def inventory(self) -> Inventory:
         return self.ledger.inventory()
+
+    def patients(self) -> list[Person]:
+        headers = [instance.header for instance in self.ledger.instances]
+        return list(dict.fromkeys(Person(h.patient_name, h.patient_birth_date, h.patient_sex, h.patient_id)
+                                  for h in headers))
+
+    def ordered_patients(self, accession_number: str) -> list[Person]:
+        return [person for accession, person in self.ledger.ordered if accession == accession_number]
+
+    def is_same_patient(self, sides: str) -> bool:
+        return sides == self.ledger.same_patient
 
     def items(self, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
         wanted = set(states)

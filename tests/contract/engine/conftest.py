@@ -48,6 +48,7 @@ class Scripted:
 
     name: str = "scripted"
     kind: str = "scripted"
+    by_accession: bool = True
     environment: str = "env-1"
     polls: bool = True
     script: Callable[[Work], Outcome] | None = None
@@ -98,7 +99,7 @@ class Engine:
     def make_assembler(self) -> Assembler:
         return Assembler(
             self.store, self.clock, SettlePolicy(settle_ms=1_000, settle_cr_dx_ms=1_000, release_min_ms=1_000),
-            [PlannedLane(self.destination.name, self.destination.environment)],
+            [PlannedLane(self.destination.name, self.destination.environment, self.destination.by_accession)],
             lambda inventory: route(inventory, ["scripted"]),
         )
 
@@ -155,14 +156,6 @@ def _now() -> int:
     import time
 
     return time.time_ns() // 1_000_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(f"sqlite:///{tmp_path / 'index.db'}")
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
