@@ -22,6 +22,14 @@ from internal.store import Store
 #: Exit status of a role that cannot start until a person changes something; the supervisor does not restart it.
 EXIT_CANNOT_START = 2
 STATUS_EVERY_S = 5.0
+_LOCK_WAIT_S = 10.0
+#: Longer than any role drains: a supervisor that was killed leaves its roles to finish what they have in hand.
+_SUPERVISED_LOCK_WAIT_S = 30.0
+
+
+def lock_wait_s(*, supervised: bool) -> float:
+    """Return how long a role waits for a predecessor that still holds its lock, in seconds."""
+    return _SUPERVISED_LOCK_WAIT_S if supervised else _LOCK_WAIT_S
 
 
 def open_spool(settings: Settings, *, create: bool = True) -> Spool:

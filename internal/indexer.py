@@ -7,9 +7,11 @@ Changes when something new must be known of an image the moment it is first read
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,8 @@ _HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
 #: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
 _STARTS_BEFORE_ASIDE = 2
+#: What this process or machine lacks for now; no entry is at fault.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,11 @@ class Indexer:
                 batch.gone.append(entry)
             except NotDicom as refusal:
                 batch.bad.append((entry, str(refusal)))
+            except OSError as fault:
+                if fault.errno in _SHORTAGES:
+                    raise
+                # One file that cannot be read must not keep all others from being indexed.
+                batch.bad.append((entry, f"the disk does not give it back ({os.strerror(fault.errno or errno.EIO)})"))
         return batch
 
     def _write(self, tx: Tx, batch: _Batch) -> None:

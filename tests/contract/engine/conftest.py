@@ -77,6 +77,7 @@ class Engine:
 
     def __init__(self, store: Store, root: Path) -> None:
         self.store = store
+        self.root = root
         self.clock = HandClock()
         self.spool = Spool.open(root / "spool")
         self.writer: SpoolWriter = self.spool.writer("0")

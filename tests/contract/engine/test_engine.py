@@ -152,6 +152,29 @@ def test_a_database_that_fails_sets_no_image_aside(engine: Engine) -> None:
     assert engine.states() == [State.DONE]
 
 
+def test_a_file_that_cannot_be_read_keeps_no_other_waiting(engine: Engine) -> None:
+    unreadable, other = engine.receive(STUDY), engine.receive(STUDY)
+    path = engine.root / "spool" / "new" / unreadable.file_name
+    path.unlink()
+    path.mkdir()
+    engine.index()
+    assert [one.id for one in engine.spool.all_ids()] == [other.id]
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT reason FROM bad WHERE entry_id = ?", (unreadable.id,)).startswith("the disk")
+
+
+def test_an_entry_that_went_away_leaves_nothing_behind(engine: Engine) -> None:
+    entry = engine.receive(STUDY)
+    path = engine.root / "spool" / "new" / entry.file_name
+    path.unlink()
+    path.symlink_to("nowhere")
+    for _ in range(5):
+        engine.indexer.run_once()
+    with engine.store.reading() as tx:
+        assert index.parsing_interrupted(tx) == {}
+        assert tx.rows("SELECT * FROM bad") == []
+
+
 def test_an_image_that_ends_the_process_is_set_aside_at_the_third_start(engine: Engine) -> None:
     entry = engine.receive(STUDY)
     other = engine.receive(STUDY)
