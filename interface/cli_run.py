@@ -75,7 +75,7 @@ def _supervise(options: argparse.Namespace, settings: Settings) -> int:
     for warning in settings.warnings:
         log.warning(str(warning))
     spool = open_spool(settings)
-    with spool.lock("main"):
+    with spool.lock("router"):
         log.info(
             logs.PHRASES["starting"],
             extra={"fields": {

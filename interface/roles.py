@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from internal.config import Settings
@@ -33,10 +34,16 @@ def lock_wait_s(*, supervised: bool) -> float:
 
 
 def open_spool(settings: Settings, *, create: bool = True) -> Spool:
-    """Open the spool of this node, data_dir/spool; data_dir is made 0700. Raises StorageNotMounted, StorageFailed."""
+    """Open the spool of this node, data_dir/spool; data_dir is made 0700, an empty one too.
+
+    Raises ConfigurationInvalid, StorageNotMounted, StorageFailed.
+    """
     if create:
         try:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not any(settings.data_dir.iterdir()):
+                with suppress(PermissionError):  # a volume that belongs to somebody else: what lies in it is 0600
+                    settings.data_dir.chmod(0o700)
         except OSError as error:
             raise StorageFailed(
                 f"data_dir {settings.data_dir} cannot be made ({error.strerror}): choose a folder that this "

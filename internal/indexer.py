@@ -119,7 +119,7 @@ class Indexer:
                     batch.instances.append(read_instance(self._spool, entry))
                     batch.done.append(entry)
                 elif entry.kind is EntryKind.ASSOCIATION:
-                    batch.records.append(_parse_record(self._spool.read(entry)))
+                    batch.records.append(read_record(self._spool, entry))
                     batch.done.append(entry)
                 else:
                     batch.bad.append((entry, "no service for this request is enabled"))
@@ -189,10 +189,11 @@ def _header(file: Any, head: bytes, meta: dicomfile.Meta) -> Header:
     return scan.scan(file, meta.transfer_syntax_uid)
 
 
-def _parse_record(payload: bytes) -> dict[str, Any]:
+def read_record(spool: Spool, entry: Entry) -> dict[str, Any]:
+    """Read one association record; raises NotDicom when it is none, BytesMissing when it is not there."""
     try:
-        record = json.loads(payload)
-    except ValueError as error:
+        record = json.loads(spool.read(entry))
+    except (ValueError, RecursionError) as error:
         raise NotDicom("this association record is not readable JSON") from error
     if not isinstance(record, dict):
         raise NotDicom("this association record is not a JSON object")
