@@ -89,11 +89,16 @@ class Deliver:
         """
         for lane in self._lanes:
             lane.start()
+        wait_s = _FAULT_PAUSE_S
         while not self._stop.is_set():
+            began_s = time.monotonic()
             try:
                 self._loop()
             except _PASSING as fault:
-                pause(self._stop, fault, _FAULT_PAUSE_S)
+                if time.monotonic() - began_s > _FAULT_PAUSE_MAX_S:
+                    wait_s = _FAULT_PAUSE_S
+                pause(self._stop, fault, wait_s)
+                wait_s = min(wait_s * 2, _FAULT_PAUSE_MAX_S)
         for lane in self._lanes:
             lane.stop_soon()
         deadline_s = time.monotonic() + _DRAIN_S

@@ -33,6 +33,8 @@ log = logging.getLogger("router.worker")
 
 #: One attempt in this time while the platform refuses our credentials: no storm on a token endpoint.
 CREDENTIALS_PAUSE_S = 300.0
+#: The longest rest of a worker that cannot read its queue.
+REST_MAX_S = 30.0
 #: The longest Retry-After that is believed.
 RETRY_AFTER_MAX_S = 3600.0
 
@@ -58,6 +60,10 @@ class LanePolicy:
         """Return how long to wait after `attempts` failures; `jitter` in [0, 1) spreads it by 20 %."""
         base = min(self.retry_min_ms * 2 ** min(max(attempts - 1, 0), 20), self.retry_max_ms)
         return int(base * (0.8 + 0.4 * jitter))
+
+    def rest_s(self, faults: int) -> float:
+        """Return how long an idle worker rests: longer after each of its own faults in a row, the database's mostly."""
+        return min(self.idle_s * 2.0 ** min(faults, 20), REST_MAX_S) if faults else self.idle_s
 
     def poll_ms(self, age_ms: int) -> int:
         """Return how long to wait before looking again for something that has been missing for `age_ms`."""
@@ -131,15 +137,23 @@ class Lane:
             self._wake.notify_all()
 
     def _run(self) -> None:
+        faults = 0
         while not self._stop.is_set():
             try:
-                worked = self._once()
-            except Exception:
-                log.exception("Worker could not go on; it tries again", extra={"fields": {"lane": self.name}})
-                worked = False
+                worked, faults = self._once(), 0
+            except Exception as fault:
+                worked, faults = False, faults + 1
+                # A database that is away is no news each time, and says all in one sentence.
+                log.error("Worker could not go on; it tries again", exc_info=not isinstance(fault, RouterError),
+                          extra={"fields": {"lane": self.name, "why": _words(fault), "in_a_row": faults}})
             if not worked:
-                with self._wake:
-                    self._wake.wait_for(self._stop.is_set, self._policy.idle_s)
+                self._rest(self._policy.rest_s(faults))
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait until somebody wakes the lane, at most `wait_s` seconds."""
+        with self._wake:
+            if not self._stop.is_set():
+                self._wake.wait(wait_s)
 
     @property
     def name(self) -> str:
@@ -225,6 +239,11 @@ class Lane:
                 return self._policy.poll_ms(now - (job.waiting_since or now))
             case _:
                 return 0
+
+
+def _words(fault: Exception) -> str:
+    """Return our own words; those of a library may quote data, and are left to the log's own care."""
+    return str(fault) if isinstance(fault, RouterError) else type(fault).__name__
 
 
 def _fields(job: Job) -> dict[str, object]:

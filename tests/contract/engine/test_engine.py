@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
 from tests.contract.engine.conftest import Engine, deliver_all
+from tests.system.rig import wait_for
 
 STUDY = "1.2.826.0.1.1"
 
@@ -378,3 +380,34 @@ def test_a_destination_for_whole_studies_gets_one_job_whatever_the_accessions(en
     assert seen == [2]
     assert (engine.job().part, engine.job().state) == ("", State.DONE)
     assert not engine.work()
+
+
+def test_an_idle_worker_can_be_woken(engine: Engine) -> None:
+    engine.policy = replace(engine.policy, idle_s=3600.0)
+    engine.lane = engine.make_lane()
+    engine.lane.start()
+    engine.receive(STUDY)
+    engine.settle()
+
+    def done() -> bool:
+        engine.lane.wake()
+        return engine.states() == [State.DONE]
+
+    wait_for(done, 20, "the study is delivered")
+
+
+def test_a_worker_outlives_its_database(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE lane RENAME TO lane_away")
+    engine.lane.start()
+    wait_for(lambda: any("could not go on" in one.message for one in caplog.records), 20, "the worker says so")
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE lane_away RENAME TO lane")
+
+    def done() -> bool:
+        engine.lane.wake()
+        return engine.states() == [State.DONE]
+
+    wait_for(done, 20, "the study is delivered")
