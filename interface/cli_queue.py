@@ -36,7 +36,7 @@ _QUEUE_ROWS = 10_000
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Store]:
+def opened(settings: Settings) -> Iterator[Store]:
     """Open the database as it is; NotFound before the router's first start."""
     if not settings.database.url and not settings.database_path.is_file():
         raise NotFound(f"no data yet under {settings.data_dir}: start the router first (python main.py -v)")
@@ -48,7 +48,7 @@ def _opened(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
-def _now() -> int:
+def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
@@ -63,7 +63,7 @@ def _heading(settings: Settings) -> str:
 def queue(options: argparse.Namespace, settings: Settings) -> int:
     """List jobs, and studies that are still coming in; with --json the jobs as a list of objects."""
     state = _state(options.state)
-    with _opened(settings) as store, store.reading() as tx:
+    with opened(settings) as store, store.reading() as tx:
         rows = [dataclasses.asdict(row) for row in jobs.list_jobs(tx, state=state, limit=_QUEUE_ROWS)]
         unsettled = [] if state else index.studies_to_settle(tx, _QUEUE_ROWS)
         receiving = [index.study(tx, one.study_uid) for one in unsettled]
@@ -100,7 +100,7 @@ def _state(text: str | None) -> State | None:
 
 def show(options: argparse.Namespace, settings: Settings) -> int:
     """Print each matching study's timeline, jobs, reasons and receipts."""
-    with _opened(settings) as store, store.reading() as tx:
+    with opened(settings) as store, store.reading() as tx:
         studies = [_story(tx, uid) for uid in index.find_studies(tx, options.study)]
     if not studies:
         raise NotFound(f"no study with the UID or accession number {options.study!r} has been received")
@@ -177,10 +177,10 @@ def retry(options: argparse.Namespace, settings: Settings) -> int:
             job = jobs.job(tx, job_id)
             elsewhere = environments.get(job.destination, job.environment) != job.environment
             event = Event.REOPEN if job.state is State.DONE and elsewhere else Event.RETRY
-            acted = jobs.act(tx, [job_id], event, who="cli", now=_now(), environment=environments)
+            acted = jobs.act(tx, [job_id], event, who="cli", now=now_ms(), environment=environments)
             moved += acted.moved
             refused += acted.refused
-            jobs.hurry_lane(tx, job.destination, _now())
+            jobs.hurry_lane(tx, job.destination, now_ms())
         return jobs.Acted(moved, refused)
 
     return _act(options, settings, verb)
@@ -188,11 +188,11 @@ def retry(options: argparse.Namespace, settings: Settings) -> int:
 
 def cancel(options: argparse.Namespace, settings: Settings) -> int:
     """Stop jobs; nothing is deleted."""
-    return _act(options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=_now()))
+    return _act(options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=now_ms()))
 
 
 def _act(options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, list[int]], jobs.Acted]) -> int:
-    with _opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, store.transaction() as tx:
         job_ids, missing = _targets(tx, options)
         acted = verb(tx, job_ids)
     for job_id, state in acted.moved:
@@ -217,7 +217,7 @@ def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]
 
 def send_now(options: argparse.Namespace, settings: Settings) -> int:
     """Settle the studies at once and wake their jobs."""
-    with _opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, store.transaction() as tx:
         job_ids, missing = _targets(tx, options)
         named = {target: index.find_studies(tx, target) for target in options.targets}
         known = {target for target, uids in named.items() if uids}
@@ -227,9 +227,9 @@ def send_now(options: argparse.Namespace, settings: Settings) -> int:
                                       *(job.study_uid for job in found)]))
         for uid in studies:
             index.request_settle(tx, uid)
-        woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=_now())
+        woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=now_ms())
         for lane in {job.destination for job in found}:
-            jobs.hurry_lane(tx, lane, _now())
+            jobs.hurry_lane(tx, lane, now_ms())
     unknown = [target for target in missing if target not in known]
     for target in unknown:
         print(f"{target}: no such study, accession number or job", file=sys.stderr)
@@ -286,7 +286,7 @@ def _add_record(store: Store, record: dict[str, Any], node: str) -> None:
 
 def _add(store: Store, batch: list[Instance]) -> int:
     with store.transaction() as tx:
-        outcomes = index.add_instances(tx, batch, _now())
+        outcomes = index.add_instances(tx, batch, now_ms())
     return sum(outcome in (index.Added.NEW, index.Added.CONFLICT) for outcome in outcomes)
 
 

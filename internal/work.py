@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from internal import index, jobs
+from internal import decisions, index, jobs
 from internal.failpoints import hit
 from internal.frozen import FrozenItem, freeze
+from internal.identity import Person
 from internal.model import Intent, Inventory, Item, ItemState, Job
 from internal.ports import Clock, Frozen
 from internal.spool import Spool
@@ -59,6 +60,22 @@ class LeasedWork:
         """Return every instance ever accepted for the study and part, as of its settled revision."""
         with self._store.reading() as tx:
             return index.inventory(tx, self.job.study_uid, self._part)
+
+    def patients(self) -> list[Person]:
+        """Return the distinct patients that the images of the whole study name."""
+        with self._store.reading() as tx:
+            return decisions.patients_of(tx, self.job.study_uid)
+
+    def ordered_patients(self, accession_number: str) -> list[Person]:
+        """Return the patients of the orders that reached us directly under this accession number."""
+        with self._store.reading() as tx:
+            return [order.patient for order in decisions.orders_under(tx, accession_number)]
+
+    def is_same_patient(self, sides: str) -> bool:
+        """Return whether a person has decided that these sides are one patient."""
+        with self._store.reading() as tx:
+            decision = decisions.find_decision(tx, decisions.Kind.PATIENT, self.job.study_uid, self.job.part)
+        return decision is not None and decision.body.get("sides") == sides
 
     def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
         """Return up to `limit` items in one of `states`, in sending order."""

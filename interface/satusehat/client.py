@@ -107,6 +107,16 @@ class Client:
             return None
         return self._require_imaging_study(answer, imaging_study_id)
 
+    def read_shown(self, resource_type: str, resource_id: str) -> Resource | None:
+        """Return a resource as far as the platform shows it to us, None when it is withheld, refused or absent."""
+        answer = self._call("GET", f"{self._options.fhir_path}/{resource_type}/{quote(resource_id, safe='')}")
+        if answer.meaning in (Meaning.ABSENT, Meaning.SUPPRESSED, Meaning.REFUSED):
+            return None
+        if answer.meaning is not Meaning.OK:
+            raise_for(answer)
+        resource = dict(answer.body.content)
+        return resource if resource.get("resourceType") == resource_type else None
+
     def create_imaging_study(self, resource: Mapping[str, Any], deadline: Deadline) -> Resource:
         """POST `resource` and return what the platform made of it, or found under If-None-Exist.
 
