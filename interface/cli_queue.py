@@ -56,6 +56,14 @@ def _iso(at: int | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).astimezone().isoformat(timespec="seconds")
 
 
+def age_text(age_ms: int) -> str:
+    """Return an age for people: minutes, hours or days, whichever has one or two digits."""
+    minutes = max(age_ms, 0) // 60_000
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} d"
+
+
 def _heading(settings: Settings) -> str:
     return f"environment: {config.environment_name(settings.satusehat.url)} ({settings.satusehat.url})"
 
@@ -70,14 +78,15 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
-    language = settings.router.language
-    table = Table("job", "accession", "mod.", "images", "lane", "state", "reason", "tries", "next try",
+    language, now = settings.router.language, now_ms()
+    table = Table("job", "accession", "mod.", "images", "lane", "state", "reason", "tries", "age", "next try",
                   title=_heading(settings))
     for row in rows:
         reason = explain(row["reason_code"]).text(language) or row["reason"]
         table.add_row(
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
+            age_text(now - (row["waiting_since"] or row["opened_at"])) if row["state"] != "done" else "",
             _iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
         )
     for study in filter(None, receiving):

@@ -10,8 +10,9 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 
-from interface.destinations import build
+from interface.destinations import PLATFORM, build, build_webhook
 from interface.roles import (
     StatusFile,
     SystemClock,
@@ -20,7 +21,7 @@ from interface.roles import (
     stop_on_signals,
     stop_with_parent,
 )
-from internal import jobs, rules
+from internal import jobs, notices, rules
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
 from internal.config import Settings
@@ -41,6 +42,7 @@ _HOUSEKEEPING_S = 10.0
 #: A pause after each batch lets other processes' one-row commits through (the map, section 6).
 _YIELD_S = 0.005
 _NICE = 10
+_OUTBOX_WORKERS = 2
 _FAULT_PAUSE_S = 2.0
 
 
@@ -62,6 +64,10 @@ class Deliver:
         self._lanes = [
             Lane(d, store, spool, self._clock, lane_policy(settings)) for d in self._destinations
         ]
+        self._webhook = build_webhook(settings)
+        if self._webhook is not None:
+            policy = replace(lane_policy(settings), workers=_OUTBOX_WORKERS)
+            self._lanes.append(Lane(self._webhook, store, spool, self._clock, policy))
         self._counters = {"indexed": 0, "set_aside": 0, "planned": 0}
         self._status = StatusFile(spool, "deliver", self._report)
         self._watermark_at = 0
@@ -141,17 +147,32 @@ class Deliver:
     def _assemble(self) -> None:
         oldest = self._spool.oldest_new_at()
         watermark_at = self._clock.now_ms() if oldest is None else oldest
-        planned = self._assembler.run_once(watermark_at)
+        planned = self._assembler.run_once(watermark_at) + self._plan_notices()
         if planned:
             self._counters["planned"] += planned
             for lane in self._lanes:
                 lane.wake()
+
+    def _plan_notices(self) -> int:
+        """Hand what became of deliveries to the outbox; one short transaction, and only if there is news."""
+        with self._store.reading() as tx:
+            pending = notices.pending(tx)
+        if not pending:
+            return 0
+        to = self._webhook.name if self._webhook else None
+        now = self._clock.now_ms()
+        with self._store.transaction() as tx:
+            planned = [notices.plan(tx, news, of=PLATFORM, to=to, now=now) for news in pending]
+        return sum(job_id is not None for job_id in planned)
 
     def _keep_house(self) -> None:
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
             jobs.expire_leases(tx, now)
             jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)
+            notices.escalate(tx, int(self._settings.router.escalate * 1000), now)
+            if self._webhook is not None:
+                notices.reopen_behind(tx, self._webhook.name, now)
         self._store.checkpoint()
         self._spool.refresh_new()
 

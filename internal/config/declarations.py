@@ -139,8 +139,9 @@ class SatusehatSettings:
     webhook_password: Secret = declare_secret(  # noqa: RUF009 - an immutable value
         "Password for the webhook.", "Kata sandi webhook.", env=("WEBHOOK_PASSWORD",))
     webhook_format: str = declare_choice(
-        "simple|imagingstudy", "simple", "What the webhook gets: a short status, or the ImagingStudy.",
-        "Isi webhook: status singkat, atau ImagingStudy.", env=("WEBHOOK_FORMAT",))
+        "simple|imagingstudy|reply", "simple",
+        "What the webhook gets: a short status, the ImagingStudy, or its head with SATUSEHAT's id.",
+        "Isi webhook: status singkat, ImagingStudy, atau bagian awalnya dengan id SATUSEHAT.", env=("WEBHOOK_FORMAT",))
     order_window: float = declare_duration(
         "1d", "3650d", "30d", "How far an order's date may be from the study's; hospitals reuse accession numbers.",
         "Selisih tanggal terbesar antara order dan studi; nomor akses bisa terpakai ulang.")
@@ -184,6 +185,9 @@ class RouterSettings:
     patience: float = declare_duration(
         "1s", "3650d", "90d", "How long a study is tried or waits for its order before a person is asked.",
         "Berapa lama studi dicoba atau menunggu order sebelum petugas diminta.")
+    escalate: float = declare_duration(
+        "1m", "365d", "1d", "A study that waits longer than this raises an alarm once (event, webhook).",
+        "Studi yang menunggu lebih lama dari ini memunculkan peringatan satu kali (event, webhook).")
     order_poll_min: float = declare_duration(
         "100ms", "1d", "30s", "First pause before an order is looked for again.",
         "Jeda pertama sebelum order dicari lagi.")
