@@ -9,14 +9,20 @@ import argparse
 import getpass
 import sys
 
+from rich.console import Console
+from rich.table import Table
+
 from interface.cli_queue import now_ms, opened
-from internal import decisions, index, jobs
+from interface.explain import explain, state_text
+from interface.roles import open_spool
+from internal import decisions, holdings, index, jobs
 from internal.config import Settings
 from internal.decisions import Kind
 from internal.errors import NotAllowed, NotFound
-from internal.states import Event
+from internal.states import Event, State
 from internal.store import Tx
 
+RECYCLE_MS = 30 * 86_400_000
 _SIDES = frozenset({"patient-mismatch", "mixed-patients"})
 
 
@@ -25,7 +31,7 @@ def person(options: argparse.Namespace) -> str:
     return str(options.by or getpass.getuser())[:64]
 
 
-def confirm_patient(options: argparse.Namespace, settings: Settings) -> int:
+def same_patient(options: argparse.Namespace, settings: Settings) -> int:
     """Decide that both sides of a held study are one patient, and try its jobs again."""
     with opened(settings) as store, store.transaction() as tx:
         done = 0
@@ -42,6 +48,45 @@ def confirm_patient(options: argparse.Namespace, settings: Settings) -> int:
         print(f"{options.study}: nothing is held because of its patient", file=sys.stderr)
         return 1
     print(f"{done} jobs go on")
+    return 0
+
+
+def discard(options: argparse.Namespace, settings: Settings) -> int:
+    """Give up a study that can never be confirmed, or bring it back; its bytes stay for 30 days."""
+    now, who = now_ms(), person(options)
+    with opened(settings) as store, store.transaction() as tx:
+        study_uid = one_study(tx, options.study)
+        if options.undo:
+            if not decisions.revoke(tx, Kind.DISCARD, study_uid, now=now):
+                raise NotFound(f"{options.study} was not discarded")
+            jobs.add_event(tx, now, "discard-undone", f"brought back by {who}", study_uid=study_uid, who=who)
+            print(f"{study_uid}: brought back; `retry` sends it")
+            return 0
+        rows = [row for row in jobs.jobs_of(tx, study_uid) if row.kind == "deliver"]
+        alive = [row for row in rows if row.state not in (State.HELD, State.CANCELLED)]
+        if alive or not rows:
+            raise NotAllowed("only a study that is held or cancelled at every destination can be discarded: "
+                             "`cancel` it first")
+        jobs.act(tx, [row.job_id for row in rows if row.state is State.HELD], Event.CANCEL, who=who, now=now)
+        decisions.decide(tx, Kind.DISCARD, study_uid, body={"until": now + RECYCLE_MS}, reason=options.reason, who=who,
+                         now=now, text=f"discarded by {who}: the images are removed in 30 days")
+    print(f"{study_uid}: discarded; its images are removed in 30 days, `discard {study_uid} --undo` brings it back")
+    return 0
+
+
+def storage(options: argparse.Namespace, settings: Settings) -> int:
+    """Print how many bytes are kept for which reason, and what is free."""
+    del options
+    with opened(settings) as store, store.reading() as tx:
+        shares = holdings.shares(tx)
+    table = Table("kept because", "images", "MB", title=f"{settings.spool_dir}")
+    for share in shares:
+        state, _, code = share.why.partition("/")
+        reason = explain(code).text(settings.router.language) if code else ""
+        table.add_row(f"{state_text(state, settings.router.language)} {reason}".strip(), str(share.instances),
+                      f"{share.size_bytes / 1e6:.1f}")
+    Console().print(table)
+    print(f"{open_spool(settings, create=False).free_bytes() / 1e9:.1f} GB free")
     return 0
 
 

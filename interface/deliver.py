@@ -28,6 +28,7 @@ from internal.config import Settings
 from internal.errors import StorageFailed, StorageFull, Transient
 from internal.indexer import Indexer, Pass
 from internal.model import Inventory
+from internal.retain import Retainer, RetentionPolicy
 from internal.spool import Spool
 from internal.store import Store
 from internal.worker import Lane, LanePolicy
@@ -41,6 +42,7 @@ _ASSEMBLE_S = 0.5
 _HOUSEKEEPING_S = 10.0
 #: A pause after each batch lets other processes' one-row commits through (the map, section 6).
 _YIELD_S = 0.005
+_RETENTION_S = 60.0
 _NICE = 10
 _OUTBOX_WORKERS = 2
 _FAULT_PAUSE_S = 2.0
@@ -68,7 +70,9 @@ class Deliver:
         if self._webhook is not None:
             policy = replace(lane_policy(settings), workers=_OUTBOX_WORKERS)
             self._lanes.append(Lane(self._webhook, store, spool, self._clock, policy))
-        self._counters = {"indexed": 0, "set_aside": 0, "planned": 0}
+        self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
+        self._retained_s = time.monotonic()
+        self._counters = {"indexed": 0, "set_aside": 0, "planned": 0, "purged": 0}
         self._status = StatusFile(spool, "deliver", self._report)
         self._watermark_at = 0
 
@@ -173,6 +177,9 @@ class Deliver:
             notices.escalate(tx, int(self._settings.router.escalate * 1000), now)
             if self._webhook is not None:
                 notices.reopen_behind(tx, self._webhook.name, now)
+        if time.monotonic() - self._retained_s >= _RETENTION_S:
+            self._counters["purged"] += self._retainer.run_once()
+            self._retained_s = time.monotonic()
         self._store.checkpoint()
         self._spool.refresh_new()
 
@@ -186,6 +193,13 @@ def settle_policy(settings: Settings) -> SettlePolicy:
         release_min_ms=int(router.settle_release_min * 1000),
         settle_max_ms=int(router.settle_max * 1000),
     )
+
+
+def retention_policy(settings: Settings) -> RetentionPolicy:
+    """Return how long images are kept according to `settings`."""
+    spool = settings.spool
+    return RetentionPolicy(keep_ms=int(spool.keep * 1000), low_space_bytes=spool.low_space,
+                           unverified_counts=spool.purge_unverified, purge=spool.purge == "confirmed")
 
 
 def lane_policy(settings: Settings) -> LanePolicy:

@@ -144,7 +144,7 @@ def build_simple(accession_number: str, facts: Mapping[str, Any], language: str)
 
 
 def is_inside(host: str, port: int) -> bool:
-    """Return whether every address of `host` is loopback, private or link-local; raises Transient when DNS knows none."""
+    """Return whether every address of `host` is loopback, private or link-local; Transient when DNS knows none."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:

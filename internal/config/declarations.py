@@ -218,6 +218,19 @@ class SpoolSettings:
     min_free: int = declare_size(
         "0", "1000TB", "2GB", "With less free space than this, images are refused for the time being.",
         "Bila ruang kosong kurang dari ini, gambar ditolak untuk sementara.")
+    purge: str = declare_choice(
+        "confirmed|never", "confirmed",
+        "What may be removed: images confirmed at every destination and older than keep, or nothing.",
+        "Yang boleh dihapus: gambar yang terkonfirmasi di semua tujuan dan lebih tua dari keep, atau tidak ada.")
+    keep: float = declare_duration(
+        "0s", "3650d", "30d", "How long confirmed images are kept after the last one of their study came.",
+        "Berapa lama gambar terkonfirmasi disimpan setelah gambar terakhir studinya datang.")
+    low_space: int = declare_size(
+        "0", "1000TB", "5GB", "With less free space than this, confirmed images go before keep, oldest first.",
+        "Bila ruang kosong kurang dari ini, gambar terkonfirmasi dihapus sebelum keep, dari yang tertua.")
+    purge_unverified: bool = declare(
+        Kind.BOOL, parse_bool, "no", "Whether images that were at the destination before count as confirmed.",
+        "Apakah gambar yang sudah ada di tujuan sebelumnya dihitung terkonfirmasi.", allowed="yes, no")
 
 
 @dataclass(frozen=True, kw_only=True)
