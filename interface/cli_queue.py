@@ -145,7 +145,8 @@ def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
 def _job_story(tx: Tx, job: Job) -> dict[str, Any]:
     return {
         "job_id": job.job_id, "lane": job.destination, "environment": job.environment,
-        "accession_number": job.part, "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
+        "accession_number": job.part, "sent_as": job.accession or job.part,
+        "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
         "attempts": job.attempts, "due_at": job.due_at, "facts": dict(job.facts), "detail": dict(job.detail),
         "items": {str(state): count for state, count in jobs.count_items(tx, job).items()},
     }
@@ -159,6 +160,8 @@ def _print_story(story: dict[str, Any], language: str) -> None:
         print(f"  {state_text('receiving', language)}")
     for job in story["jobs"]:
         print(f"  job {job['job_id']} -> {job['lane']} ({job['environment']}): {state_text(job['state'], language)}")
+        if job["sent_as"] != job["accession_number"]:
+            print(f"    {job['accession_number'] or '(none)'} is sent as {job['sent_as']}")
         explanation = explain(job["reason_code"])
         if explanation.text(language):
             print(f"    {explanation.text(language)} [{explanation.who}]")

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from interface.destinations import PLATFORM, build, build_webhook
 from interface.roles import (
@@ -22,9 +23,11 @@ from interface.roles import (
     stop_with_parent,
 )
 from internal import jobs, notices, rules
+from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
 from internal.config import Settings
+from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
 from internal.indexer import Indexer, Pass
 from internal.model import Inventory
@@ -42,7 +45,7 @@ _ASSEMBLE_S = 0.5
 _HOUSEKEEPING_S = 10.0
 #: A pause after each batch lets other processes' one-row commits through (the map, section 6).
 _YIELD_S = 0.005
-_RETENTION_S = 60.0
+_SLOW_DUTIES_S = 60.0
 _NICE = 10
 _OUTBOX_WORKERS = 2
 _FAULT_PAUSE_S = 2.0
@@ -71,7 +74,11 @@ class Deliver:
             policy = replace(lane_policy(settings), workers=_OUTBOX_WORKERS)
             self._lanes.append(Lane(self._webhook, store, spool, self._clock, policy))
         self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
-        self._retained_s = time.monotonic()
+        alias_file = settings.satusehat.alias_file
+        self._doctor = Doctor(
+            store, self._clock, frozenset(map(Rule, settings.satusehat.accession_rules)),
+            alias_file if alias_file != Path() else None, PLATFORM)
+        self._slow_duties_s = time.monotonic()
         self._counters = {"indexed": 0, "set_aside": 0, "planned": 0, "purged": 0}
         self._status = StatusFile(spool, "deliver", self._report)
         self._watermark_at = 0
@@ -177,9 +184,10 @@ class Deliver:
             notices.escalate(tx, int(self._settings.router.escalate * 1000), now)
             if self._webhook is not None:
                 notices.reopen_behind(tx, self._webhook.name, now)
-        if time.monotonic() - self._retained_s >= _RETENTION_S:
+        if time.monotonic() - self._slow_duties_s >= _SLOW_DUTIES_S:
             self._counters["purged"] += self._retainer.run_once()
-            self._retained_s = time.monotonic()
+            self._doctor.run_once()
+            self._slow_duties_s = time.monotonic()
         self._store.checkpoint()
         self._spool.refresh_new()
 

@@ -113,12 +113,13 @@ class Webhook:
 
     def _build_body(self, work: Work) -> Resource | None:
         facts = work.facts
+        accession_number = str(facts.get("accession_number", work.job.part))
         if self._options.form == "simple":
-            return build_simple(work.job.part, facts, self._options.language)
+            return build_simple(accession_number, facts, self._options.language)
         if facts.get("state") != "done" or not facts.get("imaging_study_id"):
             return None
         built = build(
-            work.inventory(), organization_id=self._options.organization_id, accession_number=work.job.part,
+            work.inventory(), organization_id=self._options.organization_id, accession_number=accession_number,
             service_request_id=str(facts.get("service_request_id", "")), patient_id=str(facts.get("patient_id", "")),
             tz_name=self._options.tz_name, now_ms=work.clock.now_ms(), imaging_study_id=str(facts["imaging_study_id"]))
         if self._options.form == "reply":

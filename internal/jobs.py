@@ -61,7 +61,7 @@ _LOSSES_BEFORE_HOLD = 3
 _UNFINISHED_RETRY_MS = 60_000
 _COLUMNS = ("job_id, kind, destination, environment, study_uid, part, state, reason_code, reason, attempts, due_at,"
             " revision, done_revision, settled_revision, lease, lease_until, created_at, updated_at, waiting_since,"
-            " detail")
+            " detail, accession")
 _CLAIMABLE = ", ".join(f"'{state}'" for state in State if can(state, Event.CLAIM))
 
 

@@ -36,6 +36,7 @@ class News:
     reason_code: str
     facts: Mapping[str, Any]
     news: int
+    accession_number: str
 
 
 def pending(tx: Tx, limit: int = 200) -> list[News]:
@@ -44,7 +45,7 @@ def pending(tx: Tx, limit: int = 200) -> list[News]:
     Reads only: an idle outbox never takes the write lock.
     """
     return [_news(tx, row) for row in tx.rows(
-        "SELECT job_id, study_uid, part, environment, state, reason_code, news FROM job WHERE news > told"
+        "SELECT job_id, study_uid, part, environment, state, reason_code, news, accession FROM job WHERE news > told"
         " ORDER BY job_id LIMIT ?", (limit,))]
 
 
@@ -60,7 +61,8 @@ def plan(tx: Tx, news: News, *, of: str, to: str | None, now: int) -> int | None
         return None
     facts = {name: news.facts[name] for name in ("imaging_study_id", "service_request_id", "patient_id")
              if name in news.facts}
-    body = {"state": str(news.state), "reason_code": news.reason_code, "environment": news.environment, **facts}
+    body = {"state": str(news.state), "reason_code": news.reason_code, "environment": news.environment,
+            "accession_number": news.accession_number, **facts}
     job_id = _open(tx, news, to, now)
     tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?)"
                " ON CONFLICT (job_id, environment) DO UPDATE SET facts = excluded.facts",
@@ -115,4 +117,5 @@ def escalate(tx: Tx, older_than_ms: int, now: int) -> list[int]:
 
 
 def _news(tx: Tx, row: Row) -> News:
-    return News(row[0], row[1], row[2], row[3], State(row[4]), row[5], facts_of(tx, row[0], row[3]), row[6])
+    return News(row[0], row[1], row[2], row[3], State(row[4]), row[5], facts_of(tx, row[0], row[3]), row[6],
+                row[7] or row[2])

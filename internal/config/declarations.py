@@ -39,6 +39,7 @@ from internal.config.url import (
 from internal.config.values import (
     Kind,
     Secret,
+    parse_accession_rule,
     parse_ae_title,
     parse_bind_address,
     parse_bool,
@@ -142,6 +143,14 @@ class SatusehatSettings:
         "simple|imagingstudy|reply", "simple",
         "What the webhook gets: a short status, the ImagingStudy, or its head with SATUSEHAT's id.",
         "Isi webhook: status singkat, ImagingStudy, atau bagian awalnya dengan id SATUSEHAT.", env=("WEBHOOK_FORMAT",))
+    alias_file: Path = declare_path(  # noqa: RUF009 - an immutable value
+        "", "CSV file of accession numbers: what a modality sends, what it means; empty for none.",
+        "Berkas CSV accession number: yang dikirim alat, dan maksudnya; kosong bila tidak ada.")
+    accession_rules: tuple[str, ...] = declare_list(
+        parse_accession_rule, "", "Corrections of accession numbers that may be made without asking: alias, blanks, "
+        "case, zeros, cut, candidate. Only with exactly one order and a second identifier that agrees.",
+        "Koreksi accession number yang boleh tanpa bertanya: alias, blanks, case, zeros, cut, candidate. Hanya bila "
+        "tepat satu order dan identitas kedua cocok.", "names with commas between, or empty")
     order_window: float = declare_duration(
         "1d", "3650d", "30d", "How far an order's date may be from the study's; hospitals reuse accession numbers.",
         "Selisih tanggal terbesar antara order dan studi; nomor akses bisa terpakai ulang.")

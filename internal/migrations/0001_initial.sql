@@ -169,6 +169,7 @@ CREATE TABLE association_study (
 
 -- settled_revision: the study's revision up to which items were planned; revision: that at the last claim;
 -- done_revision: that at the last finish. priority: 0 urgent, 1 normal, 2 backlog.
+-- accession: the number it is sent under where that was corrected, '' if it is the part's.
 -- news: how often it reached a state that others want to know of; told: how many of these were handed to the outbox.
 -- node: the spool that holds all bytes still to go ('' anywhere). opened_at: since when it is unfinished.
 CREATE TABLE job (
@@ -198,6 +199,7 @@ CREATE TABLE job (
     opened_at        INTEGER NOT NULL,
     waiting_since    INTEGER,
     escalated_at     INTEGER,
+    accession        TEXT NOT NULL DEFAULT '',
     news             INTEGER NOT NULL DEFAULT 0,
     told             INTEGER NOT NULL DEFAULT 0,
     UNIQUE (kind, destination, study_uid, part)
@@ -206,6 +208,7 @@ CREATE INDEX job_claimable ON job (destination, environment, priority, due_at, j
     WHERE state IN ('queued', 'deferred', 'waiting');
 CREATE INDEX job_active ON job (lease_until) WHERE state = 'active';
 CREATE INDEX job_behind ON job (job_id) WHERE state = 'done' AND done_revision < settled_revision;
+CREATE INDEX job_accession ON job (accession) WHERE accession <> '';
 CREATE INDEX job_news ON job (job_id) WHERE news > told;
 CREATE INDEX job_state ON job (state, job_id);
 CREATE INDEX job_study ON job (study_uid);
