@@ -116,7 +116,7 @@ class Router:
         self.lane = Lane(self.destination, self.store, self.spool, self.clock, LanePolicy(workers=4, idle_s=0.02))
         self.assembler = Assembler(
             self.store, self.clock, SettlePolicy(settle_ms=1, settle_cr_dx_ms=1, release_min_ms=1),
-            [PlannedLane(self.destination.name, self.destination.environment)], lambda _: ("satusehat",))
+            [PlannedLane(self.destination.name, self.destination.environment, True)], lambda _: ("satusehat",))
 
     def receive(self, load: Load, study_uid: str, accession: str) -> None:
         """Put a study into new/, as the receiver would, and index it."""

@@ -47,6 +47,7 @@ class _Batch:
     records: list[dict[str, Any]]
     done: list[Entry]
     bad: list[tuple[Entry, str]]
+    gone: list[Entry]
 
 
 class Indexer:
@@ -57,6 +58,7 @@ class Indexer:
         self._store = store
         self._clock = clock
         self._suspects = self._crash_suspects()
+        self._starts: dict[str, int] = {}
 
     def _crash_suspects(self) -> set[str]:
         """Return the ids that were being parsed when this role last died; they are read one at a time."""
@@ -78,7 +80,9 @@ class Indexer:
         for entry, reason in batch.bad:
             self._spool.set_aside(entry, reason)
             log.warning("Entry set aside", extra={"fields": {"entry": entry.id, "reason": reason}})
-        self._suspects.difference_update(entry.id for entry in entries)
+        for entry in entries:
+            self._suspects.discard(entry.id)
+            self._starts.pop(entry.id, None)
         oldest = self._spool.oldest_new_at()
         return Pass(len(batch.done), len(batch.bad), oldest is not None, started_at if oldest is None else oldest)
 
@@ -90,12 +94,19 @@ class Indexer:
         return entries
 
     def _note_parsing(self, entries: Sequence[Entry]) -> dict[str, int]:
-        """Commit which ids are about to be parsed, so that one that kills the process is recognised; return starts."""
-        with self._store.transaction() as tx:
-            return index.parsing_started(tx, [entry.id for entry in entries])
+        """Commit which ids are about to be parsed, so that one that kills the process is recognised; return starts.
+
+        Counted once per process: a batch that is read again because the database failed has ended no process.
+        """
+        fresh = [entry.id for entry in entries if entry.id not in self._starts]
+        if fresh:
+            with self._store.transaction() as tx:
+                started = index.parsing_started(tx, fresh)
+            self._starts |= started
+        return self._starts
 
     def _read(self, entries: Sequence[Entry], starts: Mapping[str, int]) -> _Batch:
-        batch = _Batch([], [], [], [])
+        batch = _Batch([], [], [], [], [])
         for entry in entries:
             try:
                 if starts[entry.id] > _STARTS_BEFORE_ASIDE:
@@ -110,7 +121,7 @@ class Indexer:
                     batch.bad.append((entry, "no service for this request is enabled"))
             except BytesMissing:
                 # Another pass (or a person) moved it; a full scan will see it again if it is still there.
-                continue
+                batch.gone.append(entry)
             except NotDicom as refusal:
                 batch.bad.append((entry, str(refusal)))
         return batch
@@ -128,7 +139,7 @@ class Indexer:
             index.add_association(tx, record, node=self._spool.node)
         for entry, reason in batch.bad:
             index.note_bad(tx, entry.id, reason, now)
-        index.parsing_done(tx, [entry.id for entry in batch.done] + [entry.id for entry, _ in batch.bad])
+        index.parsing_done(tx, [entry.id for entry in (*batch.done, *batch.gone, *(bad for bad, _ in batch.bad))])
 
 
 def read_instance(spool: Spool, entry: Entry) -> Instance:
