@@ -56,6 +56,14 @@ def _iso(at: int | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).astimezone().isoformat(timespec="seconds")
 
 
+def age_text(age_ms: int) -> str:
+    """Return an age for people: minutes, hours or days, whichever has one or two digits."""
+    minutes = max(age_ms, 0) // 60_000
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} d"
+
+
 def _heading(settings: Settings) -> str:
     return f"environment: {config.environment_name(settings.satusehat.url)} ({settings.satusehat.url})"
 
@@ -70,14 +78,15 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
-    language = settings.router.language
-    table = Table("job", "accession", "mod.", "images", "lane", "state", "reason", "tries", "next try",
+    language, now = settings.router.language, now_ms()
+    table = Table("job", "accession", "mod.", "images", "lane", "state", "reason", "tries", "age", "next try",
                   title=_heading(settings))
     for row in rows:
         reason = explain(row["reason_code"]).text(language) or row["reason"]
         table.add_row(
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
+            age_text(now - (row["waiting_since"] or row["opened_at"])) if row["state"] != "done" else "",
             _iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
         )
     for study in filter(None, receiving):
@@ -136,7 +145,8 @@ def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
 def _job_story(tx: Tx, job: Job) -> dict[str, Any]:
     return {
         "job_id": job.job_id, "lane": job.destination, "environment": job.environment,
-        "accession_number": job.part, "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
+        "accession_number": job.part, "sent_as": job.accession or job.part,
+        "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
         "attempts": job.attempts, "due_at": job.due_at, "facts": dict(job.facts), "detail": dict(job.detail),
         "items": {str(state): count for state, count in jobs.count_items(tx, job).items()},
     }
@@ -150,6 +160,8 @@ def _print_story(story: dict[str, Any], language: str) -> None:
         print(f"  {state_text('receiving', language)}")
     for job in story["jobs"]:
         print(f"  job {job['job_id']} -> {job['lane']} ({job['environment']}): {state_text(job['state'], language)}")
+        if job["sent_as"] != job["accession_number"]:
+            print(f"    {job['accession_number'] or '(none)'} is sent as {job['sent_as']}")
         explanation = explain(job["reason_code"])
         if explanation.text(language):
             print(f"    {explanation.text(language)} [{explanation.who}]")

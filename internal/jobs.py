@@ -61,7 +61,7 @@ _LOSSES_BEFORE_HOLD = 3
 _UNFINISHED_RETRY_MS = 60_000
 _COLUMNS = ("job_id, kind, destination, environment, study_uid, part, state, reason_code, reason, attempts, due_at,"
             " revision, done_revision, settled_revision, lease, lease_until, created_at, updated_at, waiting_since,"
-            " detail")
+            " detail, accession")
 _CLAIMABLE = ", ".join(f"'{state}'" for state in State if can(state, Event.CLAIM))
 
 
@@ -276,10 +276,10 @@ def settle(tx: Tx, job: Job, outcome: Outcome, *, now: int, due_at: int) -> Stat
 
 def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[object]]:
     """Return the columns that this outcome sets, beside the state and the lease, and their values."""
-    fresh = "attempts = 0, reason_code = '', reason = '', detail = '{}', waiting_since = NULL"
+    fresh = "attempts = 0, reason_code = '', reason = '', detail = '{}', waiting_since = NULL, escalated_at = NULL"
     match outcome:
         case Finish():
-            return f"done_revision = revision, {fresh}", []
+            return f"done_revision = revision, news = news + 1, {fresh}", []
         case More():
             return f"due_at = ?, {fresh}", [due_at]
         case Later():
@@ -289,7 +289,8 @@ def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[ob
             return ("due_at = ?, reason_code = ?, reason = ?, waiting_since = COALESCE(waiting_since, ?)",
                     [due_at, outcome.code, outcome.reason, now])
         case Refuse():
-            return "reason_code = ?, reason = ?, detail = ?", [outcome.code, outcome.reason, json_text(outcome.detail)]
+            return ("reason_code = ?, reason = ?, detail = ?, news = news + 1",
+                    [outcome.code, outcome.reason, json_text(outcome.detail)])
 
 
 def _note_outcome(tx: Tx, job: Job, outcome: Outcome, state: State, now: int, before: tuple[str, str]) -> None:
