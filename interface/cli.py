@@ -101,6 +101,18 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
 
     confirm = decision("same-patient", "both sides of a held study are the same patient: go on")
     confirm.add_argument("--reason", required=True, help="kept with the study")
+    discard = decision("discard", "give up a held or cancelled study: its images are removed after 30 days")
+    discard.add_argument("--reason", required=True, help="kept with the study")
+    discard.add_argument("--undo", action="store_true", help="bring it back while its images are still there")
+    accession = decision("accession", "send a study under another accession number; without NEW: proposals")
+    accession.add_argument("new", metavar="NEW", nargs="?", help="the number of the order")
+    accession.add_argument("--reason", help="kept with the study; needed with NEW")
+    alias = add("alias", "the table of accession numbers: what a modality sends, what it means")
+    alias.add_argument("action", choices=("list", "add", "remove"))
+    alias.add_argument("sent", metavar="SENT", nargs="?", help="as the modality sends it")
+    alias.add_argument("meant", metavar="MEANT", nargs="?", help="as the order has it")
+    alias.add_argument("--by", metavar="NAME", help="who changes it (default: this account)")
+    add("storage", "say what the images on disk are kept for, in bytes")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -129,7 +141,7 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "lane", "verify", "same-patient"}
+             "reindex", "lane", "verify", "same-patient", "discard", "storage", "accession", "alias"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -168,7 +180,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
         "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
         "lane": cli_lanes.lane, "verify": cli_verify.verify,
-        "same-patient": cli_cases.confirm_patient,
+        "same-patient": cli_cases.same_patient, "discard": cli_cases.discard,
+        "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
     }[options.command]
     return command(options, settings)
 

@@ -290,10 +290,10 @@ def settle(tx: Tx, job: Job, outcome: Outcome, *, now: int, due_at: int) -> Stat
 
 def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[object]]:
     """Return the columns that this outcome sets, beside the state and the lease, and their values."""
-    fresh = "attempts = 0, reason_code = '', reason = '', detail = '{}', waiting_since = NULL"
+    fresh = "attempts = 0, reason_code = '', reason = '', detail = '{}', waiting_since = NULL, escalated_at = NULL"
     match outcome:
         case Finish():
-            return f"done_revision = revision, turns = 0, {fresh}", []
+            return f"done_revision = revision, turns = 0, news = news + 1, {fresh}", []
         case More():
             return f"due_at = ?, turns = turns + 1, {fresh}", [due_at]
         case Later():
@@ -303,7 +303,8 @@ def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[ob
             return ("due_at = ?, reason_code = ?, reason = ?, waiting_since = COALESCE(waiting_since, ?)",
                     [due_at, outcome.code, outcome.reason, now])
         case Refuse():
-            return "reason_code = ?, reason = ?, detail = ?", [outcome.code, outcome.reason, json_text(outcome.detail)]
+            return ("reason_code = ?, reason = ?, detail = ?, news = news + 1",
+                    [outcome.code, outcome.reason, json_text(outcome.detail)])
 
 
 def _note_outcome(tx: Tx, job: Job, outcome: Outcome, state: State, now: int, before: tuple[str, str]) -> None:

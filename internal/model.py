@@ -136,6 +136,7 @@ class Job:
 
     `environment` (base URL | organization, or a folder's path) says where its facts and receipts hold.
     `revision` is the settled revision it was claimed with; `done_revision` the last one confirmed.
+    `accession` is the number it is sent under where a person corrected that, "" where it is `part`.
     `lease` is the token of the claim ("" when not active); `facts` are those of `environment`.
     """
 
@@ -160,6 +161,7 @@ class Job:
     waiting_since: int | None
     facts: Mapping[str, Any] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
+    accession: str = ""
 
 
 class ItemState(StrEnum):

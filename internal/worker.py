@@ -37,6 +37,8 @@ log = logging.getLogger("router.worker")
 
 #: One attempt in this time while the platform refuses our credentials: no storm on a token endpoint.
 CREDENTIALS_PAUSE_S = 300.0
+#: The longest rest of a worker that cannot read its queue.
+REST_MAX_S = 30.0
 #: The longest Retry-After that is believed.
 RETRY_AFTER_MAX_S = 3600.0
 #: Every so many looks of the waiting room go to the study that was not looked at for longest, not to the newest.
@@ -67,6 +69,10 @@ class LanePolicy:
         """Return how long to wait after `attempts` failures; `jitter` in [0, 1) spreads it by 20 %."""
         base = min(self.retry_min_ms * 2 ** min(max(attempts - 1, 0), 20), self.retry_max_ms)
         return int(base * (0.8 + 0.4 * jitter))
+
+    def rest_s(self, faults: int) -> float:
+        """Return how long an idle worker rests: longer after each of its own faults in a row, the database's mostly."""
+        return min(self.idle_s * 2.0 ** min(faults, 20), REST_MAX_S) if faults else self.idle_s
 
     def poll_ms(self, age_ms: int) -> int:
         """Return how long to wait before looking again for something that has been missing for `age_ms`."""
@@ -145,15 +151,24 @@ class Lane:
 
     def _run(self) -> None:
         job: Job | None = None
+        faults = 0
         while not self._stop.is_set():
             try:
                 job = self._advance(job, follow=True) if job else self._take()
-            except Exception:
-                log.exception("Worker could not go on; it tries again", extra={"fields": {"lane": self.name}})
-                job = None
+                faults = 0
+            except Exception as fault:
+                job, faults = None, faults + 1
+                # A database that is away is no news each time, and says all in one sentence.
+                log.error("Worker could not go on; it tries again", exc_info=not isinstance(fault, RouterError),
+                          extra={"fields": {"lane": self.name, "why": _words(fault), "in_a_row": faults}})
             if job is None:
-                with self._wake:
-                    self._wake.wait_for(self._stop.is_set, self._policy.idle_s)
+                self._rest(self._policy.rest_s(faults))
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait until somebody wakes the lane, at most `wait_s` seconds."""
+        with self._wake:
+            if not self._stop.is_set():
+                self._wake.wait(wait_s)
 
     @property
     def name(self) -> str:
@@ -283,6 +298,11 @@ class Lane:
                 return self._policy.poll_ms(now - (job.waiting_since or now))
             case _:
                 return 0
+
+
+def _words(fault: Exception) -> str:
+    """Return our own words; those of a library may quote data, and are left to the log's own care."""
+    return str(fault) if isinstance(fault, RouterError) else type(fault).__name__
 
 
 def _fields(job: Job) -> dict[str, object]:

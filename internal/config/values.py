@@ -228,6 +228,17 @@ def parse_destination_name(text: str) -> str:
     return name
 
 
+ACCESSION_RULES = ("alias", "blanks", "case", "zeros", "cut", "candidate")
+"""Words of internal.accession.Rule, which a test compares."""
+
+
+def parse_accession_rule(text: str) -> str:
+    """The name of a rule of the accession doctor."""
+    if text not in ACCESSION_RULES:
+        raise WrongValue(f"is not one of {', '.join(ACCESSION_RULES)}")
+    return text
+
+
 def parse_fhir_id(text: str) -> str:
     """An id as FHIR defines it. Source: FHIR R4 datatypes, id."""
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", text):

@@ -22,6 +22,7 @@ CREATE TABLE catalogue (
 -- What we hold and ever held ------------------------------------------------------------------------------------
 
 -- unsettled_since: arrival of the first instance after the last settled revision (NULL: none).
+-- purged: the bytes of every instance are gone (rows stay).
 -- registrations: how often the study was settled, which is how often a further one has to wait longer.
 CREATE TABLE study (
     study_uid          TEXT PRIMARY KEY,
@@ -35,6 +36,7 @@ CREATE TABLE study (
     settle_requested   INTEGER NOT NULL DEFAULT 0,
     conflict           INTEGER NOT NULL DEFAULT 0,
     instances          INTEGER NOT NULL DEFAULT 0,
+    purged             INTEGER NOT NULL DEFAULT 0,
     patient_id         TEXT NOT NULL DEFAULT '',
     patient_name       TEXT NOT NULL DEFAULT '',
     patient_birth_date TEXT NOT NULL DEFAULT '',
@@ -45,6 +47,7 @@ CREATE TABLE study (
     description        TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX study_unsettled ON study (unsettled_since) WHERE revision > settled_revision;
+CREATE INDEX study_age ON study (last_arrived_at, study_uid) WHERE purged = 0;
 CREATE INDEX study_patient ON study (patient_id);
 CREATE INDEX study_day ON study (study_date);
 
@@ -83,6 +86,7 @@ CREATE TABLE instance (
     dataset_offset      INTEGER NOT NULL,
     dataset_bytes       INTEGER NOT NULL,
     location            TEXT NOT NULL,
+    purging_at          INTEGER,
     purged_at           INTEGER,
     arrived_at          INTEGER NOT NULL,
     association_id      TEXT NOT NULL,
@@ -115,6 +119,7 @@ CREATE TABLE instance (
 );
 CREATE UNIQUE INDEX instance_current ON instance (sop_uid) WHERE is_current = 1;
 CREATE INDEX instance_beside ON instance (sop_uid) WHERE is_current = 0;
+CREATE INDEX instance_purging ON instance (purging_at) WHERE purging_at IS NOT NULL AND purged_at IS NULL;
 CREATE INDEX instance_study ON instance (study_uid, part);
 
 -- The same data set again: no instance row, but the entry is known.
@@ -166,6 +171,8 @@ CREATE TABLE association_study (
 -- done_revision: that at the last finish. priority: 0 urgent, 1 normal, 2 backlog.
 -- turns: steps that used up their time since it was opened. polling: 1 while WAITING only means looking again for
 -- something that others bring (an order), as often as the lane allows.
+-- accession: the number it is sent under where that was corrected, '' if it is the part's.
+-- news: how often it reached a state that others want to know of; told: how many of these were handed to the outbox.
 -- node: the spool that holds all bytes still to go ('' anywhere). opened_at: since when it is unfinished.
 CREATE TABLE job (
     job_id           ${serial},
@@ -195,6 +202,10 @@ CREATE TABLE job (
     updated_at       INTEGER NOT NULL,
     opened_at        INTEGER NOT NULL,
     waiting_since    INTEGER,
+    escalated_at     INTEGER,
+    accession        TEXT NOT NULL DEFAULT '',
+    news             INTEGER NOT NULL DEFAULT 0,
+    told             INTEGER NOT NULL DEFAULT 0,
     UNIQUE (kind, destination, study_uid, part)
 );
 CREATE INDEX job_fresh ON job (destination, environment, priority, turns, opened_at DESC, job_id DESC)
@@ -207,6 +218,8 @@ CREATE INDEX job_poll_newest ON job (destination, environment, opened_at DESC, j
     WHERE state = 'waiting' AND polling = 1;
 CREATE INDEX job_active ON job (lease_until) WHERE state = 'active';
 CREATE INDEX job_behind ON job (job_id) WHERE state = 'done' AND done_revision < settled_revision;
+CREATE INDEX job_accession ON job (accession) WHERE accession <> '';
+CREATE INDEX job_news ON job (job_id) WHERE news > told;
 CREATE INDEX job_state ON job (state, job_id);
 CREATE INDEX job_study ON job (study_uid);
 

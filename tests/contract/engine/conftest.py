@@ -84,6 +84,7 @@ class Engine:
 
     def __init__(self, store: Store, root: Path) -> None:
         self.store = store
+        self.root = root
         self.clock = HandClock()
         self.spool = Spool.open(root / "spool")
         self.writer: SpoolWriter = self.spool.writer("0")
@@ -103,7 +104,8 @@ class Engine:
             lambda inventory: route(inventory, ["scripted"]),
         )
 
-    def receive(self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0") -> Entry:
+    def receive(self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0",
+                association: str = "") -> Entry:
         """Put one instance into new/ as the receiver would."""
         dataset = Dataset()
         dataset.SOPClassUID, dataset.SOPInstanceUID = CT, sop_uid or generate_uid(prefix=None)
@@ -116,7 +118,7 @@ class Engine:
         buffer.is_little_endian, buffer.is_implicit_VR = True, True
         write_dataset(buffer, dataset)
         incoming = self.writer.begin()
-        arrival = Arrival(arrived_at=self.clock.ms, association_id="", calling_aet="CT1", called_aet="DCMROUTER")
+        arrival = Arrival(self.clock.ms, association, "CT1", "DCMROUTER")
         incoming.write(dicomfile.build_meta(CT, str(dataset.SOPInstanceUID), IMPLICIT, arrival))
         incoming.write(buffer.getvalue())
         return incoming.commit()
