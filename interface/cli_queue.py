@@ -49,10 +49,12 @@ def opened(settings: Settings) -> Iterator[Store]:
 
 
 def now_ms() -> int:
+    """Return this machine's clock."""
     return time.time_ns() // 1_000_000
 
 
-def _iso(at: int | None) -> str:
+def iso(at: int | None) -> str:
+    """Return a moment in local time, "" for none."""
     return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).astimezone().isoformat(timespec="seconds")
 
 
@@ -87,7 +89,7 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
             age_text(now - (row["waiting_since"] or row["opened_at"])) if row["state"] != "done" else "",
-            _iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
+            iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
         )
     for study in filter(None, receiving):
         table.add_row(
@@ -95,6 +97,10 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
             state_text("receiving", language), "", "", "",
         )
     Console().print(table)
+    from interface.cli_lanes import print_trouble
+
+    with opened(settings) as store, store.reading() as tx:
+        print_trouble(tx, settings)
     return 0
 
 
@@ -173,7 +179,7 @@ def _print_story(story: dict[str, Any], language: str) -> None:
         if job["detail"]:
             print("    " + json.dumps(job["detail"], indent=1).replace("\n", "\n    "))
     for event in story["events"]:
-        print(f"  {_iso(event['at'])}  {event['text']}")
+        print(f"  {iso(event['at'])}  {event['text']}")
 
 
 def retry(options: argparse.Namespace, settings: Settings) -> int:
@@ -239,6 +245,8 @@ def send_now(options: argparse.Namespace, settings: Settings) -> int:
                                       *(job.study_uid for job in found)]))
         for uid in studies:
             index.request_settle(tx, uid)
+        if options.urgent:
+            jobs.set_priority(tx, job_ids, jobs.URGENT, now_ms())
         woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=now_ms())
         for lane in {job.destination for job in found}:
             jobs.hurry_lane(tx, lane, now_ms())

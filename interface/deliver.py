@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from interface.destinations import PLATFORM, build, build_webhook
 from interface.roles import (
@@ -32,6 +33,8 @@ from internal.assemble import Lane as PlannedLane
 from internal.config import Settings
 from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.fhir import dates
+from internal.hours import parse_hours
 from internal.indexer import Indexer, Pass
 from internal.model import Inventory
 from internal.ports import Destination
@@ -78,11 +81,11 @@ class Deliver:
             [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations], self._route,
         )
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings)) for d in self._destinations
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
         ]
         self._webhook = build_webhook(settings)
         if self._webhook is not None:
-            policy = replace(lane_policy(settings), workers=_OUTBOX_WORKERS)
+            policy = replace(lane_policy(settings, self._webhook.kind), workers=_OUTBOX_WORKERS)
             self._lanes.append(Lane(self._webhook, store, spool, self._clock, policy))
         self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
         alias_file = settings.satusehat.alias_file
@@ -96,8 +99,9 @@ class Deliver:
     def _route(self, inventory: Inventory) -> tuple[str, ...]:
         return rules.route(inventory, self._settings.router.send_to)
 
-    def _report(self) -> dict[str, int]:
-        return self._counters | {"steps": sum(lane.steps for lane in self._lanes)}
+    def _report(self) -> dict[str, Any]:
+        return self._counters | {"steps": sum(lane.steps for lane in self._lanes),
+                                 "lanes": {lane.name: lane.report() for lane in self._lanes}}
 
     def run(self) -> bool:
         """Work until told to stop; return whether every lane had ended in time.
@@ -221,10 +225,11 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
                            unverified_counts=spool.purge_unverified, purge=spool.purge == "confirmed")
 
 
-def lane_policy(settings: Settings) -> LanePolicy:
-    """Return how lanes work and wait according to `settings`."""
-    router = settings.router
+def lane_policy(settings: Settings, kind: str) -> LanePolicy:
+    """Return how lanes of this kind of destination work and wait according to `settings`."""
+    router, platform = settings.router, settings.satusehat
     return LanePolicy(
+        hours=parse_hours(platform.send_hours, dates.zone(platform.tz_name)) if kind == PLATFORM else None,
         workers=settings.satusehat.workers,
         retry_min_ms=int(router.retry_min * 1000),
         retry_max_ms=int(router.retry_max * 1000),
