@@ -97,14 +97,6 @@ class Webhook:
         raise Transient(f"{self._host} answered HTTP {reply.status}", code=f"webhook-{reply.status}",
                         retry_after_s=reply.retry_after_s, blame_lane=lane)
 
-    def may_poll(self) -> bool:
-        """Nothing is waited for at a webhook."""
-        return True
-
-    def report(self) -> dict[str, int]:
-        """Nothing slows a webhook down."""
-        return {}
-
     def probe(self) -> Iterator[Probe]:
         """Look whether the address may be used as it is; sends nothing."""
         try:
