@@ -51,11 +51,21 @@ def opened(settings: Settings) -> Iterator[Store]:
 
 
 def now_ms() -> int:
+    """Return this machine's clock."""
     return time.time_ns() // 1_000_000
 
 
-def _iso(at: int | None) -> str:
+def iso(at: int | None) -> str:
+    """Return a moment in local time, "" for none."""
     return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).astimezone().isoformat(timespec="seconds")
+
+
+def age_text(age_ms: int) -> str:
+    """Return an age for people: minutes, hours or days, whichever has one or two digits."""
+    minutes = max(age_ms, 0) // 60_000
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} d"
 
 
 def _heading(settings: Settings) -> str:
@@ -72,15 +82,16 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
-    language = settings.router.language
+    language, now = settings.router.language, now_ms()
     table = Table(*(Column(name, no_wrap=True) for name in ("job", "accession", "mod.", "images", "lane")), "state",
-                  Column("reason", ratio=1), "tries", Column("next try", no_wrap=True), title=_heading(settings))
+                  Column("reason", ratio=1), "tries", "age", Column("next try", no_wrap=True), title=_heading(settings))
     for row in rows:
         reason = explain(row["reason_code"]).text(language) or row["reason"]
         table.add_row(
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
-            _iso(row["due_at"])[5:16].replace("T", " ") if row["state"] in ("deferred", "waiting") else "",
+            age_text(now - (row["waiting_since"] or row["opened_at"])) if row["state"] != "done" else "",
+            iso(row["due_at"])[5:16].replace("T", " ") if row["state"] in ("deferred", "waiting") else "",
         )
     for study in filter(None, receiving):
         table.add_row(
@@ -89,6 +100,10 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
         )
     # A table that is cut to 80 columns on its way into a pipe or a file cannot be read.
     Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
+    from interface.cli_lanes import print_trouble
+
+    with opened(settings) as store, store.reading() as tx:
+        print_trouble(tx, settings)
     return 0
 
 
@@ -140,7 +155,8 @@ def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
 def _job_story(tx: Tx, job: Job) -> dict[str, Any]:
     return {
         "job_id": job.job_id, "lane": job.destination, "environment": job.environment,
-        "accession_number": job.part, "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
+        "accession_number": job.part, "sent_as": job.accession or job.part,
+        "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
         "attempts": job.attempts, "due_at": job.due_at, "facts": dict(job.facts), "detail": dict(job.detail),
         "items": {str(state): count for state, count in jobs.count_items(tx, job).items()},
     }
@@ -152,26 +168,28 @@ def _print_story(story: dict[str, Any], language: str) -> None:
           f"{story['instances']} images in {story['series']} series")
     for one in story["received"]:
         who = f"{one['calling_aet'] or '?'} at {one['host'] or '?'}"
-        print(f"  {_iso(one['first_at'])}  {one['images']} images from {who} in {one['associations']} associations, "
-              f"the last at {_iso(one['last_at'])}")
+        print(f"  {iso(one['first_at'])}  {one['images']} images from {who} in {one['associations']} associations, "
+              f"the last at {iso(one['last_at'])}")
     if not story["settled"]:
         print(f"  {state_text('receiving', language)}")
     for job in story["jobs"]:
         print(f"  job {job['job_id']} -> {job['lane']} ({job['environment']}): {state_text(job['state'], language)}")
+        if job["sent_as"] != job["accession_number"]:
+            print(f"    {job['accession_number'] or '(none)'} is sent as {job['sent_as']}")
         explanation = explain(job["reason_code"])
         if explanation.text(language):
             print(f"    {explanation.text(language)} [{explanation.who}]")
         if job["reason"]:
             print(f"    {job['reason']}")
         if job["state"] in ("deferred", "waiting"):
-            print(f"    next try {_iso(job['due_at'])}")
+            print(f"    next try {iso(job['due_at'])}")
         if job["facts"].get("imaging_study_id"):
             print(f"    ImagingStudy {job['facts']['imaging_study_id']}")
         print("    " + ", ".join(f"{state} {count}" for state, count in sorted(job["items"].items())))
         if job["detail"]:
             print("    " + json.dumps(job["detail"], indent=1).replace("\n", "\n    "))
     for event in story["events"]:
-        print(f"  {_iso(event['at'])}  {event['text']}")
+        print(f"  {iso(event['at'])}  {event['text']}")
 
 
 def retry(options: argparse.Namespace, settings: Settings) -> int:
@@ -237,6 +255,8 @@ def send_now(options: argparse.Namespace, settings: Settings) -> int:
                                       *(job.study_uid for job in found)]))
         for uid in studies:
             index.request_settle(tx, uid)
+        if options.urgent:
+            jobs.set_priority(tx, job_ids, jobs.URGENT, now_ms())
         woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=now_ms())
         for lane in {job.destination for job in found}:
             jobs.hurry_lane(tx, lane, now_ms())

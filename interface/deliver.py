@@ -12,8 +12,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from interface.destinations import build
+from interface.destinations import PLATFORM, build, build_webhook
 from interface.roles import (
     StatusFile,
     SystemClock,
@@ -23,14 +26,19 @@ from interface.roles import (
     stop_on_signals,
     stop_with_parent,
 )
-from internal import jobs, rules
+from internal import jobs, notices, rules
+from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
 from internal.config import Settings
+from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.fhir import dates
+from internal.hours import parse_hours
 from internal.indexer import Indexer, Pass
 from internal.model import Inventory
 from internal.ports import Destination
+from internal.retain import Retainer, RetentionPolicy
 from internal.spool import Spool
 from internal.store import Store
 from internal.worker import Lane, LanePolicy
@@ -44,7 +52,9 @@ _ASSEMBLE_S = 0.5
 _HOUSEKEEPING_S = 10.0
 #: A pause after each batch lets other processes' one-row commits through (the map, section 6).
 _YIELD_S = 0.005
+_SLOW_DUTIES_S = 60.0
 _NICE = 10
+_OUTBOX_WORKERS = 2
 _FAULT_PAUSE_S = 2.0
 _FAULT_PAUSE_MAX_S = 30.0
 #: What should pass without anybody starting the role again: a database that is away, busy, full or broken, a disk that
@@ -71,16 +81,27 @@ class Deliver:
             [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations], self._route,
         )
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings)) for d in self._destinations
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
         ]
-        self._counters = {"indexed": 0, "set_aside": 0, "planned": 0}
+        self._webhook = build_webhook(settings)
+        if self._webhook is not None:
+            policy = replace(lane_policy(settings, self._webhook.kind), workers=_OUTBOX_WORKERS)
+            self._lanes.append(Lane(self._webhook, store, spool, self._clock, policy))
+        self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
+        alias_file = settings.satusehat.alias_file
+        self._doctor = Doctor(
+            store, self._clock, frozenset(map(Rule, settings.satusehat.accession_rules)),
+            alias_file if alias_file != Path() else None, PLATFORM)
+        self._slow_duties_s = time.monotonic()
+        self._counters = {"indexed": 0, "set_aside": 0, "planned": 0, "purged": 0}
         self._status = StatusFile(spool, "deliver", self._report)
 
     def _route(self, inventory: Inventory) -> tuple[str, ...]:
         return rules.route(inventory, self._settings.router.send_to)
 
-    def _report(self) -> dict[str, int]:
-        return self._counters | {"steps": sum(lane.steps for lane in self._lanes)}
+    def _report(self) -> dict[str, Any]:
+        return self._counters | {"steps": sum(lane.steps for lane in self._lanes),
+                                 "lanes": {lane.name: lane.report() for lane in self._lanes}}
 
     def run(self) -> bool:
         """Work until told to stop; return whether every lane had ended in time.
@@ -152,17 +173,36 @@ class Deliver:
         now = self._clock.now_ms()  # before looking: what comes in meanwhile is not indexed
         oldest = self._spool.oldest_new_at()
         watermark_at = now if oldest is None else oldest
-        planned = self._assembler.run_once(watermark_at)
+        planned = self._assembler.run_once(watermark_at) + self._plan_notices()
         if planned:
             self._counters["planned"] += planned
             for lane in self._lanes:
                 lane.wake()
+
+    def _plan_notices(self) -> int:
+        """Hand what became of deliveries to the outbox; one short transaction, and only if there is news."""
+        with self._store.reading() as tx:
+            pending = notices.pending(tx)
+        if not pending:
+            return 0
+        to = self._webhook.name if self._webhook else None
+        now = self._clock.now_ms()
+        with self._store.transaction() as tx:
+            planned = [notices.plan(tx, news, of=PLATFORM, to=to, now=now) for news in pending]
+        return sum(job_id is not None for job_id in planned)
 
     def _keep_house(self) -> None:
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
             jobs.expire_leases(tx, now)
             jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)
+            notices.escalate(tx, int(self._settings.router.escalate * 1000), now)
+            if self._webhook is not None:
+                notices.reopen_behind(tx, self._webhook.name, now)
+        if time.monotonic() - self._slow_duties_s >= _SLOW_DUTIES_S:
+            self._counters["purged"] += self._retainer.run_once()
+            self._doctor.run_once()
+            self._slow_duties_s = time.monotonic()
         self._store.checkpoint()
         self._spool.refresh_new()
 
@@ -178,10 +218,18 @@ def settle_policy(settings: Settings) -> SettlePolicy:
     )
 
 
-def lane_policy(settings: Settings) -> LanePolicy:
-    """Return how lanes work and wait according to `settings`."""
-    router = settings.router
+def retention_policy(settings: Settings) -> RetentionPolicy:
+    """Return how long images are kept according to `settings`."""
+    spool = settings.spool
+    return RetentionPolicy(keep_ms=int(spool.keep * 1000), low_space_bytes=spool.low_space,
+                           unverified_counts=spool.purge_unverified, purge=spool.purge == "confirmed")
+
+
+def lane_policy(settings: Settings, kind: str) -> LanePolicy:
+    """Return how lanes of this kind of destination work and wait according to `settings`."""
+    router, platform = settings.router, settings.satusehat
     return LanePolicy(
+        hours=parse_hours(platform.send_hours, dates.zone(platform.tz_name)) if kind == PLATFORM else None,
         workers=settings.satusehat.workers,
         retry_min_ms=int(router.retry_min * 1000),
         retry_max_ms=int(router.retry_max * 1000),

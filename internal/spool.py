@@ -218,6 +218,12 @@ class Spool:
         _move(self._new / entry.file_name, target)
         _move(self._hour(entry) / entry.file_name, target)
 
+    def remove(self, ids: Iterable[str]) -> None:
+        """Unlink instance files of cur/ for good; one that is gone already is no fault. Retention alone calls this."""
+        for entry_id in ids:
+            entry = Entry(entry_id, EntryKind.INSTANCE, arrived_at_of(entry_id))
+            (self._hour(entry) / entry.file_name).unlink(missing_ok=True)
+
     # -- run/ ------------------------------------------------------------------------------------------------------
 
     def publish(self, name: str, data: bytes) -> None:

@@ -344,7 +344,7 @@ def test_moving_to_another_environment_waits_for_a_person(engine: Engine) -> Non
     assert sorted(engine.states()) == [State.DONE, State.HELD]
     assert not engine.work()
     with engine.store.transaction() as tx:
-        for job_id, event in ((1, Event.REOPEN), (2, Event.RETRY)):
+        for job_id, event in ((2, Event.REOPEN), (1, Event.RETRY)):
             jobs.act(tx, [job_id], event, who="test", now=engine.clock.ms, environment={"scripted": "env-2"})
     while engine.work():
         pass
