@@ -28,6 +28,7 @@ def build_satusehat(settings: Settings, name: str) -> Destination:
         token_path=f"{platform.auth_pathsuffix}/accesstoken", fhir_path=platform.fhir_pathsuffix,
         dicom_path=platform.dicom_pathsuffix, tz_name=platform.tz_name, order_window_s=platform.order_window,
         index_lag_s=platform.index_lag, request_timeout_s=platform.request_timeout, user_agent=platform.user_agent,
+        skip_sop_classes=frozenset(platform.skip_sop_classes),
         reregister_max_s=settings.router.reregister_max,
     ))
 

@@ -109,6 +109,22 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Use https, or an address inside the hospital's network.",
         "IT",
     ),
+    "withdrawn": Explanation(
+        "Studi ini sudah ditarik dari SATUSEHAT dan tidak dikirim lagi.",
+        "Kirim suratnya (`withdraw --letter`) agar citranya dihapus di pusat.",
+        "This study was taken back from SATUSEHAT and is not sent again.",
+        "Send the letter (`withdraw --letter`) so that the images are removed there.",
+        "IT",
+    ),
+    "withdraw-refused": Explanation(
+        "SATUSEHAT tidak menerima penarikan ImagingStudy ini.", "Laporkan dengan suratnya (`withdraw --letter`).",
+        "SATUSEHAT did not take back this ImagingStudy.", "Report it with the letter (`withdraw --letter`).",
+        "platform",
+    ),
+    "study-busy": Explanation(
+        "Accession lain dari studi yang sama sedang didaftarkan.", "Tidak perlu tindakan.",
+        "Another accession of the same study is being registered.", "Nothing to do.",
+    ),
     "partly-delivered": Explanation(
         "Sebagian citra ditolak platform; selebihnya sudah terkirim.",
         "Lihat alasan per citra dengan `show`.",

@@ -36,6 +36,7 @@ from internal.items import (
     open_intent,
     record_facts,
     settle_items,
+    sibling_facts,
     unanswered_intent,
     unfinished_items,
 )
@@ -51,7 +52,7 @@ __all__ = [
     "count_items", "displace", "events_after", "events_of", "expire_leases", "find_jobs", "give_up_expired",
     "hold_for_person", "hurry_lane", "is_due", "items", "job", "jobs_behind", "jobs_of", "lane", "list_jobs",
     "mark_sent", "open_intent", "pause_lane", "plan", "record_facts", "release_leases", "renew", "resume_lane",
-    "settle", "settle_items", "unanswered_intent", "unplanned",
+    "settle", "settle_items", "sibling_facts", "unanswered_intent", "unplanned",
 ]
 
 #: Priorities, most urgent first. Each is asked for on its own, so that one index range answers it.

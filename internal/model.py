@@ -172,12 +172,14 @@ class ItemState(StrEnum):
     STORED = "stored"  #: receipt: the other side named the instance
     UNVERIFIED = "unverified"  #: receipt: it exists there, whether with our bytes is not known
     REFUSED = "refused"  #: refused for itself; does not block the others
+    SKIPPED = "skipped"  #: kept here and not sent, by the hospital's setting
     CONFLICT = "conflict"  #: known to exist there with other content
 
 
 #: States after which an item needs no further push.
 RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED})
-FINAL = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.REFUSED, ItemState.CONFLICT})
+FINAL = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.REFUSED, ItemState.SKIPPED,
+                   ItemState.CONFLICT})
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class SatusehatOptions:
     refusal_interval_s: float = 300.0
     push_parallel: int = 8
     push_floor_bytes_per_s: int = 16 * 1024
+    skip_sop_classes: frozenset[str] = frozenset()
     ca_file: Path | None = None
     proxy_url: str | None = field(default=None, repr=False)
 

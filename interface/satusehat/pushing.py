@@ -100,7 +100,7 @@ class Pushing:
 
     def _find_unlisted(self, run: Run, batch: Sequence[Item]) -> Outcome:
         """Return what to do about items that the ImagingStudy does not list: newer than it, or dropped by somebody."""
-        known = find_inventory_uids(run.work.inventory())
+        known = find_inventory_uids(run.inventory())
         strangers = [item.instance.header.sop_uid for item in batch if item.instance.header.sop_uid not in known]
         if strangers:
             return Refuse("not-in-inventory", "instances to send are not part of the study", {"sop_uids": strangers})
