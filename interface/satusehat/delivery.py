@@ -103,6 +103,10 @@ class Satusehat:
         """Try DNS, TLS, token, FHIR and DICOM endpoint, one line each, until one fails."""
         return probe_platform(self._options, self._session, self._tokens, self._client)
 
+    def read_client_flag(self) -> bool:
+        """Return whether the platform wants MROC clients to be used."""
+        return self._client.read_client_flag()
+
     def close(self) -> None:
         """End the threads and close the connections."""
         self._pushing.close()

@@ -121,3 +121,13 @@ def test_changes_by_others_survive_a_late_image_and_a_withdrawal(make_case: Make
     case.add(6)
     outcome = case.drive()
     assert isinstance(outcome, Refuse) and outcome.code == "imaging-study-withdrawn"
+
+
+def test_the_flag_for_mroc_clients_is_false_unless_the_platform_says_true(make_case: MakeCase) -> None:
+    case = make_case(order=False)
+    assert case.destination.read_client_flag() is False
+    for status, body, expected in ((200, {"SATUSEHAT_CLIENT_ENABLE": True}, True), (200, {}, False),
+                                   (200, {"SATUSEHAT_CLIENT_ENABLE": "true"}, False), (404, "", False)):
+        case.sandbox.control("POST", "/faults", [
+            {"method": "GET", "path": "/fhir-r4/v1/dcm_cfg", "status": status, "body": body, "count": 1}])
+        assert case.destination.read_client_flag() is expected
