@@ -277,6 +277,14 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Balasan SATUSEHAT tidak dapat dipahami.", "Router mencoba lagi otomatis; laporkan bila berlanjut.",
         "The platform's reply could not be understood.", "The router tries again; report it if it lasts.", "platform",
     ),
+    "fhir-budget": Explanation(
+        "Jatah panggilan FHIR per menit habis (setelan fhir_per_minute).", "Router melanjutkan otomatis.",
+        "The FHIR calls of this minute are used up (setting fhir_per_minute).", "The router goes on by itself.",
+    ),
+    "paused": Explanation(
+        "Tujuan ini dihentikan sementara oleh petugas.", "`lane NAMA resume` melanjutkannya.",
+        "A person has paused this destination.", "`lane NAME resume` lets it go on.", "IT",
+    ),
     "too-many-pages": Explanation(
         "SATUSEHAT mengembalikan terlalu banyak hasil pencarian.", "Laporkan dengan Accession Number-nya.",
         "The platform returned too many search results.", "Report it with the accession number.", "IT",
@@ -302,6 +310,12 @@ FAMILIES: dict[str, Explanation] = {
     "http-": Explanation(
         "Server SATUSEHAT menjawab dengan galat.", "Router mencoba lagi otomatis.",
         "The platform answered with an error.", "The router tries again by itself.", "platform",
+    ),
+    "rule-": Explanation(
+        "SATUSEHAT menolak isi data menurut aturan dengan nomor ini.",
+        "Baca kalimat SATUSEHAT di `show`, perbaiki di SIMRS atau modalitas, lalu `retry`.",
+        "SATUSEHAT refused the content by the rule of this number.",
+        "Read SATUSEHAT's words in `show`, correct it in the hospital system or at the modality, then `retry`.", "IT",
     ),
     "token-": Explanation(
         "Layanan token SATUSEHAT menjawab dengan galat.", "Router mencoba lagi otomatis.",

@@ -1,4 +1,4 @@
-"""The destination "mroc": copies of a delivered study for an MROC client beside the router, as the official router does.
+"""The destination "mroc": copies of a delivered study for an MROC client beside the router, as in the official one.
 
 Only where this hospital set `mroc_client_url` to something of its own and the platform's flag is true. A worker of its
 own lane calls `step` with a job of kind "mroc"; nothing else ever waits for it. Imports outbound, webhook and internal.
@@ -82,6 +82,14 @@ class Mroc:
         total = work.count_items().get(ItemState.STORED, 0)
         work.event("mroc-sent", f"{total} images were given to the MROC client {self._host}", instances=total)
         return Finish()
+
+    def may_poll(self) -> bool:
+        """Nothing is waited for at an MROC client."""
+        return True
+
+    def report(self) -> dict[str, int]:
+        """Nothing slows an MROC client down."""
+        return {}
 
     def probe(self) -> Iterator[Probe]:
         """Say where copies would go; sends nothing."""

@@ -72,6 +72,14 @@ class Webhook:
         """Return the outbox's one environment: a new address gets what the old one did not take."""
         return ENVIRONMENT
 
+    def may_poll(self) -> bool:
+        """Nothing is waited for at a webhook."""
+        return True
+
+    def report(self) -> dict[str, int]:
+        """Nothing slows a webhook down."""
+        return {}
+
     def step(self, work: Work) -> Outcome:
         """Tell the newest state; whatever the other side does, only this job waits and tries again."""
         body = self._build_body(work)

@@ -88,8 +88,9 @@ def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None)
         tx.execute("UPDATE job SET state = ?, due_at = ?, updated_at = ? WHERE job_id = ?",
                    (str(state), now, now, job_id))
     if event in _AGAIN:
-        tx.execute("UPDATE job SET opened_at = ?, attempts = 0, lease_losses = 0, reason_code = '', reason = '',"
-                   " detail = '{}', waiting_since = NULL, escalated_at = NULL WHERE job_id = ?", (now, job_id))
+        tx.execute("UPDATE job SET opened_at = ?, attempts = 0, turns = 0, lease_losses = 0, reason_code = '',"
+                   " reason = '', detail = '{}', waiting_since = NULL, escalated_at = NULL WHERE job_id = ?",
+                   (now, job_id))
         if target is not None and target != environment:
             tx.execute("UPDATE job SET environment = ?, done_revision = 0 WHERE job_id = ?", (target, job_id))
             copy_items(tx, job_id, target)

@@ -171,15 +171,15 @@ class ItemState(StrEnum):
     SENT = "sent"  #: frozen and hashed, committed before the first byte left; the answer is not known
     STORED = "stored"  #: receipt: the other side named the instance
     UNVERIFIED = "unverified"  #: receipt: it exists there, whether with our bytes is not known
+    UNREAD = "unread"  #: receipt: accepted by status, reply not understood; whether it is there is not known
     REFUSED = "refused"  #: refused for itself; does not block the others
     SKIPPED = "skipped"  #: kept here and not sent, by the hospital's setting
     CONFLICT = "conflict"  #: known to exist there with other content
 
 
 #: States after which an item needs no further push.
-RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED})
-FINAL = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.REFUSED, ItemState.SKIPPED,
-                   ItemState.CONFLICT})
+RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.UNREAD})
+FINAL = RECEIPTED | {ItemState.REFUSED, ItemState.SKIPPED, ItemState.CONFLICT}
 
 
 @dataclass(frozen=True, slots=True)

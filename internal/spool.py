@@ -77,7 +77,8 @@ class Spool:
             for folder in _FOLDERS:
                 (root / folder).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ConfigurationInvalid(f"Cannot use the folder {root}: {error.strerror}") from None
+            raise ConfigurationInvalid(f"The folder {root} cannot be used ({error.strerror}): choose a data_dir that "
+                                       "this user may write") from None
         return cls(root, node, fsync, min_free_bytes)
 
     # -- writing ---------------------------------------------------------------------------------------------------

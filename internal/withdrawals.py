@@ -72,7 +72,7 @@ def receipts_of(tx: Tx, job: Job) -> list[tuple[str, str]]:
     """Return (series, SOP Instance UID) of everything the platform holds of a delivery: what only it can remove."""
     return [(series, sop) for series, sop in tx.rows(
         "SELECT n.series_uid, n.sop_uid FROM item i JOIN instance n ON n.id = i.instance_id WHERE i.job_id = ?"
-        " AND i.environment = ? AND i.sends > 0 AND i.state IN ('sent', 'stored', 'unverified', 'conflict')"
+        " AND i.environment = ? AND i.sends > 0 AND i.state IN ('sent', 'stored', 'unverified', 'unread', 'conflict')"
         " ORDER BY i.item_id",
         (job.job_id, job.environment))]
 

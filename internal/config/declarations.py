@@ -43,6 +43,7 @@ from internal.config.values import (
     parse_ae_title,
     parse_bind_address,
     parse_bool,
+    parse_day_hours,
     parse_destination_name,
     parse_fhir_id,
     parse_header_value,
@@ -159,6 +160,19 @@ class SatusehatSettings:
         "Berapa lama sumber daya baru bisa belum terlihat pada pencarian platform.")
     workers: int = declare_number(
         1, 32, 4, "Studies sent to the platform at the same time.", "Jumlah studi yang dikirim bersamaan.")
+    push_parallel: int = declare_number(
+        1, 64, 16, "Images sent at the same time, over all studies; fewer after SATUSEHAT asks to slow down.",
+        "Jumlah citra yang dikirim bersamaan dari semua studi; berkurang bila SATUSEHAT meminta pelan.")
+    fhir_per_minute: int = declare_number(
+        20, 100000, 120, "Most FHIR requests per minute; a fifth of them may look for orders of waiting studies.",
+        "Permintaan FHIR terbanyak per menit; seperlimanya boleh mencari order studi yang menunggu.")
+    bandwidth: int = declare_size(
+        "0", "10GB", "0", "Most bytes per second for images (at least 64 KB); 0 for no limit.",
+        "Byte per detik terbanyak untuk citra (paling sedikit 64 KB); 0 tanpa batas.")
+    send_hours: str = declare_text(
+        parse_day_hours, "", "Hours for sending studies, in tz_name's time; urgent ones always go. Empty: always.",
+        "Jam pengiriman studi menurut waktu tz_name; yang mendesak selalu dikirim. Kosong: selalu.",
+        allowed="HH:MM-HH:MM such as 19:00-06:00")
     user_agent: str = declare_text(
         parse_header_value, "satusehat-dicom-router/2.0", "User-Agent header of every request.",
         "Header User-Agent setiap permintaan.")

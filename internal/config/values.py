@@ -277,3 +277,11 @@ def parse_bind_address(text: str) -> str:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:
         raise WrongValue("is not an IP address") from None
+
+
+def parse_day_hours(text: str) -> str:
+    """A span of the day as HH:MM-HH:MM; the end may lie before the beginning: it is the next day's."""
+    times = [part.strip() for part in text.split("-")]
+    if len(times) != 2 or times[0] == times[1] or not all(re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", t) for t in times):
+        raise WrongValue("is not a span of hours such as 19:00-06:00")
+    return "-".join(times)

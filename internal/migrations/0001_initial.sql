@@ -171,6 +171,8 @@ CREATE TABLE association_study (
 -- done_revision: that at the last finish. priority: 0 urgent, 1 normal, 2 backlog.
 -- accession: the number it is sent under where that was corrected, '' if it is the part's.
 -- news: how often it reached a state that others want to know of; told: how many of these were handed to the outbox.
+-- turns: steps that used up their time since it was opened. polling: 1 while WAITING only means looking again for
+-- something that others bring (an order), as often as the lane allows.
 -- node: the spool that holds all bytes still to go ('' anywhere). opened_at: since when it is unfinished.
 CREATE TABLE job (
     job_id           ${serial},
@@ -184,6 +186,8 @@ CREATE TABLE job (
     reason           TEXT NOT NULL DEFAULT '',
     detail           TEXT NOT NULL DEFAULT '{}',
     attempts         INTEGER NOT NULL DEFAULT 0,
+    turns            INTEGER NOT NULL DEFAULT 0,
+    polling          INTEGER NOT NULL DEFAULT 0,
     priority         INTEGER NOT NULL DEFAULT 1 CHECK (priority BETWEEN 0 AND 2),
     due_at           INTEGER NOT NULL,
     revision         INTEGER NOT NULL DEFAULT 0,
@@ -204,8 +208,14 @@ CREATE TABLE job (
     told             INTEGER NOT NULL DEFAULT 0,
     UNIQUE (kind, destination, study_uid, part)
 );
-CREATE INDEX job_claimable ON job (destination, environment, priority, due_at, job_id)
-    WHERE state IN ('queued', 'deferred', 'waiting');
+CREATE INDEX job_fresh ON job (destination, environment, priority, turns, opened_at DESC, job_id DESC)
+    WHERE state = 'queued';
+CREATE INDEX job_again ON job (destination, environment, priority, due_at, job_id)
+    WHERE state IN ('deferred', 'waiting') AND polling = 0;
+CREATE INDEX job_poll_longest ON job (destination, environment, due_at, job_id)
+    WHERE state = 'waiting' AND polling = 1;
+CREATE INDEX job_poll_newest ON job (destination, environment, opened_at DESC, job_id DESC)
+    WHERE state = 'waiting' AND polling = 1;
 CREATE INDEX job_active ON job (lease_until) WHERE state = 'active';
 CREATE INDEX job_behind ON job (job_id) WHERE state = 'done' AND done_revision < settled_revision;
 CREATE INDEX job_accession ON job (accession) WHERE accession <> '';
@@ -258,7 +268,10 @@ CREATE TABLE lane (
     reason_code  TEXT NOT NULL DEFAULT '',
     reason       TEXT NOT NULL DEFAULT '',
     failures     INTEGER NOT NULL DEFAULT 0,
-    updated_at   INTEGER NOT NULL
+    updated_at   INTEGER NOT NULL,
+    alert_code   TEXT NOT NULL DEFAULT '',
+    alert        TEXT NOT NULL DEFAULT '',
+    alert_at     INTEGER NOT NULL DEFAULT 0
 );
 
 -- Orders known before their images, whatever brought them.

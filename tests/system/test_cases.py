@@ -22,7 +22,8 @@ def hospital() -> Iterator[Hospital]:
 
 
 def test_corrected_told_taken_back_and_given_up(rig: Rig, hospital: Hospital, tmp_path: Path) -> None:
-    rig.write_config(satusehat=f"webhook_url = {hospital.url}/hook\nwebhook_user = simrs\nwebhook_password = kunci-simrs")
+    rig.write_config(satusehat=(f"webhook_url = {hospital.url}/hook\nwebhook_user = simrs\n"
+                                "webhook_password = kunci-simrs"))
     rig.start_sandbox()
     rig.start_router()
     study = make_study(tmp_path / "s", "00123", 2)
