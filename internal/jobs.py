@@ -48,6 +48,7 @@ from internal.items import (
     open_intent,
     record_facts,
     settle_items,
+    sibling_facts,
     unanswered_intent,
     unfinished_items,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "set_priority",
     "settle",
     "settle_items",
+    "sibling_facts",
     "unanswered_intent",
     "unplanned",
 ]
