@@ -19,7 +19,7 @@ from internal.errors import ConfigurationInvalid, RouterError
 log = logging.getLogger("router")
 
 EXIT_OK, EXIT_FAILED, EXIT_CANNOT_START = 0, 1, 2
-_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot", "--by", "--reason"})
+_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot", "--by", "--reason", "--confirm"})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -102,7 +102,7 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
     confirm = decision("same-patient", "both sides of a held study are the same patient: go on")
     confirm.add_argument("--reason", required=True, help="kept with the study")
     discard = decision("discard", "give up a held or cancelled study: its images are removed after 30 days")
-    discard.add_argument("--reason", required=True, help="kept with the study")
+    discard.add_argument("--reason", help="kept with the study; needed unless --undo")
     discard.add_argument("--undo", action="store_true", help="bring it back while its images are still there")
     accession = decision("accession", "send a study under another accession number; without NEW: proposals")
     accession.add_argument("new", metavar="NEW", nargs="?", help="the number of the order")
@@ -112,6 +112,10 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
     alias.add_argument("sent", metavar="SENT", nargs="?", help="as the modality sends it")
     alias.add_argument("meant", metavar="MEANT", nargs="?", help="as the order has it")
     alias.add_argument("--by", metavar="NAME", help="who changes it (default: this account)")
+    withdraw = decision("withdraw", "take a delivered study back; a second person confirms")
+    withdraw.add_argument("--reason", help="ask for it; prints a code for the second person")
+    withdraw.add_argument("--confirm", metavar="CODE", help="confirm it as the second person (--by)")
+    withdraw.add_argument("--letter", action="store_true", help="print the letter that asks to remove the images")
     add("storage", "say what the images on disk are kept for, in bytes")
 
 
@@ -141,7 +145,8 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "lane", "verify", "same-patient", "discard", "storage", "accession", "alias"}
+             "reindex", "same-patient", "discard", "storage", "accession", "alias", "withdraw", "lane",
+             "verify"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -174,14 +179,15 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_check import check
 
         return check(settings)
-    from interface import cli_cases, cli_lanes, cli_queue, cli_verify
+    from interface import cli_cases, cli_lanes, cli_queue, cli_verify, cli_withdraw
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
         "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
-        "lane": cli_lanes.lane, "verify": cli_verify.verify,
         "same-patient": cli_cases.same_patient, "discard": cli_cases.discard,
         "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
+        "withdraw": cli_withdraw.withdraw,
+        "lane": cli_lanes.lane, "verify": cli_verify.verify,
     }[options.command]
     return command(options, settings)
 

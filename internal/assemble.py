@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internal import index, jobs
+from internal import decisions, index, jobs
 from internal.model import Inventory
 from internal.ports import Clock
 from internal.store import Store, Tx
@@ -134,6 +134,8 @@ class Assembler:
             part=inventory.part, instances=inventory.instances, settled_revision=inventory.revision, now=now,
             due_at=now,
         )
+        if decisions.is_withdrawn(tx, inventory.study_uid, lane.name):
+            jobs.hold_for_person(tx, plan.job_id, "withdrawn", "it was taken back; it is never sent again", now)
         if conflict:
             jobs.hold_for_person(
                 tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from internal.decisions import is_withdrawn
 from internal.events import add_event
 from internal.items import copy_items, due_again
 from internal.states import Event, IllegalTransition, State, can, next_state
@@ -60,10 +61,13 @@ def act(
         raise ValueError(f"{event} is not for people")
     acted = Acted([], [])
     for job_id in sorted(set(job_ids)):
-        row = tx.row("SELECT job_id, state, destination, environment, study_uid FROM job WHERE job_id = ?"
+        row = tx.row("SELECT job_id, state, destination, environment, study_uid, kind FROM job WHERE job_id = ?"
                      f"{tx.for_update}", (job_id,))
         if row is None:
             acted.refused.append((job_id, f"there is no job {job_id}"))
+            continue
+        if event in _AGAIN and row[5] == "deliver" and is_withdrawn(tx, row[4], row[2]):
+            acted.refused.append((job_id, "the study was withdrawn: it is never sent again"))
             continue
         target = environment if isinstance(environment, str) else (environment or {}).get(row[2])
         try:
@@ -74,7 +78,7 @@ def act(
 
 
 def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None) -> State:
-    job_id, state, _, environment, study_uid = row
+    job_id, state, _, environment, study_uid, _ = row
     state = next_state(State(state), event)
     if event is Event.GIVE_UP:
         hold(tx, job_id, state, "given-up", f"given up by {who}", now)

@@ -55,9 +55,9 @@ def copy_items(tx: Tx, job_id: int, environment: str) -> int:
 
 
 def due_again(tx: Tx, job_id: int, environment: str) -> int:
-    """Make refused items DUE again, with the same frozen bytes: a person has asked to send them once more."""
-    return tx.execute("UPDATE item SET state = 'due' WHERE job_id = ? AND environment = ? AND state = 'refused'",
-                      (job_id, environment))
+    """Make refused and skipped items DUE again, with the same frozen bytes: a person has asked for them once more."""
+    return tx.execute("UPDATE item SET state = 'due' WHERE job_id = ? AND environment = ?"
+                      " AND state IN ('refused', 'skipped')", (job_id, environment))
 
 
 def unfinished_items(tx: Tx, job_id: int, environment: str, revision: int) -> int:
@@ -160,6 +160,14 @@ def facts_of(tx: Tx, job_id: int, environment: str) -> dict[str, Any]:
     """Return what the other side has told us about the job's study in `environment`."""
     text = tx.value("SELECT facts FROM job_facts WHERE job_id = ? AND environment = ?", (job_id, environment))
     return json_object(text) if text else {}
+
+
+def sibling_facts(tx: Tx, job: Job) -> list[Mapping[str, Any]]:
+    """Return the facts of the study's other jobs of the same kind, destination and environment, in a stable order."""
+    return [json_object(text) for (text,) in tx.rows(
+        "SELECT f.facts FROM job j JOIN job_facts f ON f.job_id = j.job_id AND f.environment = j.environment"
+        " WHERE j.study_uid = ? AND j.kind = ? AND j.destination = ? AND j.environment = ? AND j.job_id <> ?"
+        " ORDER BY j.job_id", (job.study_uid, job.kind, job.destination, job.environment, job.job_id))]
 
 
 def record_facts(tx: Tx, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ from internal.items import (
     record_facts,
     send_again,
     settle_items,
+    sibling_facts,
     unanswered_intent,
     unfinished_items,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "set_priority",
     "settle",
     "settle_items",
+    "sibling_facts",
     "unanswered_intent",
     "unplanned",
 ]

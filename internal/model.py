@@ -173,12 +173,13 @@ class ItemState(StrEnum):
     UNVERIFIED = "unverified"  #: receipt: it exists there, whether with our bytes is not known
     UNREAD = "unread"  #: receipt: accepted by status, reply not understood; whether it is there is not known
     REFUSED = "refused"  #: refused for itself; does not block the others
+    SKIPPED = "skipped"  #: kept here and not sent, by the hospital's setting
     CONFLICT = "conflict"  #: known to exist there with other content
 
 
 #: States after which an item needs no further push.
 RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.UNREAD})
-FINAL = RECEIPTED | {ItemState.REFUSED, ItemState.CONFLICT}
+FINAL = RECEIPTED | {ItemState.REFUSED, ItemState.SKIPPED, ItemState.CONFLICT}
 
 
 @dataclass(frozen=True, slots=True)

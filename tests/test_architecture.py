@@ -27,7 +27,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "items index decisions"),
     ("L3", "claims interventions job_list"),
     ("L3", "jobs"),
-    ("L3", "notices holdings corrections"),
+    ("L3", "notices holdings corrections withdrawals"),
     ("L4", "frozen"),
     ("L4", "work"),
     ("L4", "indexer assemble worker retain doctor"),

@@ -66,6 +66,7 @@ class SatusehatOptions:
     fhir_per_minute: int = 120
     bandwidth_bytes_per_s: int = 0
     push_floor_bytes_per_s: int = 16 * 1024
+    skip_sop_classes: frozenset[str] = frozenset()
     ca_file: Path | None = None
     proxy_url: str | None = field(default=None, repr=False)
 
@@ -137,6 +138,13 @@ class Client:
             raise_for(answer)
         resource = dict(answer.body.content)
         return resource if resource.get("resourceType") == resource_type else None
+
+    def read_client_flag(self) -> bool:
+        """Return the platform's flag SATUSEHAT_CLIENT_ENABLE; what is missing or unknown there is False."""
+        answer = self._call("GET", f"{self._options.fhir_path}/dcm_cfg")
+        if answer.status != 200 and answer.meaning not in (Meaning.ABSENT, Meaning.WRONG_PATH, Meaning.REFUSED):
+            raise_for(answer)
+        return answer.status == 200 and answer.body.content.get("SATUSEHAT_CLIENT_ENABLE") is True
 
     def create_imaging_study(self, resource: Mapping[str, Any], deadline: Deadline) -> Resource:
         """POST `resource` and return what the platform made of it, or found under If-None-Exist.

@@ -169,10 +169,10 @@ CREATE TABLE association_study (
 
 -- settled_revision: the study's revision up to which items were planned; revision: that at the last claim;
 -- done_revision: that at the last finish. priority: 0 urgent, 1 normal, 2 backlog.
--- turns: steps that used up their time since it was opened. polling: 1 while WAITING only means looking again for
--- something that others bring (an order), as often as the lane allows.
 -- accession: the number it is sent under where that was corrected, '' if it is the part's.
 -- news: how often it reached a state that others want to know of; told: how many of these were handed to the outbox.
+-- turns: steps that used up their time since it was opened. polling: 1 while WAITING only means looking again for
+-- something that others bring (an order), as often as the lane allows.
 -- node: the spool that holds all bytes still to go ('' anywhere). opened_at: since when it is unfinished.
 CREATE TABLE job (
     job_id           ${serial},
