@@ -73,6 +73,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def platform(running: Sandbox) -> Iterator[Sandbox]:
     yield running
     running.control("DELETE", "/faults")
+    running.forget_token()
 
 
 @pytest.fixture

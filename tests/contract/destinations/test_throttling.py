@@ -53,7 +53,8 @@ def test_an_instance_that_was_only_turned_away_is_not_taken_for_ours(make_case: 
     case.ledger.crash_on = "event push"
     step_once(case.destination, case.ledger, case.clock)
     data = case.ledger.files[case.ledger.items[1].instance.id]
-    case.sandbox.push(data[:-1] + bytes([data[-1] ^ 1]), case.ledger.facts["imaging_study_id"])
+    other = data[:-1] + bytes([data[-1] ^ 1])
+    assert case.sandbox.push(other, case.ledger.facts["imaging_study_id"]).status_code == 200
     throttle(platform, "0", count=1)
     assert isinstance(case.drive(), Finish)
     assert case.ledger.items[1].state is ItemState.UNVERIFIED

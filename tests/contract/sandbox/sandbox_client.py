@@ -65,6 +65,10 @@ class Sandbox:
             self._token = self.fetch_token().json()["access_token"]
         return {"Authorization": f"Bearer {self._token}"}
 
+    def forget_token(self) -> None:
+        """Fetch a new token for the next request: somebody may have revoked this one."""
+        self._token = ""
+
     def fhir(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
         return self.session.request(method, f"{self.url}/fhir-r4/v1{path}", json=body,
                                     headers={**self.bearer, **headers}, timeout=30)
