@@ -27,7 +27,7 @@ from internal.associations import receptions_of
 from internal.config import Settings
 from internal.errors import BytesMissing, NotDicom, NotFound
 from internal.indexer import read_instance, read_record
-from internal.model import Instance, Job
+from internal.model import Instance, Item, Job
 from internal.spool import EntryKind, Spool
 from internal.states import Event, State
 from internal.store import Store, Tx
@@ -159,6 +159,17 @@ def _job_story(tx: Tx, job: Job) -> dict[str, Any]:
         "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
         "attempts": job.attempts, "due_at": job.due_at, "facts": dict(job.facts), "detail": dict(job.detail),
         "items": {str(state): count for state, count in jobs.count_items(tx, job).items()},
+        "receipts": [_receipt(item) for item in jobs.items_of(tx, job.job_id, job.environment)],
+    }
+
+
+def _receipt(item: Item) -> dict[str, Any]:
+    """Return what proves that one image has arrived: `sha256` is that of the bytes that left."""
+    header, answer = item.instance.header, item.answer
+    return {
+        "sop_uid": header.sop_uid, "series_uid": header.series_uid, "state": str(item.state), "sha256": item.sha256,
+        "dataset_sha256": item.instance.sha256, "bytes": item.size_bytes, "sends": item.sends, "at": answer.get("at"),
+        "status": answer.get("status"), "text": answer.get("text", ""),
     }
 
 
