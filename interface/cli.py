@@ -78,6 +78,10 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
         verb.add_argument("--state", help="all jobs in this state")
         if name == "send-now":
             verb.add_argument("--urgent", action="store_true", help="before everything else, also outside send_hours")
+    verify = add("verify", "ask SATUSEHAT whether it has what was delivered; what is missing is sent again")
+    verify.add_argument("study", metavar="STUDY_UID|ACCESSION", nargs="?")
+    verify.add_argument("--since", metavar="YYYY-MM-DD", help="every study delivered since this day")
+    verify.add_argument("--json", action="store_true", help="the findings as JSON")
     lane = add("lane", "show the lanes of all destinations; pause or resume one")
     lane.add_argument("name", metavar="NAME", nargs="?")
     lane.add_argument("verb", metavar="pause|resume", nargs="?", choices=("pause", "resume"))
@@ -141,7 +145,8 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "same-patient", "discard", "storage", "accession", "alias", "withdraw", "lane"}
+             "reindex", "same-patient", "discard", "storage", "accession", "alias", "withdraw", "lane",
+             "verify"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -174,7 +179,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_check import check
 
         return check(settings)
-    from interface import cli_cases, cli_lanes, cli_queue, cli_withdraw
+    from interface import cli_cases, cli_lanes, cli_queue, cli_verify, cli_withdraw
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
@@ -182,7 +187,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         "same-patient": cli_cases.same_patient, "discard": cli_cases.discard,
         "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
         "withdraw": cli_withdraw.withdraw,
-        "lane": cli_lanes.lane,
+        "lane": cli_lanes.lane, "verify": cli_verify.verify,
     }[options.command]
     return command(options, settings)
 

@@ -94,6 +94,23 @@ def _item(row: Row) -> Item:
                 size_bytes=size_bytes, recipe=json_object(recipe), sends=sends, answer=json_object(answer))
 
 
+def items_of(tx: Tx, job_id: int, environment: str) -> list[Item]:
+    """Return every item of a job in sending order; for people and audits, so without a lease."""
+    return [_item(row) for row in tx.rows(
+        f"SELECT {select_instance('n')}, {_ITEM_COLUMNS} FROM item i JOIN instance n ON n.id = i.instance_id"
+        " WHERE i.job_id = ? AND i.environment = ? ORDER BY i.item_id", (job_id, environment))]
+
+
+def send_again(tx: Tx, items: Sequence[Item]) -> None:
+    """Make items DUE again that have a receipt, because the other side was found not to have them.
+
+    Their frozen bytes stay the same; the receipt is kept inside the answer. Call it with the job reopened in the same
+    transaction.
+    """
+    tx.executemany("UPDATE item SET state = 'due', answer = ? WHERE item_id = ?",
+                   [(json_text({"lost_receipt": dict(item.answer)}), item.item_id) for item in items])
+
+
 def count_items(tx: Tx, job: Job) -> dict[ItemState, int]:
     """Return how many items of the job and its environment are in each state; for people too, so without a lease."""
     return {ItemState(state): count for state, count in tx.rows(
@@ -166,6 +183,13 @@ def record_facts(tx: Tx, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
                (job.job_id, job.environment, json_text(merged)))
     note_progress(tx, job)
     return merged
+
+
+def forget_facts(tx: Tx, job_id: int, environment: str, *names: str) -> None:
+    """Remove facts of a job that nobody works on, so that its next step finds them out again."""
+    kept = {key: value for key, value in facts_of(tx, job_id, environment).items() if key not in names}
+    tx.execute("UPDATE job_facts SET facts = ? WHERE job_id = ? AND environment = ?",
+               (json_text(kept), job_id, environment))
 
 
 # --- intents -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from datetime import date
 
 from interface.logs import PHRASES
 from interface.outbound import SessionOptions, open_session
+from interface.satusehat.audit import Audit
 from interface.satusehat.client import Client, SatusehatOptions
 from interface.satusehat.governor import Governor, Limits
 from interface.satusehat.identification import Identification
@@ -62,6 +63,7 @@ class Satusehat:
         self._client = Client(options, self._session, self._tokens, self._governor)
         self._identification = Identification(self._client)
         self._registration = Registration(options, self._session, self._client)
+        self.audit = Audit(self._client)
         self._pushing = Pushing(self._client, options.push_parallel)
 
     @property
@@ -187,6 +189,9 @@ class Satusehat:
             work.record_facts(registered_revision=None)
             return NotYet("registration-changed", f"the ImagingStudy does not list {len(missing)} of the instances: "
                           "it will be updated", retry_after_s=1.0)
+        outcome = self.audit.compare_unproven(run)
+        if outcome is not None:
+            return outcome
         counts = work.count_items()
         if counts.get(ItemState.DUE, 0) or counts.get(ItemState.SENT, 0):
             return More()

@@ -118,7 +118,7 @@ class Engine:
         buffer.is_little_endian, buffer.is_implicit_VR = True, True
         write_dataset(buffer, dataset)
         incoming = self.writer.begin()
-        arrival = Arrival(self.clock.ms, association, "CT1", "DCMROUTER")
+        arrival = Arrival(self.clock.ms, association, "CT1", "DCMROUTER", "10.0.0.9:4711")
         incoming.write(dicomfile.build_meta(CT, str(dataset.SOPInstanceUID), IMPLICIT, arrival))
         incoming.write(buffer.getvalue())
         return incoming.commit()
