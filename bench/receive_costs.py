@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,7 +19,7 @@ from statistics import median, quantiles
 
 import psutil
 
-from bench.servers import ROOT, TITLE, configure, free_port, process, receiver, role, router, wait_until
+from bench.servers import ROOT, TITLE, configure, free_port, process, receiver, role, router
 from internal.spool import Spool
 from tests.contract.dimse.wire import CT, EXPLICIT, Wire, command, context, data_set, p_data, pdv
 
@@ -31,7 +30,6 @@ HUGE_BYTES = 4_000_000_000
 FRAGMENT_BYTES = 130_000
 SYNTAXES = (EXPLICIT, "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.50")
 YIELD_SECONDS = 10.0
-BACKLOG = 4000
 SIZE_BYTES = 500_000
 
 
@@ -243,43 +241,33 @@ def _receive(port: int, seconds: float, size_bytes: int = 200_000, root: str = "
     return done / seconds
 
 
-def _fill(port: int, count: int) -> None:
-    senders = [Sender(port, f"1.2.826.0.1.99.7.{number}", 200_000) for number in range(2)]
-    for sender in senders:
-        sender.start()
-    wait_until(lambda: sum(sender.done for sender in senders) >= count, "the backlog was not received", 300)
-    for sender in senders:
-        sender.stop()
-
-
 def _delivered(folder: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder / "archive"))
 
 
 @contextmanager
-def _deliver(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _deliver(folder: Path, port: int) -> Iterator[None]:
+    """The deliver role, from its first delivered image on."""
     configuration = configure(folder, port, free_port(), settle="1s")
-    with process(role(configuration, "--role", "deliver"), ROOT, (folder / "archive").exists) as running:
-        yield running
+    delivered = _delivered(folder)
+    with process(role(configuration, "--role", "deliver"), ROOT, lambda: _delivered(folder) > delivered):
+        yield
 
 
 def _yield_round() -> tuple[float, float, float, float]:
-    """Receive alone, delivery alone, then both: images/s."""
+    """Delivery alone, receiving alone, then both: images/s. What is received alone is the backlog of the rest."""
     with _folder() as folder:
         port = free_port()
         with receiver(port, folder):
-            _fill(port, BACKLOG)
-            with _deliver(folder, port):
-                before, began_s = _delivered(folder), time.monotonic()
-                time.sleep(YIELD_SECONDS)
-                delivery_alone = (_delivered(folder) - before) / (time.monotonic() - began_s)
-        with receiver(port, folder):
             receive_alone = _receive(port, YIELD_SECONDS)
             with _deliver(folder, port):
-                before = _delivered(folder)
-                receive_both = _receive(port, YIELD_SECONDS, root="1.2.826.0.1.99.8")
-                delivery_both = (_delivered(folder) - before) / YIELD_SECONDS
-    return receive_alone, delivery_alone, receive_both, delivery_both
+                before, began_s = _delivered(folder), time.monotonic()
+                time.sleep(YIELD_SECONDS / 3)
+                middle, middle_s = _delivered(folder), time.monotonic()
+                receive_both = _receive(port, YIELD_SECONDS / 3, root="1.2.826.0.1.99.8")
+                after, after_s = _delivered(folder), time.monotonic()
+    delivery_alone = (middle - before) / (middle_s - began_s)
+    return receive_alone, delivery_alone, receive_both, (after - middle) / (after_s - middle_s)
 
 
 def yields() -> list[Figure]:

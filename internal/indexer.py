@@ -25,6 +25,9 @@ log = logging.getLogger("router.index")
 
 #: Rows of one transaction; keeps it well below 20 ms so that other writers are not held up.
 BATCH_ROWS = 100
+#: Entries taken from one look into new/: looking for each batch would make a large backlog take quadratic time.
+_LOOK_ENTRIES = 5000
+_LOOK_AGAIN_S = 1.0
 _HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
 #: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
@@ -56,6 +59,8 @@ class Indexer:
         self._spool = spool
         self._store = store
         self._clock = clock
+        self._waiting: list[Entry] = []
+        self._looked_s = 0.0
         self._suspects = self._crash_suspects()
 
     def _crash_suspects(self) -> set[str]:
@@ -66,7 +71,8 @@ class Indexer:
     def run_once(self) -> Pass:
         """Index one batch; on return its rows are committed and its files lie in cur/ (or bad/)."""
         started_at = self._clock.now_ms()
-        entries = self._spool.scan_new(limit=BATCH_ROWS)
+        self._look()
+        entries = self._waiting[:BATCH_ROWS]
         if not entries:
             return Pass(0, 0, False, started_at)
         if self._suspects:
@@ -78,9 +84,17 @@ class Indexer:
         for entry, reason in batch.bad:
             self._spool.set_aside(entry, reason)
             log.warning("Entry set aside", extra={"fields": {"entry": entry.id, "reason": reason}})
-        self._suspects.difference_update(entry.id for entry in entries)
-        oldest = self._spool.oldest_new_at()
+        seen = {entry.id for entry in entries}
+        self._suspects -= seen
+        self._waiting = [entry for entry in self._waiting if entry.id not in seen]
+        oldest = self._waiting[0].arrived_at if self._waiting else self._spool.oldest_new_at()
         return Pass(len(batch.done), len(batch.bad), oldest is not None, started_at if oldest is None else oldest)
+
+    def _look(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if not self._waiting or now_s - self._looked_s >= _LOOK_AGAIN_S:
+            self._waiting = self._spool.scan_new(limit=_LOOK_ENTRIES)
+            self._looked_s = now_s
 
     def _single_out(self, entries: list[Entry]) -> list[Entry]:
         for entry in entries:

@@ -128,8 +128,11 @@ class Spool:
 
     def oldest_new_at(self) -> int | None:
         """Return `arrived_at` (ms) of the oldest entry in new/, None if there is none."""
-        entries = (parse_name(name) for name in _names(self._new))
-        return min((entry.arrived_at for entry in entries if entry is not None), default=None)
+        for name in sorted(_names(self._new)):  # names begin with the time; most of a backlog need not be parsed
+            entry = parse_name(name)
+            if entry is not None:
+                return entry.arrived_at
+        return None
 
     def refresh_new(self) -> None:
         """Replace new/ by a fresh directory if it is empty and has grown beyond 1 MB; otherwise do nothing.
