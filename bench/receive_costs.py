@@ -204,7 +204,11 @@ class Sender(threading.Thread):
     def __init__(self, port: int, root: str, size_bytes: int) -> None:
         super().__init__(daemon=True)
         self._port, self._root, self._stop_asked = port, root, threading.Event()
-        self._tail = p_data(pdv(1, 2, os.urandom(size_bytes)))
+        starts = range(0, size_bytes, FRAGMENT_BYTES)
+        self._tail = b"".join(
+            p_data(pdv(1, 2 if start == starts[-1] else 0, os.urandom(min(FRAGMENT_BYTES, size_bytes - start))))
+            for start in starts
+        )
         self._size_bytes = size_bytes
         self.done = 0
 
@@ -238,6 +242,8 @@ def _receive(port: int, seconds: float, size_bytes: int = 200_000, root: str = "
     done = sum(sender.done for sender in senders)
     for sender in senders:
         sender.stop()
+    if not done:
+        raise RuntimeError("nothing was received")
     return done / seconds
 
 
