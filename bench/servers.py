@@ -60,6 +60,7 @@ settle_release_min = {settle}
 fsync = {fsync}
 [dicom]
 dicom_bind = 127.0.0.1
+max_associations_per_address = 250
 [folder:archive]
 path = {archive}
 """

@@ -19,7 +19,7 @@ from internal.errors import ConfigurationInvalid, RouterError
 log = logging.getLogger("router")
 
 EXIT_OK, EXIT_FAILED, EXIT_CANNOT_START = 0, 1, 2
-_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot"})
+_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot", "--by", "--reason"})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     send.add_argument("--calling", metavar="AET", default="DCMSENDER", help="own AE title (default DCMSENDER)")
     send.add_argument("--called", metavar="AET", default="DCMROUTER", help="the other side's AE title (DCMROUTER)")
     _add_queue_commands(add)
+    _add_case_commands(add)
     return parser
 
 
@@ -75,7 +76,39 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
         verb = add(name, text)
         verb.add_argument("targets", metavar="STUDY_UID|ACCESSION|JOB_ID", nargs="*")
         verb.add_argument("--state", help="all jobs in this state")
+        if name == "send-now":
+            verb.add_argument("--urgent", action="store_true", help="before everything else, also outside send_hours")
+    lane = add("lane", "show the lanes of all destinations; pause or resume one")
+    lane.add_argument("name", metavar="NAME", nargs="?")
+    lane.add_argument("verb", metavar="pause|resume", nargs="?", choices=("pause", "resume"))
+    lane.add_argument("--reason", help="shown in queue while the lane is paused")
+    lane.add_argument("--json", action="store_true", help="the list as JSON")
     add("reindex", "rebuild missing index rows from the stored files")
+
+
+def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Decisions of a person about one study: each names it, gives a reason and says who decides."""
+
+    def decision(name: str, text: str) -> argparse.ArgumentParser:
+        command = add(name, text)
+        command.add_argument("study", metavar="STUDY_UID|ACCESSION")
+        command.add_argument("--by", metavar="NAME", help="who decides (default: this account)")
+        return command
+
+    confirm = decision("same-patient", "both sides of a held study are the same patient: go on")
+    confirm.add_argument("--reason", required=True, help="kept with the study")
+    discard = decision("discard", "give up a held or cancelled study: its images are removed after 30 days")
+    discard.add_argument("--reason", required=True, help="kept with the study")
+    discard.add_argument("--undo", action="store_true", help="bring it back while its images are still there")
+    accession = decision("accession", "send a study under another accession number; without NEW: proposals")
+    accession.add_argument("new", metavar="NEW", nargs="?", help="the number of the order")
+    accession.add_argument("--reason", help="kept with the study; needed with NEW")
+    alias = add("alias", "the table of accession numbers: what a modality sends, what it means")
+    alias.add_argument("action", choices=("list", "add", "remove"))
+    alias.add_argument("sent", metavar="SENT", nargs="?", help="as the modality sends it")
+    alias.add_argument("meant", metavar="MEANT", nargs="?", help="as the order has it")
+    alias.add_argument("--by", metavar="NAME", help="who changes it (default: this account)")
+    add("storage", "say what the images on disk are kept for, in bytes")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -104,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex"}
+             "reindex", "same-patient", "discard", "storage", "accession", "alias", "lane"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -137,11 +170,14 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_check import check
 
         return check(settings)
-    from interface import cli_queue
+    from interface import cli_cases, cli_lanes, cli_queue
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
         "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
+        "same-patient": cli_cases.same_patient, "discard": cli_cases.discard,
+        "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
+        "lane": cli_lanes.lane,
     }[options.command]
     return command(options, settings)
 

@@ -138,6 +138,14 @@ class Folder:
         detail = {"files": [{"sop_uid": item.instance.header.sop_uid, **item.answer} for item in others]}
         return Refuse("exists-with-other-content", f"{total - stored} files are there with other content", detail)
 
+    def may_poll(self) -> bool:
+        """Nothing is waited for in a folder."""
+        return True
+
+    def report(self) -> dict[str, int]:
+        """Nothing slows a folder down."""
+        return {}
+
     def probe(self) -> Iterator[Probe]:
         """Look whether the folder can be written and how much room it has; writes nothing."""
         folder = self._root if self._root.exists() else self._root.parent

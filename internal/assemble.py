@@ -137,5 +137,5 @@ class Assembler:
         if conflict:
             jobs.hold_for_person(
                 tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",
-                now,
+                now, reopen=True,
             )

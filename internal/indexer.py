@@ -7,9 +7,11 @@ Changes when something new must be known of an image the moment it is first read
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +34,8 @@ _HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
 #: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
 _STARTS_BEFORE_ASIDE = 2
+#: What this process or machine lacks for now; no entry is at fault.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class _Batch:
     records: list[dict[str, Any]]
     done: list[Entry]
     bad: list[tuple[Entry, str]]
+    gone: list[Entry]
 
 
 class Indexer:
@@ -62,6 +67,7 @@ class Indexer:
         self._waiting: list[Entry] = []
         self._looked_s = 0.0
         self._suspects = self._crash_suspects()
+        self._starts: dict[str, int] = {}
 
     def _crash_suspects(self) -> set[str]:
         """Return the ids that were being parsed when this role last died; they are read one at a time."""
@@ -84,8 +90,10 @@ class Indexer:
         for entry, reason in batch.bad:
             self._spool.set_aside(entry, reason)
             log.warning("Entry set aside", extra={"fields": {"entry": entry.id, "reason": reason}})
+        for entry in entries:
+            self._suspects.discard(entry.id)
+            self._starts.pop(entry.id, None)
         seen = {entry.id for entry in entries}
-        self._suspects -= seen
         self._waiting = [entry for entry in self._waiting if entry.id not in seen]
         oldest = self._waiting[0].arrived_at if self._waiting else self._spool.oldest_new_at()
         return Pass(len(batch.done), len(batch.bad), oldest is not None, started_at if oldest is None else oldest)
@@ -104,12 +112,19 @@ class Indexer:
         return entries
 
     def _note_parsing(self, entries: Sequence[Entry]) -> dict[str, int]:
-        """Commit which ids are about to be parsed, so that one that kills the process is recognised; return starts."""
-        with self._store.transaction() as tx:
-            return index.parsing_started(tx, [entry.id for entry in entries])
+        """Commit which ids are about to be parsed, so that one that kills the process is recognised; return starts.
+
+        Counted once per process: a batch that is read again because the database failed has ended no process.
+        """
+        fresh = [entry.id for entry in entries if entry.id not in self._starts]
+        if fresh:
+            with self._store.transaction() as tx:
+                started = index.parsing_started(tx, fresh)
+            self._starts |= started
+        return self._starts
 
     def _read(self, entries: Sequence[Entry], starts: Mapping[str, int]) -> _Batch:
-        batch = _Batch([], [], [], [])
+        batch = _Batch([], [], [], [], [])
         for entry in entries:
             try:
                 if starts[entry.id] > _STARTS_BEFORE_ASIDE:
@@ -118,15 +133,20 @@ class Indexer:
                     batch.instances.append(read_instance(self._spool, entry))
                     batch.done.append(entry)
                 elif entry.kind is EntryKind.ASSOCIATION:
-                    batch.records.append(_parse_record(self._spool.read(entry)))
+                    batch.records.append(read_record(self._spool, entry))
                     batch.done.append(entry)
                 else:
                     batch.bad.append((entry, "no service for this request is enabled"))
             except BytesMissing:
                 # Another pass (or a person) moved it; a full scan will see it again if it is still there.
-                continue
+                batch.gone.append(entry)
             except NotDicom as refusal:
                 batch.bad.append((entry, str(refusal)))
+            except OSError as fault:
+                if fault.errno in _SHORTAGES:
+                    raise
+                # One file that cannot be read must not keep all others from being indexed.
+                batch.bad.append((entry, f"the disk does not give it back ({os.strerror(fault.errno or errno.EIO)})"))
         return batch
 
     def _write(self, tx: Tx, batch: _Batch) -> None:
@@ -142,7 +162,7 @@ class Indexer:
             index.add_association(tx, record, node=self._spool.node)
         for entry, reason in batch.bad:
             index.note_bad(tx, entry.id, reason, now)
-        index.parsing_done(tx, [entry.id for entry in batch.done] + [entry.id for entry, _ in batch.bad])
+        index.parsing_done(tx, [entry.id for entry in (*batch.done, *batch.gone, *(bad for bad, _ in batch.bad))])
 
 
 def read_instance(spool: Spool, entry: Entry) -> Instance:
@@ -183,10 +203,11 @@ def _header(file: Any, head: bytes, meta: dicomfile.Meta) -> Header:
     return scan.scan(file, meta.transfer_syntax_uid)
 
 
-def _parse_record(payload: bytes) -> dict[str, Any]:
+def read_record(spool: Spool, entry: Entry) -> dict[str, Any]:
+    """Read one association record; raises NotDicom when it is none, BytesMissing when it is not there."""
     try:
-        record = json.loads(payload)
-    except ValueError as error:
+        record = json.loads(spool.read(entry))
+    except (ValueError, RecursionError) as error:
         raise NotDicom("this association record is not readable JSON") from error
     if not isinstance(record, dict):
         raise NotDicom("this association record is not a JSON object")

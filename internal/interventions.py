@@ -42,7 +42,7 @@ class Acted:
 def hold(tx: Tx, job_id: int, state: State, code: str, reason: str, now: int) -> None:
     """Write `state` with its reason and end any lease; the caller has asked `next_state`."""
     tx.execute("UPDATE job SET state = ?, reason_code = ?, reason = ?, lease = '', lease_until = 0, leased_by = '',"
-               " updated_at = ? WHERE job_id = ?", (str(state), code, reason, now, job_id))
+               " news = news + 1, updated_at = ? WHERE job_id = ?", (str(state), code, reason, now, job_id))
 
 
 def act(
@@ -84,8 +84,9 @@ def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None)
         tx.execute("UPDATE job SET state = ?, due_at = ?, updated_at = ? WHERE job_id = ?",
                    (str(state), now, now, job_id))
     if event in _AGAIN:
-        tx.execute("UPDATE job SET opened_at = ?, attempts = 0, lease_losses = 0, reason_code = '', reason = '',"
-                   " detail = '{}', waiting_since = NULL WHERE job_id = ?", (now, job_id))
+        tx.execute("UPDATE job SET opened_at = ?, attempts = 0, turns = 0, lease_losses = 0, reason_code = '',"
+                   " reason = '', detail = '{}', waiting_since = NULL, escalated_at = NULL WHERE job_id = ?",
+                   (now, job_id))
         if target is not None and target != environment:
             tx.execute("UPDATE job SET environment = ?, done_revision = 0 WHERE job_id = ?", (target, job_id))
             copy_items(tx, job_id, target)
@@ -95,12 +96,21 @@ def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None)
     return state
 
 
-def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int) -> bool:
-    """Hold an unfinished, unclaimed job for a reason that only a person can settle; False where that cannot be."""
+def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int, *, reopen: bool = False) -> bool:
+    """Hold an unfinished, unclaimed job for a reason that only a person can settle; False where that cannot be.
+
+    `reopen`: a finished job too, because what has come since must not stay unseen.
+    """
     row = tx.row(f"SELECT job_id, state, study_uid FROM job WHERE job_id = ?{tx.for_update}", (job_id,))
-    if row is None or not can(State(row[1]), Event.GIVE_UP):
+    if row is None:
         return False
-    _give_up(tx, [row], code, reason, now)
+    state = State(row[1])
+    if reopen and can(state, Event.REOPEN):
+        state = next_state(state, Event.REOPEN)
+        tx.execute("UPDATE job SET opened_at = ? WHERE job_id = ?", (now, job_id))
+    if not can(state, Event.GIVE_UP):
+        return False
+    _give_up(tx, [(job_id, state, row[2])], code, reason, now)
     return True
 
 

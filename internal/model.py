@@ -136,6 +136,7 @@ class Job:
 
     `environment` (base URL | organization, or a folder's path) says where its facts and receipts hold.
     `revision` is the settled revision it was claimed with; `done_revision` the last one confirmed.
+    `accession` is the number it is sent under where a person corrected that, "" where it is `part`.
     `lease` is the token of the claim ("" when not active); `facts` are those of `environment`.
     """
 
@@ -160,6 +161,7 @@ class Job:
     waiting_since: int | None
     facts: Mapping[str, Any] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
+    accession: str = ""
 
 
 class ItemState(StrEnum):
@@ -169,13 +171,14 @@ class ItemState(StrEnum):
     SENT = "sent"  #: frozen and hashed, committed before the first byte left; the answer is not known
     STORED = "stored"  #: receipt: the other side named the instance
     UNVERIFIED = "unverified"  #: receipt: it exists there, whether with our bytes is not known
+    UNREAD = "unread"  #: receipt: accepted by status, reply not understood; whether it is there is not known
     REFUSED = "refused"  #: refused for itself; does not block the others
     CONFLICT = "conflict"  #: known to exist there with other content
 
 
 #: States after which an item needs no further push.
-RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED})
-FINAL = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.REFUSED, ItemState.CONFLICT})
+RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.UNREAD})
+FINAL = RECEIPTED | {ItemState.REFUSED, ItemState.CONFLICT}
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,7 @@ class _NewDirectory:
             os.fsync(self._fd)
         except OSError as failed:
             error = failed
+            self._parent_due = True  # whichever of the two failed: the next leader makes both durable
         finally:
             self._changed.acquire()
         self._running = False

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from internal import index, jobs
+from internal import decisions, index, jobs
 from internal.failpoints import hit
 from internal.frozen import FrozenItem, freeze
+from internal.identity import Person
 from internal.model import Intent, Inventory, Item, ItemState, Job
 from internal.ports import Clock, Frozen
 from internal.spool import Spool
@@ -60,10 +61,26 @@ class LeasedWork:
         with self._store.reading() as tx:
             return index.inventory(tx, self.job.study_uid, self._part)
 
-    def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
-        """Return up to `limit` items in one of `states`, in sending order."""
+    def patients(self) -> list[Person]:
+        """Return the distinct patients that the images of the whole study name."""
         with self._store.reading() as tx:
-            return jobs.items(tx, self.job, list(states), limit)
+            return decisions.patients_of(tx, self.job.study_uid)
+
+    def ordered_patients(self, accession_number: str) -> list[Person]:
+        """Return the patients of the orders that reached us directly under this accession number."""
+        with self._store.reading() as tx:
+            return [order.patient for order in decisions.orders_under(tx, accession_number)]
+
+    def is_same_patient(self, sides: str) -> bool:
+        """Return whether a person has decided that these sides are one patient."""
+        with self._store.reading() as tx:
+            decision = decisions.find_decision(tx, decisions.Kind.PATIENT, self.job.study_uid, self.job.part)
+        return decision is not None and decision.body.get("sides") == sides
+
+    def items(self, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
+        """Return up to `limit` items in one of `states` beyond the id `after`, in sending order."""
+        with self._store.reading() as tx:
+            return jobs.items(tx, self.job, list(states), limit, after)
 
     def count_items(self) -> dict[ItemState, int]:
         """Return how many items are in each state."""
@@ -120,6 +137,15 @@ class LeasedWork:
                 fields=fields,
             )
         log.info(text, extra={"fields": {"job": self.job.job_id, "study": self.job.study_uid} | fields})
+
+    def alert(self, code: str, text: str) -> None:
+        """Show `text` with the lane and in the timeline, once for each code until a person opens the lane."""
+        with self._store.transaction() as tx:
+            if not jobs.alert_lane(tx, self.job.destination, code, text, self.clock.now_ms()):
+                return
+            jobs.add_event(tx, self.clock.now_ms(), "lane-alert", text, study_uid=self.job.study_uid,
+                           job_id=self.job.job_id, fields={"lane": self.job.destination, "reason_code": code})
+        log.error(text, extra={"fields": {"lane": self.job.destination, "code": code}})
 
     def _on_read(self, count: int) -> None:
         """Keep the lease while bytes of a push leave faster than the floor rate."""

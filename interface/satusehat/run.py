@@ -24,16 +24,20 @@ Resource = dict[str, Any]
 
 @dataclass
 class Run:
-    """A step under way. `resource` is the ImagingStudy as the platform last showed it in this step."""
+    """A step under way.
+
+    `resource` and `order` are the ImagingStudy and the ServiceRequest as the platform last showed them in this step.
+    """
 
     work: Work
     organization_id: str
     resource: Mapping[str, Any] | None = None
+    order: Mapping[str, Any] | None = None
 
     @property
     def accession_number(self) -> str:
-        """Return the trimmed accession; "" is never looked up."""
-        return self.work.job.part.strip(" \0")
+        """Return the accession that is sent: the corrected one, else as received, trimmed; "" is never looked up."""
+        return (self.work.job.accession or self.work.job.part).strip(" \0")
 
     def fact(self, name: str) -> str:
         """Return the fact `name` as text, "" when it is not known."""

@@ -72,7 +72,7 @@ def missing_options(command: str, options: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_and_option_exists(page: Path) -> None:
-    commands = set(re.findall(r"^ +([a-z][a-z-]+) ", help_of(""), flags=re.MULTILINE))
+    commands = set(re.findall(r"^ +([a-z][a-z-]+)(?: |$)", help_of(""), flags=re.MULTILINE))
     for command, options in invocations(page.read_text(encoding="utf-8")):
         assert not command or command in commands, f"{name_of(page)}: main.py has no command {command!r}"
         assert not missing_options(command, options), f"{name_of(page)}: main.py {command} {options}"
@@ -85,7 +85,7 @@ def test_the_check_of_commands_can_fail() -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    commands = set(re.findall(r"^    ([a-z][a-z-]+) ", help_of(""), flags=re.MULTILINE))
+    commands = set(re.findall(r"^    ([a-z][a-z-]+)(?: |$)", help_of(""), flags=re.MULTILINE))
     assert len(commands) >= 12
     for readme in READMES:
         used = {command or "run" for command, _ in invocations(readme.read_text(encoding="utf-8"))}

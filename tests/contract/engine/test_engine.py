@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from internal import index, jobs
 from internal.errors import CredentialsRefused, Transient
+from internal.indexer import BATCH_ROWS
+from internal.indexer import Indexer
 from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
 from tests.contract.engine.conftest import Engine, deliver_all
+from tests.system.rig import wait_for
 
 STUDY = "1.2.826.0.1.1"
 
@@ -102,6 +106,89 @@ def test_same_uid_with_other_pixels_is_kept_and_held(engine: Engine) -> None:
     assert engine.job().reason_code == "conflict"
     assert not engine.work()
     assert sum(1 for _ in engine.spool.all_ids()) == 2
+
+
+def test_other_pixels_after_delivery_are_shown_to_a_person(engine: Engine) -> None:
+    engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\1\0")
+    engine.settle()
+    engine.work()
+    assert engine.states() == [State.DONE]
+    engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\2\0")
+    engine.settle()
+    assert (engine.job().state, engine.job().reason_code) == (State.HELD, "conflict")
+    assert not engine.work()
+    with engine.store.transaction() as tx:
+        assert jobs.act(tx, [1], Event.RETRY, who="test", now=engine.clock.ms).moved
+    assert engine.work()
+    engine.assembler.run_once(engine.clock.ms)
+    assert engine.states() == [State.DONE], "a person's word holds until something else comes"
+
+
+def test_other_pixels_during_delivery_are_shown_to_a_person(engine: Engine) -> None:
+    engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\1\0")
+    engine.settle()
+
+    def interrupted(work: Work) -> Outcome:
+        outcome = deliver_all(work)
+        engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\2\0")
+        engine.settle()
+        return outcome
+
+    engine.destination.script = interrupted
+    engine.work()
+    engine.assembler.run_once(engine.clock.ms)
+    assert (engine.job().state, engine.job().reason_code) == (State.HELD, "conflict")
+
+
+def test_a_database_that_fails_sets_no_image_aside(engine: Engine) -> None:
+    """The rows cannot be written, again and again; that is not the image's fault."""
+    engine.receive(STUDY)
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE series RENAME TO series_away")
+    for _ in range(5):
+        with pytest.raises(Exception, match="series"):
+            engine.indexer.run_once()
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE series_away RENAME TO series")
+    engine.settle()
+    assert engine.work()
+    assert engine.states() == [State.DONE]
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_waiting(engine: Engine) -> None:
+    unreadable, other = engine.receive(STUDY), engine.receive(STUDY)
+    path = engine.root / "spool" / "new" / unreadable.file_name
+    path.unlink()
+    path.mkdir()
+    engine.index()
+    assert [one.id for one in engine.spool.all_ids()] == [other.id]
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT reason FROM bad WHERE entry_id = ?", (unreadable.id,)).startswith("the disk")
+
+
+def test_an_entry_that_went_away_leaves_nothing_behind(engine: Engine) -> None:
+    entry = engine.receive(STUDY)
+    path = engine.root / "spool" / "new" / entry.file_name
+    path.unlink()
+    path.symlink_to("nowhere")
+    for _ in range(5):
+        engine.indexer.run_once()
+    with engine.store.reading() as tx:
+        assert index.parsing_interrupted(tx) == {}
+        assert tx.rows("SELECT * FROM bad") == []
+
+
+def test_an_image_that_ends_the_process_is_set_aside_at_the_third_start(engine: Engine) -> None:
+    entry = engine.receive(STUDY)
+    other = engine.receive(STUDY)
+    for _ in range(2):
+        with engine.store.transaction() as tx:
+            index.parsing_started(tx, [entry.id])
+    engine.indexer = Indexer(engine.spool, engine.store, engine.clock)
+    engine.index()
+    assert [one.id for one in engine.spool.all_ids()] == [other.id]
+    with engine.store.reading() as tx:
+        assert index.parsing_interrupted(tx) == {}
 
 
 def test_a_lane_fault_pauses_the_lane_once_and_charges_no_attempt(engine: Engine) -> None:
@@ -258,7 +345,7 @@ def test_moving_to_another_environment_waits_for_a_person(engine: Engine) -> Non
     assert sorted(engine.states()) == [State.DONE, State.HELD]
     assert not engine.work()
     with engine.store.transaction() as tx:
-        for job_id, event in ((1, Event.REOPEN), (2, Event.RETRY)):
+        for job_id, event in ((2, Event.REOPEN), (1, Event.RETRY)):
             jobs.act(tx, [job_id], event, who="test", now=engine.clock.ms, environment={"scripted": "env-2"})
     while engine.work():
         pass
@@ -294,3 +381,51 @@ def test_a_destination_for_whole_studies_gets_one_job_whatever_the_accessions(en
     assert seen == [2]
     assert (engine.job().part, engine.job().state) == ("", State.DONE)
     assert not engine.work()
+
+
+def test_an_idle_worker_can_be_woken(engine: Engine) -> None:
+    engine.policy = replace(engine.policy, idle_s=3600.0)
+    engine.lane = engine.make_lane()
+    engine.lane.start()
+    engine.receive(STUDY)
+    engine.settle()
+
+    def done() -> bool:
+        engine.lane.wake()
+        return engine.states() == [State.DONE]
+
+    wait_for(done, 20, "the study is delivered")
+
+
+def test_a_worker_outlives_its_database(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE lane RENAME TO lane_away")
+    engine.lane.start()
+    wait_for(lambda: any("could not go on" in one.message for one in caplog.records), 20, "the worker says so")
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE lane_away RENAME TO lane")
+
+    def done() -> bool:
+        engine.lane.wake()
+        return engine.states() == [State.DONE]
+
+    wait_for(done, 20, "the study is delivered")
+
+
+def test_what_vanishes_or_arrives_while_a_backlog_is_indexed(engine: Engine) -> None:
+    """The indexer works off one look into new/ for a while; what it saw may move, what it did not see may be older."""
+    for _ in range(2 * BATCH_ROWS + 5):
+        engine.receive(STUDY)
+    first = engine.indexer.run_once()
+    waiting = engine.spool.scan_new()
+    assert (first.indexed, first.more, first.watermark_at) == (BATCH_ROWS, True, waiting[0].arrived_at)
+    engine.spool.to_cur(waiting[:3])  # somebody else moved them: their bytes are found all the same
+    engine.receive(STUDY)
+    engine.clock.ms += 2_000  # time to look again
+    while engine.indexer.run_once().more:
+        pass
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT count(*) FROM instance") == 2 * BATCH_ROWS + 6
+    assert engine.spool.scan_new() == []
