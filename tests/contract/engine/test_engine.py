@@ -9,8 +9,7 @@ import pytest
 
 from internal import index, jobs
 from internal.errors import CredentialsRefused, Transient
-from internal.indexer import BATCH_ROWS
-from internal.indexer import Indexer
+from internal.indexer import BATCH_ROWS, Indexer
 from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
