@@ -75,6 +75,10 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
         verb = add(name, text)
         verb.add_argument("targets", metavar="STUDY_UID|ACCESSION|JOB_ID", nargs="*")
         verb.add_argument("--state", help="all jobs in this state")
+    accept = add("accept-partial", "let studies go without the images that were refused or could not be read")
+    accept.add_argument("targets", metavar="STUDY_UID|ACCESSION", nargs="+")
+    bad = add("bad", "list the files that were set aside because they could not be read")
+    bad.add_argument("--json", action="store_true", help="a JSON list of objects")
     add("reindex", "rebuild missing index rows from the stored files")
 
 
@@ -104,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex"}
+             "reindex", "accept-partial", "bad"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -142,6 +146,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
         "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
+        "accept-partial": cli_queue.accept_partial, "bad": cli_queue.bad,
     }[options.command]
     return command(options, settings)
 

@@ -94,10 +94,10 @@ EXPLANATIONS: dict[str, Explanation] = {
         "IT",
     ),
     "partly-delivered": Explanation(
-        "Sebagian citra ditolak platform; selebihnya sudah terkirim.",
-        "Lihat alasan per citra dengan `show`.",
-        "The platform refused some images; all others were delivered.",
-        "See the reason for each with `show`.",
+        "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
+        "Lihat `show` dan `bad`; kirim ulang citra itu, atau `accept-partial` bila boleh tanpa citra itu.",
+        "Some images were refused or are unreadable; all others were delivered.",
+        "See `show` and `bad`; send those images again, or `accept-partial` if the study may go without them.",
         "IT",
     ),
     "conflict": Explanation(

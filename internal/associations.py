@@ -13,6 +13,7 @@ from typing import Any
 
 from internal.model import Instance
 from internal.rows import json_text, node_of
+from internal.set_aside import claim_of_association
 from internal.store import Tx
 
 _INSERT_ASSOCIATION = """
@@ -75,6 +76,7 @@ def add_association(tx: Tx, record: Mapping[str, Any], *, node: str = "") -> Non
                " WHERE association_id = ?",
                (started_at, ended_at, how, json_text(studies), json_text(refused), association_id))
     tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(uid, association_id, started_at) for uid in sorted(studies)])
+    claim_of_association(tx, association_id, list(studies), ended_at)
 
 
 def _text(value: object) -> str:

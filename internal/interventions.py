@@ -11,13 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from internal.events import add_event
-from internal.items import copy_items, due_again
+from internal.items import copy_items, due_again, waive_failed
+from internal.set_aside import accept_missing
 from internal.states import Event, IllegalTransition, State, can, next_state
 from internal.store import Row, Tx
 
 #: Why a job is HELD after the destination's base URL or organization has changed.
 ENVIRONMENT_CHANGED = "environment-changed"
 ENVIRONMENT_REASON = "it belongs to another environment; a person chooses whether it is sent to this one"
+
+#: Why a job is HELD whose study has instances that were refused or set aside, when all others have arrived.
+PARTLY_DELIVERED = "partly-delivered"
 
 #: What a person may do; everything else belongs to the worker.
 ACTS = frozenset({Event.RETRY, Event.CANCEL, Event.WAKE, Event.GIVE_UP, Event.REOPEN})
@@ -93,6 +97,26 @@ def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None)
     add_event(tx, now, f"person-{event}", f"{event} by {who}", study_uid=study_uid, job_id=job_id, who=who,
               fields={"state": str(state)})
     return state
+
+
+def accept_partial(tx: Tx, study_uid: str, *, who: str, now: int) -> Acted:
+    """A person lets a study go without the instances that failed: they are waived, and its held jobs may finish.
+
+    Only jobs HELD as 'partly-delivered' are moved, by RETRY: the next step confirms the rest. `refused` says of each
+    other job why not.
+    """
+    acted = Acted([], [])
+    rows = tx.rows("SELECT job_id, state, destination, environment, study_uid, reason_code FROM job"
+                   f" WHERE study_uid = ? AND kind = 'deliver' ORDER BY job_id{tx.for_update}", (study_uid,))
+    held = [row for row in rows if row[1] == State.HELD and row[5] == PARTLY_DELIVERED]
+    lost = accept_missing(tx, study_uid, now) if held else 0
+    for row in held:
+        waived = waive_failed(tx, row[0], row[3])
+        acted.moved.append((row[0], _act(tx, row[:5], Event.RETRY, who, now, None)))
+        add_event(tx, now, "partial-accepted", f"accepted without {waived + lost} instances by {who}",
+                  study_uid=study_uid, job_id=row[0], who=who, fields={"waived": waived, "set_aside": lost})
+    acted.refused.extend((row[0], "it is not held as partly delivered") for row in rows if row not in held)
+    return acted
 
 
 def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int) -> bool:

@@ -171,11 +171,14 @@ class ItemState(StrEnum):
     UNVERIFIED = "unverified"  #: receipt: it exists there, whether with our bytes is not known
     REFUSED = "refused"  #: refused for itself; does not block the others
     CONFLICT = "conflict"  #: known to exist there with other content
+    WAIVED = "waived"  #: refused or in conflict, and a person accepts that it does not arrive
 
 
 #: States after which an item needs no further push.
 RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED})
-FINAL = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.REFUSED, ItemState.CONFLICT})
+#: Answered, but not there: a study with one of these is only partly delivered.
+FAILED = frozenset({ItemState.REFUSED, ItemState.CONFLICT})
+FINAL = RECEIPTED | FAILED | {ItemState.WAIVED}
 
 
 @dataclass(frozen=True, slots=True)

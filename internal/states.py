@@ -55,6 +55,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.DEFERRED, Event.RETRY): State.QUEUED,
     (State.WAITING, Event.RETRY): State.QUEUED,
     (State.HELD, Event.RETRY): State.QUEUED,
+    (State.HELD, Event.REOPEN): State.QUEUED,
     (State.CANCELLED, Event.RETRY): State.QUEUED,
     (State.QUEUED, Event.GIVE_UP): State.HELD,
     (State.DEFERRED, Event.GIVE_UP): State.HELD,

@@ -23,6 +23,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "scan"),
     ("L2", "engines spool_writer"),
     ("L2", "store spool"),
+    ("L3", "set_aside"),
     ("L3", "associations events lanes"),
     ("L3", "items index"),
     ("L3", "interventions job_list"),

@@ -129,7 +129,7 @@ class Satusehat:
         return self._conclude(work, counts)
 
     def _conclude(self, work: Work, counts: dict[ItemState, int]) -> Outcome:
-        total = sum(counts.values())
+        total = sum(counts.values()) - counts.get(ItemState.WAIVED, 0)
         unverified = counts.get(ItemState.UNVERIFIED, 0)
         arrived = counts.get(ItemState.STORED, 0) + unverified
         if arrived < total:

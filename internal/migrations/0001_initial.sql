@@ -127,14 +127,20 @@ CREATE INDEX duplicate_of ON duplicate (of_id);
 
 -- Entries that were being parsed (starts: how often) and entries that were set aside.
 CREATE TABLE parsing (
-    entry_id TEXT PRIMARY KEY,
-    starts   INTEGER NOT NULL
+    entry_id  TEXT PRIMARY KEY,
+    starts    INTEGER NOT NULL,
+    study_uid TEXT NOT NULL DEFAULT ''
 );
+-- study_uid: the study that lacks the entry, '' if nobody knows; accepted_at: a person lets the study go without it.
 CREATE TABLE bad (
-    entry_id TEXT PRIMARY KEY,
-    reason   TEXT NOT NULL,
-    at       INTEGER NOT NULL
+    entry_id       TEXT PRIMARY KEY,
+    reason         TEXT NOT NULL,
+    at             INTEGER NOT NULL,
+    study_uid      TEXT NOT NULL DEFAULT '',
+    association_id TEXT NOT NULL DEFAULT '',
+    accepted_at    INTEGER
 );
+CREATE INDEX bad_study ON bad (study_uid);
 
 -- ended_at NULL: open as far as we know. studies: {study UID: count}, refused: {status: count}.
 CREATE TABLE association (

@@ -95,7 +95,10 @@ class Engine:
             lambda inventory: route(inventory, ["scripted"]),
         )
 
-    def receive(self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0") -> Entry:
+    def receive(
+        self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0",
+        association: str = "",
+    ) -> Entry:  # fmt: skip
         """Put one instance into new/ as the receiver would."""
         dataset = Dataset()
         dataset.SOPClassUID, dataset.SOPInstanceUID = CT, sop_uid or generate_uid(prefix=None)
@@ -108,7 +111,7 @@ class Engine:
         buffer.is_little_endian, buffer.is_implicit_VR = True, True
         write_dataset(buffer, dataset)
         incoming = self.writer.begin()
-        arrival = Arrival(arrived_at=self.clock.ms, association_id="", calling_aet="CT1", called_aet="DCMROUTER")
+        arrival = Arrival(self.clock.ms, association_id=association, calling_aet="CT1", called_aet="DCMROUTER")
         incoming.write(dicomfile.build_meta(CT, str(dataset.SOPInstanceUID), IMPLICIT, arrival))
         incoming.write(buffer.getvalue())
         return incoming.commit()

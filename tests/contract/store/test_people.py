@@ -78,8 +78,8 @@ def test_wake_ends_the_wait_and_keeps_its_count(store: Store) -> None:
 def test_refused_items_are_sent_again_when_a_person_asks(store: Store) -> None:
     job = claimed(store)
     deliver(store, job, ItemState.REFUSED)
-    assert job_of(store).state is State.DONE
-    act(store, Event.REOPEN, job.job_id)
+    assert job_of(store).state is State.HELD
+    act(store, Event.RETRY, job.job_id)
     again = claim(store, now=9000)
     assert again is not None
     assert states_of_items(store, again) == [ItemState.DUE] * 3
