@@ -6,6 +6,8 @@ PY = $(VENV)/bin/python
 PIP = $(PY) -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all:
 UV = $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+# A temporary folder of its own: two test runs at once change the rights of the one they would share.
+run_pytest = t=$$(mktemp -d) && PYTEST_DEBUG_TEMPROOT=$$t $(PY) -m pytest $(1) && rm -rf $$t
 APT_LINE = apt-get install -y python3 python3-venv make
 
 .PHONY: help demo test proof lint bench template picture requirements peers clean
@@ -65,15 +67,15 @@ demo: $(VENV)/demo.stamp ## see it work: sandbox, router, sample images (ONCE=1:
 test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minutes at most)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest -q -n 2 -m "not long" tests --ignore tests/system
-	$(PY) -m pytest -q -m "not long" tests/system
+	@$(call run_pytest,-q -n 2 -m "not long" tests --ignore tests/system)
+	@$(call run_pytest,-q -m "not long" tests/system)
 	$(PY) -m sandbox.demo --once
-	$(PY) -m pytest -q -n 2 -m long tests
+	@$(call run_pytest,-q -n 2 -m long tests)
 
 proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in docs/
 	rm -rf build/proof && mkdir -p build/proof
-	-$(PY) -m pytest -n 2 --all-long tests --ignore tests/system --junitxml build/proof/parts.xml
-	-$(PY) -m pytest --all-long tests/system --junitxml build/proof/system.xml
+	-@$(call run_pytest,-n 2 --all-long tests --ignore tests/system --junitxml build/proof/parts.xml)
+	-@$(call run_pytest,--all-long tests/system --junitxml build/proof/system.xml)
 	$(PY) -m bench.record --proof build/proof/parts.xml build/proof/system.xml
 	$(MAKE) bench
 

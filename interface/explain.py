@@ -72,18 +72,13 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Revoke the wrong order in the hospital system, then `retry`.",
         "SIMRS",
     ),
-    "order-too-old": Explanation(
-        "Order yang ditemukan terlalu jauh dari tanggal pemeriksaan; mungkin nomor lama milik pasien lain.",
-        "Periksa order; bila nomor dipakai ulang, kirim order baru lalu `retry`.",
-        "The order found lies too far from the study date; it may be an old number of another patient.",
-        "Check the order; if the number was used again, send a new order, then `retry`.",
-        "SIMRS",
-    ),
-    "order-not-active": Explanation(
-        "Order dibatalkan atau salah entri di SATUSEHAT.",
-        "Kirim order yang benar, lalu `retry`.",
-        "The order was revoked or entered in error.",
-        "Send the right order, then `retry`.",
+    "order-not-usable": Explanation(
+        "Order yang ditemukan tidak dapat dipakai: dibatalkan, salah entri, atau terlalu jauh dari tanggal pemeriksaan "
+        "(mungkin nomor lama milik pasien lain).",
+        "Periksa order dengan `show`; kirim order yang benar dari SIMRS, lalu `retry`.",
+        "The order found cannot be used: revoked, entered in error, or too far from the study date (it may be an old "
+        "number of another patient).",
+        "Look at it with `show`; send the right order from the hospital system, then `retry`.",
         "SIMRS",
     ),
     "foreign-imaging-study": Explanation(
@@ -99,6 +94,77 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Some images were refused or are unreadable; all others were delivered.",
         "See `show` and `bad`; send those images again, or `accept-partial` if the study may go without them.",
         "IT",
+    ),
+    "exists-with-other-content": Explanation(
+        "Di SATUSEHAT sudah ada citra dengan UID yang sama tetapi isi berbeda.",
+        "Bandingkan asal kedua citra; UID yang sama tidak boleh dipakai dua kali.",
+        "SATUSEHAT already has an image with the same UID and other content.",
+        "Compare where both come from; one UID must not be used twice.",
+        "IT",
+    ),
+    "duplicate": Explanation(
+        "SATUSEHAT menyatakan ImagingStudy sudah ada, tetapi pencarian tidak menemukannya.",
+        "Coba `retry` nanti; bila tetap, laporkan ke helpdesk SATUSEHAT dengan Accession Number-nya.",
+        "SATUSEHAT says that the ImagingStudy exists, but no search finds it.",
+        "Try `retry` later; if it stays, report it to the SATUSEHAT help desk with the accession number.",
+        "platform",
+    ),
+    "imaging-study-gone": Explanation(
+        "ImagingStudy yang pernah didaftarkan tidak ada lagi di SATUSEHAT.",
+        "Cari tahu siapa yang menghapusnya sebelum `retry`.",
+        "The ImagingStudy that was registered is no longer at SATUSEHAT.",
+        "Find out who removed it before `retry`.",
+        "IT",
+    ),
+    "imaging-study-withdrawn": Explanation(
+        "ImagingStudy di SATUSEHAT sudah ditarik (entered-in-error atau cancelled).",
+        "Pastikan studi ini memang harus dikirim, lalu kirim order baru.",
+        "The ImagingStudy at SATUSEHAT was withdrawn (entered-in-error or cancelled).",
+        "Make sure that this study shall be sent, then send a new order.",
+        "IT",
+    ),
+    "withheld": Explanation(
+        "SATUSEHAT tidak menampilkan data ini (aturan persetujuan atau privasi).",
+        "Router memeriksa lagi otomatis; tanyakan persetujuan pasien bila berlanjut.",
+        "SATUSEHAT withholds this (consent or privacy rules).",
+        "The router looks again by itself; ask about the patient's consent if it lasts.",
+        "SIMRS",
+    ),
+    "registration-changed": Explanation(
+        "ImagingStudy belum memuat semua citra; diperbarui dulu.", "Tidak perlu tindakan.",
+        "The ImagingStudy does not list all images yet; it is updated first.", "Nothing to do.",
+    ),
+    "not-in-inventory": Explanation(
+        "Ada citra di antrean yang bukan bagian studi ini.", "Laporkan dengan keluaran `show`.",
+        "There are images in the queue that are not part of this study.", "Report it with the output of `show`.", "IT",
+    ),
+    "unfinished-items": Explanation(
+        "Masih ada citra tanpa tanda terima.", "Router melanjutkan otomatis.",
+        "Some images have no receipt yet.", "The router goes on by itself.",
+    ),
+    "unexpected": Explanation(
+        "Kesalahan tak terduga di router; dicoba lagi otomatis.", "Bila berulang, laporkan dengan log-nya.",
+        "An unexpected fault in the router; it is tried again.", "If it comes back, report it with the log.", "IT",
+    ),
+    "disk-full": Explanation(
+        "Disk tujuan penuh.", "Kosongkan ruang; router melanjutkan otomatis.",
+        "The destination's disk is full.", "Make space; the router goes on by itself.", "IT",
+    ),
+    "folder-missing": Explanation(
+        "Folder tujuan tidak ada (mungkin tidak ter-mount).", "Periksa [folder:NAMA] path di router.conf.",
+        "The destination folder is not there (perhaps not mounted).", "Check [folder:NAME] path in router.conf.", "IT",
+    ),
+    "folder-not-writable": Explanation(
+        "Folder tujuan tidak dapat ditulisi.", "Periksa hak akses folder itu.",
+        "The destination folder cannot be written.", "Check the folder's permissions.", "IT",
+    ),
+    "given-up": Explanation(
+        "Dihentikan oleh petugas; citra tetap disimpan.", "`retry` mengirimnya lagi.",
+        "Given up by a person; the images are kept.", "`retry` sends it again.", "IT",
+    ),
+    "cancelled": Explanation(
+        "Dibatalkan oleh petugas; citra tetap disimpan.", "`retry` mengirimnya lagi.",
+        "Stopped by a person; the images are kept.", "`retry` sends it again.", "IT",
     ),
     "conflict": Explanation(
         "Satu citra datang dua kali dengan isi berbeda.",
@@ -140,7 +206,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Router berhenti tiga kali pada langkah yang sama.", "Laporkan dengan log-nya; `retry` mencoba lagi.",
         "The router ended three times at the same step.", "Report it with the log; `retry` tries again.", "IT",
     ),
-    "patience": Explanation(
+    "patience-ended": Explanation(
         "Batas kesabaran habis (setelan patience).", "Periksa penyebabnya, lalu `retry`.",
         "Patience ended (setting patience).", "Look at the cause, then `retry`.", "IT",
     ),
@@ -161,6 +227,30 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Server SATUSEHAT tidak menjawab tepat waktu.", "Router mencoba lagi otomatis.",
         "The platform did not answer in time.", "The router tries again by itself.", "platform",
     ),
+    "reset": Explanation(
+        "Sambungan ke SATUSEHAT terputus di tengah jalan.", "Router mencoba lagi otomatis.",
+        "The connection to the platform broke.", "The router tries again by itself.", "platform",
+    ),
+    "reply-not-understood": Explanation(
+        "Balasan SATUSEHAT tidak dapat dipahami.", "Router mencoba lagi otomatis; laporkan bila berlanjut.",
+        "The platform's reply could not be understood.", "The router tries again; report it if it lasts.", "platform",
+    ),
+    "too-many-pages": Explanation(
+        "SATUSEHAT mengembalikan terlalu banyak hasil pencarian.", "Laporkan dengan Accession Number-nya.",
+        "The platform returned too many search results.", "Report it with the accession number.", "IT",
+    ),
+}
+
+#: Families of codes that end in an HTTP status.
+FAMILIES: dict[str, Explanation] = {
+    "http-": Explanation(
+        "Server SATUSEHAT menjawab dengan galat.", "Router mencoba lagi otomatis.",
+        "The platform answered with an error.", "The router tries again by itself.", "platform",
+    ),
+    "token-": Explanation(
+        "Layanan token SATUSEHAT menjawab dengan galat.", "Router mencoba lagi otomatis.",
+        "The platform's token service answered with an error.", "The router tries again by itself.", "platform",
+    ),
 }
 
 _UNKNOWN = Explanation("", "", "", "")
@@ -168,6 +258,9 @@ _UNKNOWN = Explanation("", "", "", "")
 
 def explain(code: str) -> Explanation:
     """Return the explanation of a reason code; unknown codes explain nothing and leave the reason to speak."""
+    for prefix, explanation in FAMILIES.items():
+        if code.startswith(prefix):
+            return explanation
     return EXPLANATIONS.get(code, _UNKNOWN)
 
 
@@ -175,3 +268,13 @@ def state_text(state: str, language: str) -> str:
     """Return a job state in words."""
     indonesian, english = STATES.get(state, (state, state))
     return english if language == "en" else indonesian
+
+
+def render_reasons(language: str) -> str:
+    """Return the table of all reasons for docs/troubleshooting.md and its translation (Markdown)."""
+    head = "| Reason | Meaning | Who | What to do |" if language == "en" else "| Alasan | Arti | Siapa | Langkah |"
+    lines = [head, "| --- | --- | --- | --- |"]
+    for code, one in [*EXPLANATIONS.items(), *((f"{prefix}…", one) for prefix, one in FAMILIES.items())]:
+        meaning, step = (one.meaning_en, one.next_en) if language == "en" else (one.meaning_id, one.next_id)
+        lines.append(f"| `{code}` | {meaning} | {one.who} | {step} |")
+    return "\n".join(lines) + "\n"

@@ -25,6 +25,7 @@ from interface.dimse.records import AssociationRecord, Refusals, Register, now_m
 from interface.dimse.services import Request, Services, unrecognized
 from interface.dimse.store_lane import StoreLane, StoreSink
 from interface.dimse.stream import PeerClosed, PeerStalled, Stream, nothing
+from interface.logs import PHRASES, event
 from internal import failpoints
 from internal.model import Arrival
 
@@ -123,10 +124,10 @@ class Association:
         self._stream.close(last_words)
         record = self.record
         level = logging.INFO if record.studies or record.refused else logging.DEBUG
-        log.log(
-            level, "association %s with %r at %s %s: %d instances of %d studies, refused %s", record.association_id,
-            record.calling_aet, record.peer, how, sum(record.studies.values()), len(record.studies),
-            record.refused or "none",
+        phrase = PHRASES["association_released"] if how == "released" else f"Association {how}"
+        event(
+            log, level, phrase, association=record.association_id, calling_aet=record.calling_aet, peer=record.peer,
+            instances=sum(record.studies.values()), studies=len(record.studies), refused=record.refused or "none",
         )  # fmt: skip
 
     # -- upper layer -----------------------------------------------------------------------------------------------

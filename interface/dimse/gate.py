@@ -26,6 +26,7 @@ from interface.dimse.pdu import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Reje
 from interface.dimse.policy import PolicyFile
 from interface.dimse.records import Refusals, now_ms
 from interface.dimse.settings import ReceiveSettings
+from interface.logs import PHRASES
 from internal.errors import ConfigurationInvalid, RouterError
 from internal.spool import Spool
 
@@ -198,10 +199,8 @@ class Gate:
         for listener in self._listeners:
             self._selector.register(listener, selectors.EVENT_READ, self._acceptor(listener))
         self._publish_at = 0.0
-        log.info(
-            "DICOM: listening on port %d as %s", self._listeners[0].getsockname()[1],
-            ", ".join(self._settings.ae_titles),
-        )  # fmt: skip
+        port, titles = self._listeners[0].getsockname()[1], ", ".join(self._settings.ae_titles)
+        log.info(PHRASES["spawning_dicom"].format(port=port, ae_title=titles))
 
     def _acceptor(self, listener: socket.socket) -> Callable[[], None]:
         def accept() -> None:

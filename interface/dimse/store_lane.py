@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from interface.dimse import messages
 from interface.dimse.messages import Command
 from interface.dimse.negotiation import is_safe_uid
+from interface.logs import DETAIL, PHRASES, event
 from internal import failpoints
 from internal.dicomfile import build_meta
 from internal.errors import MismatchedInstance, NotDicom, RouterError, StorageFailed, StorageFull
@@ -163,6 +164,9 @@ class StoreSink:
                 self._refuse(_refusal_of(error))
         if self._refusal is not None:
             return self._refusal.status, self._refusal.comment
+        if log.isEnabledFor(DETAIL):
+            event(log, DETAIL, PHRASES["store_request"], study=self.study_uid, sop=self.sop_uid,
+                  bytes=self.received_bytes)
         return messages.SUCCESS, ""
 
     def _check_data_set(self, incoming: IncomingInstance) -> None:

@@ -6,6 +6,7 @@ Reads the status files of the other roles; holds no state. Changes when a family
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -18,10 +19,13 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from interface.logs import PHRASES
 from interface.roles import STATUS_EVERY_S, StatusFile, open_spool, stop_with_parent
 from internal.config import Settings
 from internal.errors import AlreadyRunning
 from internal.spool import Spool
+
+log = logging.getLogger("router.web")
 
 STALE_AFTER_MS = 15_000
 ROLES = ("receive", "deliver")
@@ -115,6 +119,7 @@ def run_web(settings: Settings, environment: str, version: str, *, supervised: b
         if supervised:
             stop = threading.Event()
             stop_with_parent(stop, on_stop=lambda: setattr(server, "should_exit", True))
+        log.info(PHRASES["starting_http"].format(port=listener.getsockname()[1]))
         with _published(StatusFile(spool, "web", dict)):
             server.run(sockets=[listener])
     return 0

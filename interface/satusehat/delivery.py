@@ -61,8 +61,6 @@ class Satusehat:
                 outcome = phase(run)
                 if outcome is not None:
                     return outcome
-                if work.should_yield():
-                    return More()
             return self._confirm(run)
         except NotFound as withheld:
             return NotYet("withheld", f"SATUSEHAT shows nothing here: {withheld}")

@@ -18,6 +18,7 @@ from internal.states import NotYet, Refuse
 
 LIVE = frozenset({"active", "completed"})
 MAX_SHOWN = 50
+MAX_STATUS = 32
 DATE_FIELDS = ("occurrenceDateTime", "authoredOn")
 
 _ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
@@ -102,8 +103,10 @@ def _has_accession(order: Mapping[str, Any], system: str, accession_number: str)
 def _find_fault(order: Mapping[str, Any], wanted: Wanted) -> str:
     """Return why `order` cannot be the one, "" when it can."""
     status = order.get("status")
+    if not isinstance(status, str) or len(status) > MAX_STATUS:
+        return "no status"
     if status not in LIVE:
-        return f"status {status}" if isinstance(status, str) and len(status) <= 32 else "no status"
+        return f"status {status}"
     if not is_id(order.get("id")) or not find_patient_id(order):
         return "no patient"
     day = dates.build_day_span(wanted.study_day, tz_name=wanted.tz_name)

@@ -16,7 +16,7 @@ from internal.model import Inventory
 from internal.ports import Work
 from internal.states import Refuse
 
-WITHDRAWN = frozenset({"entered-in-error", "cancelled"})
+WITHDRAWN = ("entered-in-error", "cancelled")
 MAX_SHOWN = 20
 
 Resource = dict[str, Any]

@@ -229,8 +229,7 @@ def _finish(resource: Resource) -> None:
     series = union.objects(resource.get("series"))
     for one in series:
         instances = sorted(union.objects(one.get("instance")), key=_order)
-        if instances:
-            one["instance"] = instances
+        one["instance"] = instances
         if instances or not union.is_unsigned(one.get("numberOfInstances")):
             one["numberOfInstances"] = len(instances)
     series.sort(key=_order)

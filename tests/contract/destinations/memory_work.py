@@ -54,7 +54,7 @@ class MemoryFrozen:
 
 @dataclass
 class Ledger:
-    """What a database would hold of one job; survives crashes. `crash_at` (1-based) counts commits."""
+    """What a database would hold of one job; survives crashes. `crash_at` (from 1) or `crash_on` says where."""
 
     study_uid: str
     part: str
@@ -72,6 +72,7 @@ class Ledger:
     events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
     crash_at: int = 0
+    crash_on: str = ""
     crash_before: bool = False
     crashes: int = 0
 
@@ -88,7 +89,7 @@ class Ledger:
 
     def commit(self, name: str, apply: Callable[[], Any]) -> Any:
         """Apply one transaction, dying right before or right after it when this is the one."""
-        due = len(self.journal) + 1 == self.crash_at
+        due = len(self.journal) + 1 == self.crash_at or name == self.crash_on
         if due and self.crash_before:
             self._die()
         result = apply()
@@ -98,7 +99,7 @@ class Ledger:
         return result
 
     def _die(self) -> None:
-        self.crash_at = 0
+        self.crash_at, self.crash_on = 0, ""
         self.crashes += 1
         raise Crash
 

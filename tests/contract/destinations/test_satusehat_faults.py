@@ -141,7 +141,7 @@ def test_revoked_tokens_cost_one_new_token_however_many_workers(
 ) -> None:
     shared = make_destination(platform.url, push_parallel=8)
     cases = [make_case(destination=shared, instances=4) for _ in range(8)]
-    step_once(shared, cases[0].ledger, cases[0].clock, yield_after=0)
+    make_case(destination=shared).drive()
     platform.control("POST", "/tokens/revoke")
     before = requests_of(platform)["POST /oauth2/v1/accesstoken"]
     with ThreadPoolExecutor(8) as threads:
@@ -192,7 +192,7 @@ def test_a_token_service_that_stumbles(make_case: MakeCase, platform: Sandbox, f
 @pytest.fixture(scope="module")
 def lagging_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Sandbox]]:
     """Two platforms whose index lags and who would take a second ImagingStudy without a word."""
-    options = ("--index-delay", "3", "--allow-duplicates")
+    options = ("--index-delay", "2", "--allow-duplicates")
     pair = [Sandbox(tmp_path_factory.mktemp("lagging") / "data", *options) for _ in range(2)]
     yield pair
     assert [sandbox.stop() for sandbox in pair] == [0, 0]
@@ -216,7 +216,7 @@ def test_a_crash_at_any_commit_never_makes_two_imaging_studies(
     """Only facts and intent keep the router from creating a second one; the second platform also loses replies."""
     cases = []
     for sandbox in lagging_pair:
-        to = make_destination(sandbox.url, index_lag_s=3.5, request_timeout_s=1.0, push_parallel=16)
+        to = make_destination(sandbox.url, index_lag_s=2.5, request_timeout_s=1.0, push_parallel=16)
         plain = make_case(sandbox=sandbox, destination=to)
         assert isinstance(plain.drive(timeout_s=20), Finish)
         for at, before in itertools.product(range(1, len(plain.ledger.journal) + 1), (True, False)):
@@ -235,7 +235,7 @@ def test_a_crash_at_any_commit_never_makes_two_imaging_studies(
 def test_a_lost_reply_is_searched_for_and_a_lost_request_is_repeated(
     make_case: MakeCase, lagging: Sandbox, make_destination: Callable[..., Satusehat],
 ) -> None:
-    to = make_destination(lagging.url, index_lag_s=3.5, request_timeout_s=1.0)
+    to = make_destination(lagging.url, index_lag_s=2.5, request_timeout_s=1.0)
     stored = make_case(sandbox=lagging, destination=to)
     lagging.control("POST", "/faults", [{**CREATE, "nth": 1, "store_then_reset": True}])
     outcome = step_once(to, stored.ledger, stored.clock)

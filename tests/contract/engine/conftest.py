@@ -145,14 +145,6 @@ def _now() -> int:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(f"sqlite:///{tmp_path / 'index.db'}")
-    opened.migrate()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def engine(store: Store, tmp_path: Path) -> Iterator[Engine]:
     made = Engine(store, tmp_path)
     yield made

@@ -9,7 +9,7 @@ import pytest
 
 from internal import events, jobs
 from internal.store import Store
-from tests.contract.store.conftest import OpenStore, Postgres
+from tests.contract.conftest import OpenStore, Postgres
 
 
 def tell(store: Store, *texts: str) -> None:

@@ -16,7 +16,7 @@ from internal.index import Added
 from internal.model import ItemState, Job
 from internal.states import Event, Finish, More, State
 from internal.store import Store
-from tests.contract.store.conftest import OpenStore
+from tests.contract.conftest import OpenStore
 from tests.contract.store.samples import LANE, NODE, STAGING, add, claim, instance, moved, settle_study
 
 ROUNDS = 25

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from internal.errors import ConfigurationInvalid, DatabaseTooNew, Transient
 from internal.store import Store, storable
-from tests.contract.store.conftest import OpenStore, Postgres
+from tests.contract.conftest import OpenStore, Postgres
 
 PUT = "INSERT INTO meta (key, value) VALUES (?, ?)"
 

@@ -30,7 +30,7 @@ queued     claim>active      give_up>held     cancel>cancelled
 active     finish>done       more>queued      lease_lost>queued  later>deferred  not_yet>waiting  refuse>held  cancel>cancelled
 deferred   claim>active      wake>queued      retry>queued       give_up>held    cancel>cancelled
 waiting    claim>active      wake>queued      retry>queued       give_up>held    cancel>cancelled
-held       retry>queued      cancel>cancelled
+held       retry>queued      reopen>queued    cancel>cancelled
 done       reopen>queued
 cancelled  retry>queued
 """  # noqa: E501

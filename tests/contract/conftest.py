@@ -1,7 +1,8 @@
-"""One suite over both engines: each test gets a migrated, empty database of its own, on SQLite and on PostgreSQL."""
+"""Real databases for contract tests: each test gets one of its own, migrated and empty, on both engines."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psycopg
 import pytest
 
+from internal.errors import Transient
 from internal.store import Store
 
 OpenStore = Callable[..., Store]
@@ -24,6 +25,7 @@ class Postgres:
     """A real server with one database that is emptied for each test: a hundred copies of it would be a gigabyte."""
 
     def __init__(self) -> None:
+        self._psycopg = importlib.import_module("psycopg")
         # Not pytest's folder: the server runs as a user of its own, and pytest closes that folder to others.
         self._folder = Path(tempfile.mkdtemp(prefix="router-postgres-"))
         with warnings.catch_warnings():
@@ -39,7 +41,7 @@ class Postgres:
         store.close()
 
     def _sql(self, sql: str, database: str = "postgres") -> None:
-        with psycopg.connect(self.server.get_uri(database=database), autocommit=True) as connection:
+        with self._psycopg.connect(self.server.get_uri(database=database), autocommit=True) as connection:
             connection.execute(sql.encode())
 
     def fresh_database(self) -> str:
@@ -51,7 +53,7 @@ class Postgres:
     def database(self) -> str:
         """Return the URL of the migrated database, emptied; whoever was still connected is cut off."""
         self.kill_connections(self._shared)
-        with psycopg.connect(self._shared, autocommit=True) as connection:
+        with self._psycopg.connect(self._shared, autocommit=True) as connection:
             tables = [name for (name,) in connection.execute(
                 "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migration'")]
             connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY".encode())
@@ -65,8 +67,8 @@ class Postgres:
 
     def kill_connections(self, url: str) -> None:
         """End every connection to the database of `url`, as a restart or an administrator does."""
-        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
-        with psycopg.connect(self.server.get_uri(database="postgres"), autocommit=True) as connection:
+        name = self._psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+        with self._psycopg.connect(self.server.get_uri(database="postgres"), autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
 
     def stop_hard(self) -> None:
@@ -88,7 +90,7 @@ def started() -> Postgres:
     """Return a running server, or skip; with CI=true its absence is a failure."""
     try:
         return Postgres()
-    except (ImportError, OSError, AssertionError, RuntimeError, subprocess.SubprocessError, psycopg.Error) as error:
+    except (ImportError, OSError, AssertionError, RuntimeError, subprocess.SubprocessError, Transient) as error:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"PostgreSQL (pip pgserver) cannot start here: {error}")

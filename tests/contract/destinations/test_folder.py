@@ -1,0 +1,108 @@
+"""The folder destination: safe names, complete files, full and missing disks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interface.folder import Folder, FolderOptions, build_accession_part, build_path, build_uid_part
+from internal import failpoints
+from internal.model import ItemState
+from internal.states import Finish, Later, Refuse
+from tests.contract.destinations.images import make_instance, new_study_uid
+from tests.contract.destinations.memory_work import Ledger, SkewClock, drive, step_once
+
+NASTY = st.sampled_from(
+    ["..", ".", "", "../../etc/passwd", "/abs", "a\0b", "1.2.", ".1", "1..2", "CON", "nul.txt", "C:\\x"])
+
+
+def make_ledger(folder: Folder, accession: str = "A 1", instances: int = 3) -> Ledger:
+    ledger = Ledger(new_study_uid(), accession, folder.environment)
+    ledger.add(make_instance(ledger.study_uid, number, accession) for number in range(1, instances + 1))
+    return ledger
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(FolderOptions("copy", tmp_path / "out"))
+
+
+def test_path_template(folder: Folder, tmp_path: Path) -> None:
+    ledger = make_ledger(folder, "A/1.x", 1)
+    drive(folder, ledger, SkewClock())
+    uid = ledger.instances[0].header.sop_uid
+    path = tmp_path / "out" / "A%2F1%2Ex" / ledger.study_uid / f"{uid}.dcm"
+    assert path.read_bytes() == ledger.files[ledger.instances[0].id]
+    assert ledger.items[1].answer["path"] == str(path.relative_to(tmp_path / "out"))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_without_accession_number(folder: Folder, tmp_path: Path) -> None:
+    drive(folder, make_ledger(folder, "", 1), SkewClock())
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["no-accession"]
+
+
+@settings(deadline=None)
+@given(st.text(max_size=80) | NASTY, st.text(max_size=80) | NASTY, st.text(max_size=300) | NASTY)
+def test_no_value_leads_out_of_the_folder(sop: str, study: str, accession: str) -> None:
+    root = Path("/root/of/all")
+    instance, _ = make_instance("1.2.3", 1, accession)
+    path = build_path(root, replace(instance, header=replace(instance.header, sop_uid=sop, study_uid=study)))
+    parts = path.relative_to(root).parts
+    assert len(parts) == 3
+    for part in parts:
+        assert part not in ("", ".", "..") and len(part.encode()) <= 150
+        assert not set(part) & set('/\\:*?"<>|\0') and part.isprintable() and not part.endswith((".", " "))
+    assert Path(os.path.normpath(path)) == path
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_two_accession_numbers_never_share_a_folder(one: str, other: str) -> None:
+    same = one.strip(" \0") == other.strip(" \0")
+    clean = "\ufffd" not in (one + other).encode("utf-8", "replace").decode()
+    if clean and not any("\ud800" <= char <= "\udfff" for char in one + other):
+        assert (build_accession_part(one) == build_accession_part(other)) is same
+
+
+def test_uid_part() -> None:
+    assert build_uid_part("1.2.840.10008") == "1.2.840.10008"
+    assert build_uid_part("1.2.x") != build_uid_part("1.2.y")
+
+
+def test_equal_file_is_a_receipt_and_another_one_a_conflict(folder: Folder) -> None:
+    ledger = make_ledger(folder)
+    drive(folder, ledger, SkewClock())
+    other = Ledger(ledger.study_uid, ledger.part, ledger.environment)
+    other.add([make_instance(ledger.study_uid, 1, ledger.part), make_instance(ledger.study_uid, 2, ledger.part, pad=5)])
+    outcome = drive(folder, other, SkewClock())
+    assert isinstance(outcome, Refuse) and outcome.code == "exists-with-other-content"
+    assert other.count() == {ItemState.STORED: 1, ItemState.CONFLICT: 1}
+    path = build_path(Path(folder.environment.removeprefix("folder:")), ledger.instances[1])
+    assert path.read_bytes() == ledger.files[ledger.instances[1].id]
+
+
+@pytest.mark.parametrize(("action", "code"), [("enospc", "disk-full"), ("eio", "folder-not-writable")])
+def test_a_full_or_failing_disk_pauses_the_lane_and_is_used_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, action: str, code: str,
+) -> None:
+    ledger = make_ledger(folder)
+    with monkeypatch.context() as patch:
+        patch.setitem(failpoints._plan, "push.mid", failpoints.parse_plan(f"push.mid:{action}:2")["push.mid"])
+        outcome = step_once(folder, ledger, SkewClock())
+    assert isinstance(outcome, Later) and (outcome.code, outcome.blame) == (code, "lane")
+    assert ledger.count() == {ItemState.STORED: 1, ItemState.SENT: 2}
+    assert isinstance(drive(folder, ledger, SkewClock()), Finish)
+    assert not list(Path(folder.environment.removeprefix("folder:")).rglob("*.part"))
+
+
+def test_a_share_that_is_not_mounted_pauses_the_lane(tmp_path: Path) -> None:
+    folder = Folder(FolderOptions("copy", tmp_path / "share" / "out"))
+    outcome = step_once(folder, make_ledger(folder), SkewClock())
+    assert isinstance(outcome, Later) and (outcome.code, outcome.blame) == ("folder-missing", "lane")
+    assert [line.ok for line in folder.probe()] == [False]
