@@ -79,6 +79,10 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     accept.add_argument("targets", metavar="STUDY_UID|ACCESSION", nargs="+")
     bad = add("bad", "list the files that were set aside because they could not be read")
     bad.add_argument("--json", action="store_true", help="a JSON list of objects")
+    devices = add("devices", "list who has called; admit, hold, refuse or forget callers")
+    devices.add_argument("verb", choices=("admit", "hold", "refuse", "forget"), nargs="?")
+    devices.add_argument("callers", metavar="AET[@ADDRESS]", nargs="*")
+    devices.add_argument("--json", action="store_true", help="the list as JSON")
     add("reindex", "rebuild missing index rows from the stored files")
 
 
@@ -108,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "accept-partial", "bad"}
+             "reindex", "accept-partial", "bad", "devices"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -141,6 +145,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_check import check
 
         return check(settings)
+    if options.command == "devices":
+        from interface.cli_devices import run_devices
+
+        return run_devices(options, settings)
     from interface import cli_queue
 
     command: Callable[[argparse.Namespace, Settings], int] = {

@@ -36,7 +36,7 @@ _QUEUE_ROWS = 10_000
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Store]:
+def opened(settings: Settings) -> Iterator[Store]:
     """Open the database as it is; NotFound before the router's first start."""
     if not settings.database.url and not settings.database_path.is_file():
         raise NotFound(f"no data yet under {settings.data_dir}: start the router first (python main.py -v)")
@@ -48,11 +48,13 @@ def _opened(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
-def _now() -> int:
+def now_ms() -> int:
+    """Return UTC epoch milliseconds."""
     return time.time_ns() // 1_000_000
 
 
-def _iso(at: int | None) -> str:
+def iso(at: int | None) -> str:
+    """Return a moment (epoch ms) in this machine's time zone for people, "" for None."""
     return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).astimezone().isoformat(timespec="seconds")
 
 
@@ -63,7 +65,7 @@ def _heading(settings: Settings) -> str:
 def queue(options: argparse.Namespace, settings: Settings) -> int:
     """List jobs; with --json a list of objects."""
     state = _state(options.state)
-    with _opened(settings) as store, store.reading() as tx:
+    with opened(settings) as store, store.reading() as tx:
         rows = [dataclasses.asdict(row) for row in jobs.list_jobs(tx, state=state, limit=_QUEUE_ROWS)]
     if options.json:
         print(json.dumps(rows, indent=1))
@@ -76,7 +78,7 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
         table.add_row(
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
-            _iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
+            iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
         )
     Console().print(table)
     return 0
@@ -93,7 +95,7 @@ def _state(text: str | None) -> State | None:
 
 def show(options: argparse.Namespace, settings: Settings) -> int:
     """Print each matching study's timeline, jobs, reasons and receipts."""
-    with _opened(settings) as store, store.reading() as tx:
+    with opened(settings) as store, store.reading() as tx:
         studies = [_story(tx, uid) for uid in index.find_studies(tx, options.study)]
     if not studies:
         raise NotFound(f"no study with the UID or accession number {options.study!r} has been received")
@@ -154,7 +156,7 @@ def _print_story(story: dict[str, Any], language: str) -> None:
         if job["detail"]:
             print("    " + json.dumps(job["detail"], indent=1).replace("\n", "\n    "))
     for event in story["events"]:
-        print(f"  {_iso(event['at'])}  {event['text']}")
+        print(f"  {iso(event['at'])}  {event['text']}")
 
 
 def retry(options: argparse.Namespace, settings: Settings) -> int:
@@ -170,10 +172,10 @@ def retry(options: argparse.Namespace, settings: Settings) -> int:
             job = jobs.job(tx, job_id)
             elsewhere = environments.get(job.destination, job.environment) != job.environment
             event = Event.REOPEN if job.state is State.DONE and elsewhere else Event.RETRY
-            acted = jobs.act(tx, [job_id], event, who="cli", now=_now(), environment=environments)
+            acted = jobs.act(tx, [job_id], event, who="cli", now=now_ms(), environment=environments)
             moved += acted.moved
             refused += acted.refused
-            jobs.hurry_lane(tx, job.destination, _now())
+            jobs.hurry_lane(tx, job.destination, now_ms())
         return jobs.Acted(moved, refused)
 
     return _act(options, settings, verb)
@@ -181,11 +183,11 @@ def retry(options: argparse.Namespace, settings: Settings) -> int:
 
 def cancel(options: argparse.Namespace, settings: Settings) -> int:
     """Stop jobs; nothing is deleted."""
-    return _act(options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=_now()))
+    return _act(options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=now_ms()))
 
 
 def _act(options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, list[int]], jobs.Acted]) -> int:
-    with _opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, store.transaction() as tx:
         job_ids, missing = _targets(tx, options)
         acted = verb(tx, job_ids)
     for job_id, state in acted.moved:
@@ -211,13 +213,13 @@ def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]
 def accept_partial(options: argparse.Namespace, settings: Settings) -> int:
     """Let studies held as partly delivered go without the instances that failed; nothing is deleted."""
     accepted = 0
-    with _opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, store.transaction() as tx:
         for target in options.targets:
             studies = index.find_studies(tx, target)
             if not studies:
                 print(f"{target}: no such study or accession number", file=sys.stderr)
             for study_uid in studies:
-                acted = jobs.accept_partial(tx, study_uid, who="cli", now=_now())
+                acted = jobs.accept_partial(tx, study_uid, who="cli", now=now_ms())
                 accepted += bool(acted.moved)
                 for job_id, why in acted.refused:
                     print(f"job {job_id}: {why}", file=sys.stderr)
@@ -228,30 +230,30 @@ def accept_partial(options: argparse.Namespace, settings: Settings) -> int:
 
 def bad(options: argparse.Namespace, settings: Settings) -> int:
     """List what was set aside, newest first; the files lie in the spool's bad/ with their reason beside them."""
-    with _opened(settings) as store, store.reading() as tx:
+    with opened(settings) as store, store.reading() as tx:
         rows = [dataclasses.asdict(row) for row in set_aside.list_set_aside(tx, _QUEUE_ROWS)]
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
     table = Table("file", "set aside at", "study", "reason", title=str(settings.spool_dir / "bad"))
     for row in rows:
-        table.add_row(row["entry_id"], _iso(row["at"]), row["study_uid"] or "?", row["reason"])
+        table.add_row(row["entry_id"], iso(row["at"]), row["study_uid"] or "?", row["reason"])
     Console().print(table)
     return 0
 
 
 def send_now(options: argparse.Namespace, settings: Settings) -> int:
     """Settle the studies at once and wake their jobs."""
-    with _opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, store.transaction() as tx:
         job_ids, missing = _targets(tx, options)
         studies = [uid for target in options.targets for uid in index.find_studies(tx, target)]
         studies += [jobs.job(tx, job_id).study_uid for job_id in job_ids]
         studies = list(dict.fromkeys(studies))
         for uid in studies:
             index.request_settle(tx, uid)
-        woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=_now())
+        woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=now_ms())
         for lane in {jobs.job(tx, job_id).destination for job_id in job_ids}:
-            jobs.hurry_lane(tx, lane, _now())
+            jobs.hurry_lane(tx, lane, now_ms())
     unknown = [target for target in missing if not studies]
     for target in unknown:
         print(f"{target}: no such study, accession number or job", file=sys.stderr)
@@ -289,7 +291,7 @@ def reindex(options: argparse.Namespace, settings: Settings) -> int:
 
 def _add(store: Store, batch: list[Any]) -> int:
     with store.transaction() as tx:
-        outcomes = index.add_instances(tx, batch, _now())
+        outcomes = index.add_instances(tx, batch, now_ms())
     return sum(outcome in (index.Added.NEW, index.Added.CONFLICT) for outcome in outcomes)
 
 

@@ -20,10 +20,11 @@ from interface.roles import (
     stop_on_signals,
     stop_with_parent,
 )
-from internal import jobs, rules
+from internal import admission, jobs, rules
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
 from internal.config import Settings
+from internal.devices import Verdict
 from internal.errors import StorageFailed, StorageFull, Transient
 from internal.indexer import Indexer, Pass
 from internal.model import Inventory
@@ -53,11 +54,12 @@ class Deliver:
         self._store = store
         self._clock = SystemClock()
         self._destinations = build(settings)
+        self._unknown_callers = Verdict(settings.dicom.unknown_callers)
         self._stop = threading.Event()
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
-            [PlannedLane(d.name, d.environment) for d in self._destinations], self._route,
+            [PlannedLane(d.name, d.environment) for d in self._destinations], self._route, self._unknown_callers,
         )
         self._lanes = [
             Lane(d, store, spool, self._clock, lane_policy(settings)) for d in self._destinations
@@ -102,6 +104,7 @@ class Deliver:
             displaced = sum(
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
+            admission.release(tx, self._unknown_callers, who="configuration", now=now)
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:
@@ -152,6 +155,7 @@ class Deliver:
             jobs.expire_leases(tx, now)
             jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)
         self._store.checkpoint()
+        admission.publish(self._store, self._spool)
         self._spool.refresh_new()
 
 

@@ -166,6 +166,13 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Dibatalkan oleh petugas; citra tetap disimpan.", "`retry` mengirimnya lagi.",
         "Stopped by a person; the images are kept.", "`retry` sends it again.", "IT",
     ),
+    "caller-not-admitted": Explanation(
+        "Citra dikirim oleh alat yang belum diizinkan (unknown_callers).",
+        "Periksa dengan `devices`; bila benar, izinkan dengan `devices admit AET@ALAMAT`.",
+        "The images were sent by a device that nobody has admitted (unknown_callers).",
+        "Look with `devices`; if it is one of yours, `devices admit AET@ADDRESS`.",
+        "IT",
+    ),
     "conflict": Explanation(
         "Satu citra datang dua kali dengan isi berbeda.",
         "Tentukan mana yang benar; keduanya disimpan.",

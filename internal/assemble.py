@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internal import index, jobs
+from internal import devices, index, jobs
+from internal.devices import Verdict
 from internal.model import Inventory
 from internal.ports import Clock
 from internal.store import Store, Tx
@@ -20,6 +21,7 @@ log = logging.getLogger("router.assemble")
 
 _SINGLE_SHOT_MODALITIES = frozenset({"CR", "DX", "DR", "PX", "IO"})
 _STUDIES_PER_PASS = 200
+_CALLERS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,14 @@ class Assembler:
         policy: SettlePolicy,
         lanes: Sequence[Lane],
         route: Callable[[Inventory], Sequence[str]],
+        unknown_callers: Verdict = Verdict.ACCEPT,
     ) -> None:
         self._store = store
         self._clock = clock
         self._policy = policy
         self._lanes: Mapping[str, Lane] = {lane.name: lane for lane in lanes}
         self._route = route
+        self._unknown_callers = unknown_callers
 
     def run_once(self, watermark_at: int) -> int:
         """Settle what is quiet, repeat the comparison for every job that is behind; return how many were planned."""
@@ -107,6 +111,7 @@ class Assembler:
         planned = 0
         study = index.study(tx, study_uid)
         assert study is not None
+        unadmitted = devices.unadmitted(tx, study_uid, self._unknown_callers)
         for part in index.parts_of(tx, study_uid):
             inventory = index.inventory(tx, study_uid, part)
             log.info("Accession Number: %s", part, extra={"fields": {"study": study_uid}})
@@ -114,11 +119,13 @@ class Assembler:
                 lane = self._lanes.get(name)
                 if lane is None:
                     continue
-                self._plan_job(tx, lane, inventory, conflict=study.conflict)
+                self._plan_job(tx, lane, inventory, conflict=study.conflict, unadmitted=unadmitted)
                 planned += 1
         return planned
 
-    def _plan_job(self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool) -> None:
+    def _plan_job(
+        self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool, unadmitted: Sequence[tuple[str, str]],
+    ) -> None:
         now = self._clock.now_ms()
         plan = jobs.plan(
             tx, kind="deliver", destination=lane.name, environment=lane.environment, study_uid=inventory.study_uid,
@@ -130,3 +137,7 @@ class Assembler:
                 tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",
                 now,
             )
+        elif unadmitted:
+            callers = ", ".join(f"{aet!r} at {address}" for aet, address in unadmitted[:_CALLERS_SHOWN])
+            reason = f"brought by callers that nobody has admitted: {callers}"
+            jobs.hold_for_person(tx, plan.job_id, jobs.CALLER_NOT_ADMITTED, reason, now)

@@ -23,6 +23,9 @@ ENVIRONMENT_REASON = "it belongs to another environment; a person chooses whethe
 #: Why a job is HELD whose study has instances that were refused or set aside, when all others have arrived.
 PARTLY_DELIVERED = "partly-delivered"
 
+#: Why a job is HELD whose images were brought by a caller that nobody has admitted.
+CALLER_NOT_ADMITTED = "caller-not-admitted"
+
 #: What a person may do; everything else belongs to the worker.
 ACTS = frozenset({Event.RETRY, Event.CANCEL, Event.WAKE, Event.GIVE_UP, Event.REOPEN})
 
@@ -64,14 +67,17 @@ def act(
         raise ValueError(f"{event} is not for people")
     acted = Acted([], [])
     for job_id in sorted(set(job_ids)):
-        row = tx.row("SELECT job_id, state, destination, environment, study_uid FROM job WHERE job_id = ?"
+        row = tx.row("SELECT job_id, state, destination, environment, study_uid, reason_code FROM job WHERE job_id = ?"
                      f"{tx.for_update}", (job_id,))
         if row is None:
             acted.refused.append((job_id, f"there is no job {job_id}"))
             continue
+        if event is Event.RETRY and row[5] == CALLER_NOT_ADMITTED and row[1] == State.HELD:
+            acted.refused.append((job_id, "its caller has to be admitted first (devices admit)"))
+            continue
         target = environment if isinstance(environment, str) else (environment or {}).get(row[2])
         try:
-            acted.moved.append((job_id, _act(tx, row, event, who, now, target)))
+            acted.moved.append((job_id, _act(tx, row[:5], event, who, now, target)))
         except IllegalTransition as error:
             acted.refused.append((job_id, str(error)))
     return acted
@@ -119,8 +125,29 @@ def accept_partial(tx: Tx, study_uid: str, *, who: str, now: int) -> Acted:
     return acted
 
 
+def held_for_caller(tx: Tx) -> list[tuple[int, str]]:
+    """Return (job, study) of every job that waits for its caller to be admitted."""
+    return [(job_id, study_uid) for job_id, study_uid in tx.rows(
+        "SELECT job_id, study_uid FROM job WHERE state = 'held' AND reason_code = ? ORDER BY job_id",
+        (CALLER_NOT_ADMITTED,))]
+
+
+def admit(tx: Tx, job_ids: Iterable[int], *, who: str, now: int) -> list[tuple[int, State]]:
+    """Let jobs go on that were held for their caller; the caller of this has looked who is admitted."""
+    moved: list[tuple[int, State]] = []
+    for job_id in sorted(set(job_ids)):
+        row = tx.row("SELECT job_id, state, destination, environment, study_uid FROM job WHERE job_id = ?"
+                     f" AND state = 'held' AND reason_code = ?{tx.for_update}", (job_id, CALLER_NOT_ADMITTED))
+        if row is not None:
+            moved.append((job_id, _act(tx, row, Event.RETRY, who, now, None)))
+    return moved
+
+
 def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int) -> bool:
-    """Hold an unfinished, unclaimed job for a reason that only a person can settle; False where that cannot be."""
+    """Hold an unfinished job for a reason that only a person can settle; False where that cannot be.
+
+    An active one loses its lease: the worker's next write raises LeaseLost, so nothing more of the study leaves.
+    """
     row = tx.row(f"SELECT job_id, state, study_uid FROM job WHERE job_id = ?{tx.for_update}", (job_id,))
     if row is None or not can(State(row[1]), Event.GIVE_UP):
         return False

@@ -166,6 +166,15 @@ CREATE TABLE association_study (
     PRIMARY KEY (study_uid, association_id)
 );
 
+-- Callers as seen, by title and address (no port); what people say about them is in catalogue, kind 'device'.
+CREATE TABLE device (
+    aet           TEXT NOT NULL,
+    address       TEXT NOT NULL,
+    first_seen_at INTEGER NOT NULL,
+    last_seen_at  INTEGER NOT NULL,
+    PRIMARY KEY (aet, address)
+);
+
 -- What must go where ---------------------------------------------------------------------------------------------
 
 -- settled_revision: the study's revision up to which items were planned; revision: that at the last claim;

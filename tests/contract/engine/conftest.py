@@ -97,7 +97,7 @@ class Engine:
 
     def receive(
         self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0",
-        association: str = "",
+        association: str = "", peer: str = "", source: str = "dimse",
     ) -> Entry:  # fmt: skip
         """Put one instance into new/ as the receiver would."""
         dataset = Dataset()
@@ -111,7 +111,7 @@ class Engine:
         buffer.is_little_endian, buffer.is_implicit_VR = True, True
         write_dataset(buffer, dataset)
         incoming = self.writer.begin()
-        arrival = Arrival(self.clock.ms, association_id=association, calling_aet="CT1", called_aet="DCMROUTER")
+        arrival = Arrival(self.clock.ms, association, "CT1", "DCMROUTER", peer, source)
         incoming.write(dicomfile.build_meta(CT, str(dataset.SOPInstanceUID), IMPLICIT, arrival))
         incoming.write(buffer.getvalue())
         return incoming.commit()

@@ -286,7 +286,7 @@ def test_a_restarted_slot_ends_what_its_earlier_boots_left_open(store: Store) ->
 
 
 @pytest.mark.parametrize("record", [
-    {}, {"how": "refused", "peer": "192.0.2.9", "reason": "1/1/7", "count": 12, "ended_at": 60_000},
+    {}, {"how": "refused", "refusals": [3, {"peer": "192.0.2.9", "reason": "1/1/7", "count": 12, "ended_at": 60_000}]},
     {"association_id": 7, "studies": ["no"], "refused": None, "ended_at": "late", "started_at": -1, "how": {}},
     {"association_id": "x", "ended_at": 1 << 80, "studies": {"2.25.1": "many"}},
 ])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from internal import jobs
+from internal.errors import LeaseLost
 from internal.model import ItemState, Job
 from internal.states import Event, Finish, Later, NotYet, Refuse, State
 from internal.store import Store
@@ -114,10 +115,11 @@ def test_patience_ends_for_waiting_and_deferred_jobs_only(store: Store) -> None:
 def test_hold_for_person(store: Store) -> None:
     job = claimed(store)
     with store.transaction() as tx:
-        assert not jobs.hold_for_person(tx, job.job_id, "conflict", "two versions", 9)
         assert not jobs.hold_for_person(tx, 404, "conflict", "two versions", 9)
-        jobs.settle(tx, job, Later("x", "y"), now=9, due_at=9)
         assert jobs.hold_for_person(tx, job.job_id, "conflict", "two versions", 9)
+        assert not jobs.hold_for_person(tx, job.job_id, "conflict", "two versions", 9)
+        with pytest.raises(LeaseLost):
+            jobs.settle(tx, job, Later("x", "y"), now=9, due_at=9)
     assert (job_of(store).state, job_of(store).reason_code) == (State.HELD, "conflict")
 
 
