@@ -15,6 +15,7 @@ from interface.roles import open_spool
 from interface.supervisor import Supervisor
 from internal import __version__, config
 from internal.config import Settings
+from internal.config.values import split_commitment_caller
 
 log = logging.getLogger("router")
 
@@ -66,6 +67,7 @@ def receive_settings(settings: Settings, *, supervised: bool) -> ReceiveSettings
         fsync=settings.spool.fsync,
         min_free_bytes=settings.spool.min_free,
         unknown_callers=dicom.unknown_callers,  # type: ignore[arg-type]
+        commitment_callers=tuple(split_commitment_caller(text)[0] for text in dicom.commitment_callers),
         supervised=supervised,
     )
 

@@ -10,8 +10,10 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 
 from interface.destinations import build
+from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.roles import (
     StatusFile,
     SystemClock,
@@ -23,7 +25,9 @@ from interface.roles import (
 from internal import admission, jobs, rules
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
+from internal.commitments import Commitments
 from internal.config import Settings
+from internal.config.values import split_commitment_caller
 from internal.devices import Verdict
 from internal.errors import StorageFailed, StorageFull, Transient
 from internal.indexer import Indexer, Pass
@@ -63,10 +67,21 @@ class Deliver:
         )
         self._lanes = [
             Lane(d, store, spool, self._clock, lane_policy(settings)) for d in self._destinations
+        ] + [
+            Lane(report, store, spool, self._clock, replace(lane_policy(settings), workers=1))
+            for report in self._commitment_reports()
         ]
         self._counters = {"indexed": 0, "set_aside": 0, "planned": 0}
         self._status = StatusFile(spool, "deliver", self._report)
         self._watermark_at = 0
+
+    def _commitment_reports(self) -> list[CommitmentReport]:
+        """One destination for each caller that may ask for storage commitment."""
+        dicom = self._settings.dicom
+        commitments = Commitments(
+            self._store, self._spool, "delivered" if dicom.commitment_policy == "delivered" else "stored")
+        return [CommitmentReport(CommitmentPeer(*split_commitment_caller(text)), self._settings.satusehat.ae_title,
+                                 commitments) for text in dicom.commitment_callers]
 
     def _route(self, inventory: Inventory) -> tuple[str, ...]:
         return rules.route(inventory, self._settings.router.send_to)

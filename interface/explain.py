@@ -173,6 +173,26 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Look with `devices`; if it is one of yours, `devices admit AET@ADDRESS`.",
         "IT",
     ),
+    "commit-indexing": Explanation(
+        "Permintaan storage commitment menunggu citra yang masih diindeks.", "Tidak perlu tindakan.",
+        "A storage commitment request waits for images that are still being indexed.", "Nothing to do.",
+    ),
+    "commit-waits-delivery": Explanation(
+        "Alat meminta storage commitment; SATUSEHAT belum mengonfirmasi semua citra.", "Tidak perlu tindakan.",
+        "A device asked for storage commitment; SATUSEHAT has not confirmed every image yet.", "Nothing to do.",
+    ),
+    "commit-unreachable": Explanation(
+        "Jawaban storage commitment tidak sampai: alat tidak dapat dihubungi.",
+        "Periksa alamat di commitment_callers dan apakah alat mendengarkan; router mencoba lagi otomatis.",
+        "A storage commitment answer could not be brought: the device cannot be reached.",
+        "Check the address in commitment_callers and that the device listens; the router tries again by itself.",
+        "IT",
+    ),
+    "commit-refused": Explanation(
+        "Alat menolak jawaban storage commitment.", "Periksa peran (role selection) dan AE title pada alat.",
+        "The device refused the storage commitment answer.", "Check role selection and AE titles at the device.",
+        "IT",
+    ),
     "conflict": Explanation(
         "Satu citra datang dua kali dengan isi berbeda.",
         "Tentukan mana yang benar; keduanya disimpan.",

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from internal import dicomfile, index, scan, set_aside
+from internal import commitments, dicomfile, index, scan, set_aside
+from internal.commitments import CommitRequest
 from internal.errors import BytesMissing, NotDicom
 from internal.model import Arrival, Header, Instance
 from internal.ports import Clock
@@ -45,6 +46,7 @@ class Pass:
 class _Batch:
     instances: list[Instance]
     records: list[dict[str, Any]]
+    requests: list[tuple[Entry, CommitRequest]]
     done: list[Entry]
     bad: list[_Bad]
 
@@ -118,7 +120,7 @@ class Indexer:
             set_aside.parsing_belongs(tx, suspect.id, storable(study_uid))
 
     def _read(self, entries: Sequence[Entry], starts: Mapping[str, int]) -> _Batch:
-        batch = _Batch([], [], [], [])
+        batch = _Batch([], [], [], [], [])
         for entry in entries:
             try:
                 if starts[entry.id] > _STARTS_BEFORE_ASIDE:
@@ -130,7 +132,8 @@ class Indexer:
                     batch.records.append(_parse_record(self._spool.read(entry)))
                     batch.done.append(entry)
                 else:
-                    batch.bad.append(_Bad(entry, "no service for this request is enabled"))
+                    batch.requests.append((entry, commitments.parse_request(self._spool.read(entry))))
+                    batch.done.append(entry)
             except BytesMissing:
                 # Another pass (or a person) moved it; a full scan will see it again if it is still there.
                 continue
@@ -149,6 +152,8 @@ class Indexer:
                 )
         for record in batch.records:
             index.add_association(tx, record, node=self._spool.node)
+        for entry, request in batch.requests:
+            commitments.add_request(tx, request, entry, self._spool.node, now)
         for bad in batch.bad:
             set_aside.note_bad(tx, bad.entry.id, bad.reason, now, association_id=bad.association_id)
         set_aside.parsing_done(tx, [entry.id for entry in batch.done] + [bad.entry.id for bad in batch.bad])

@@ -9,8 +9,9 @@ Changes when a job has to be found, owned or moved in another way.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from internal.errors import LeaseLost, NotFound
 from internal.events import EventRow, add_event, events_after, events_of
@@ -54,6 +55,7 @@ from internal.store import Row, Tx
 
 __all__ = [
     "CALLER_NOT_ADMITTED",
+    "ENDED",
     "Acted",
     "Behind",
     "EventRow",
@@ -72,6 +74,7 @@ __all__ = [
     "events_of",
     "expire_leases",
     "find_jobs",
+    "find_request",
     "give_up_expired",
     "held_for_caller",
     "hold_for_person",
@@ -87,6 +90,7 @@ __all__ = [
     "open_intent",
     "pause_lane",
     "plan",
+    "plan_request",
     "record_facts",
     "release_leases",
     "renew",
@@ -99,6 +103,9 @@ __all__ = [
 
 #: Priorities, most urgent first. Each is asked for on its own, so that one index range answers it.
 PRIORITIES = (URGENT, NORMAL, BACKLOG) = (0, 1, 2)
+
+#: States that a job leaves only by a person's word or by new work.
+ENDED = frozenset({State.DONE, State.CANCELLED})
 
 #: The kind of job that brings images to a destination.
 DELIVER = "deliver"
@@ -191,6 +198,37 @@ def plan(
     if reopened:
         _reopen(tx, job_id, State(state), now, due_at, here=own_environment == environment)
     return PlanResult(job_id, len(added), reopened)
+
+
+def find_request(tx: Tx, kind: str, lane: str, part: str) -> Job | None:
+    """Return the job without a study that `plan_request` made under this key, None if there is none."""
+    row = tx.row(f"SELECT {_COLUMNS} FROM job WHERE kind = ? AND destination = ? AND study_uid = '' AND part = ?",
+                 (kind, lane, part))
+    return None if row is None else _job(tx, row)
+
+
+def plan_request(
+    tx: Tx, *, kind: str, lane: str, part: str, facts: Mapping[str, Any], node: str, now: int,
+) -> int:
+    """Create a job that belongs to no study and has no items; `facts` name the spool entry it is about ("entry").
+
+    An equal entry again changes nothing; another entry takes its place, and a DONE job is done once more.
+    """
+    known = find_request(tx, kind, lane, part)
+    if known is None:
+        job_id = int(tx.value(
+            "INSERT INTO job (kind, destination, environment, study_uid, part, state, due_at, settled_revision, node,"
+            " created_at, updated_at, opened_at) VALUES (?, ?, ?, '', ?, ?, ?, 1, ?, ?, ?, ?) RETURNING job_id",
+            (kind, lane, lane, part, str(State.QUEUED), now, node, now, now, now)))
+    elif known.facts.get("entry") == facts["entry"]:
+        return known.job_id
+    else:
+        job_id = known.job_id
+        if known.state is State.DONE:
+            _reopen(tx, job_id, known.state, now, now, here=True)
+    tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?) ON CONFLICT (job_id, environment)"
+               " DO UPDATE SET facts = excluded.facts", (job_id, lane, json_text(facts)))
+    return job_id
 
 
 def _lock_study(tx: Tx, study_uid: str) -> None:

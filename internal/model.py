@@ -13,6 +13,9 @@ from typing import Any
 
 from internal.states import State
 
+#: What a request entry of the spool calls itself that asks for storage commitment.
+COMMITMENT_REQUEST = "storage-commitment"
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:

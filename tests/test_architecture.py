@@ -29,6 +29,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "items index"),
     ("L3", "interventions job_list"),
     ("L3", "jobs"),
+    ("L3", "commitments"),
     ("L4", "frozen"),
     ("L4", "work"),
     ("L4", "admission"),

@@ -191,7 +191,7 @@ class Association:
         if rejection := self._policy.judge(request, self._host):
             self._note_rejection(request, rejection)
             return pdu.build_associate_rj(rejection)
-        results = negotiate(request, self._receiver.services.abstract_syntaxes)
+        results = negotiate(request, self._receiver.services.offered_to(request.calling_aet))
         self._contexts = {result.context_id: result for result in results if result.result == ACCEPTED}
         self._peer_max_pdu_bytes = request.max_pdu_bytes
         self._stream.send(pdu.build_associate_ac(request, results, self._policy.settings.max_pdu_bytes))

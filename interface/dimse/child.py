@@ -19,11 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from interface.dimse import messages
 from interface.dimse.association import Association, Receiver
+from interface.dimse.commitment import commitment
 from interface.dimse.counters import Counters
+from interface.dimse.negotiation import STORAGE_COMMITMENT, VERIFICATION
 from interface.dimse.policy import PolicyFile
 from interface.dimse.records import Refusals, Register, now_ms
-from interface.dimse.services import services_for
+from interface.dimse.services import Services, echo
 from interface.dimse.settings import ReceiveSettings
 from interface.dimse.store_lane import StoreLane
 from internal.errors import RouterError
@@ -45,7 +48,10 @@ class ReceiveChild:
         self._spool = spool
         self._published_name = f"receive-{slot}.json"
         self._writer = spool.writer(f"receive-{slot}")
-        services = services_for(self._writer, with_commitment=settings.commitment)
+        services = Services(
+            {messages.C_ECHO_RQ: echo, messages.N_ACTION_RQ: commitment(self._writer)}, frozenset({VERIFICATION}),
+            dict.fromkeys(settings.commitment_callers, frozenset({STORAGE_COMMITMENT})),
+        )
         self._receiver = Receiver(
             policy=PolicyFile(spool, settings),
             lane=StoreLane(self._writer, settings.max_object_bytes),

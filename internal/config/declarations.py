@@ -42,6 +42,7 @@ from internal.config.values import (
     parse_ae_title,
     parse_bind_address,
     parse_bool,
+    parse_commitment_caller,
     parse_destination_name,
     parse_fhir_id,
     parse_header_value,
@@ -229,6 +230,19 @@ class DicomSettings:
     unknown_callers: str = declare_choice(
         "accept|hold|refuse", "accept", "Devices that are not in the list: accept, keep without sending, or refuse.",
         "Alat yang tidak terdaftar: terima, simpan tanpa mengirim, atau tolak.")
+    commitment_callers: tuple[str, ...] = declare_list(
+        parse_commitment_caller, "",
+        "Devices that may ask for storage commitment, and so delete their own images, with the address of the answer.",
+        "Alat yang boleh meminta storage commitment, lalu menghapus citranya sendiri, dengan alamat jawabannya.",
+        "AET@HOST:PORT with commas between")
+    commitment_policy: str = declare_choice(
+        "stored|delivered", "stored",
+        "What a commitment promises: the image is stored here, or SATUSEHAT has confirmed it.",
+        "Arti komitmen: citra tersimpan di sini, atau SATUSEHAT sudah mengonfirmasinya.")
+    commit_keep: float = declare_duration(
+        "1d", "3650d", "90d",
+        "Committed images are kept at least this long, and until every destination has confirmed.",
+        "Citra yang dijamin disimpan paling sedikit selama ini, dan sampai setiap tujuan mengonfirmasi.")
     children: int = declare_number(
         0, 64, 0, "Receiving processes; 0 chooses by the number of processors.",
         "Jumlah proses penerima; 0 mengikuti jumlah prosesor.")

@@ -70,6 +70,7 @@ CREATE TABLE series (
 );
 
 -- One row per accepted set of bytes; rows outlive purged bytes. At most one row per SOP Instance UID is current.
+-- committed_at: when a modality was promised last that it may delete its own (storage commitment).
 CREATE TABLE instance (
     id                  TEXT PRIMARY KEY,
     study_uid           TEXT NOT NULL REFERENCES study (study_uid),
@@ -84,6 +85,7 @@ CREATE TABLE instance (
     dataset_bytes       INTEGER NOT NULL,
     location            TEXT NOT NULL,
     purged_at           INTEGER,
+    committed_at        INTEGER,
     arrived_at          INTEGER NOT NULL,
     association_id      TEXT NOT NULL,
     calling_aet         TEXT NOT NULL,
