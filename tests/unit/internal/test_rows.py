@@ -37,7 +37,8 @@ def test_the_table_has_a_column_for_each_field() -> None:
     table = re.search(r"CREATE TABLE instance \((.*?)\);", MIGRATION.read_text(encoding="utf-8"), re.DOTALL)
     assert table is not None
     later = {"committed_at"}  # set when a commitment is made, never with the row
-    assert set(re.findall(r"^ {4}(\w+) +(?:TEXT|INTEGER)", table[1], re.MULTILINE)) == later | set(rows.INSTANCE_COLUMNS)
+    found = set(re.findall(r"^ {4}(\w+) +(?:TEXT|INTEGER)", table[1], re.MULTILINE))
+    assert found == later | set(rows.INSTANCE_COLUMNS)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()))
