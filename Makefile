@@ -67,10 +67,9 @@ demo: $(VENV)/demo.stamp ## see it work: sandbox, router, sample images (ONCE=1:
 test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minutes at most)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	@$(call run_pytest,-q -n 2 -m "not long" tests --ignore tests/system)
-	@$(call run_pytest,-q -m "not long" tests/system)
 	$(PY) -m sandbox.demo --once
-	@$(call run_pytest,-q -n 2 -m long tests)
+	@$(call run_pytest,-q -n 2 --long-budget 30 tests --ignore tests/system)
+	@$(call run_pytest,-q -n 2 --long-budget 30 tests/system)
 
 proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in docs/
 	rm -rf build/proof && mkdir -p build/proof

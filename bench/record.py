@@ -13,15 +13,18 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHES = ("receive", "push")
+#: Arguments of each bench; one that writes its JSON to a file gets the name in place of FILE, the others print it.
+BENCHES = {"receive": ("--json", "FILE"), "push": ("--json",)}
 BENCH_TIMEOUT_S = 900
 
 
@@ -75,15 +78,28 @@ def proof_table(suites: dict[str, Suite], stamp: str) -> str:
 
 
 def bench_table(results: dict[str, Any], stamp: str) -> str:
-    """Return one Markdown table per bench; a result is a list of rows, or {"rows": [...]}, each an object."""
+    """Return one Markdown table per bench."""
     blocks = [stamp]
     for name, result in results.items():
-        rows = result.get("rows", [result]) if isinstance(result, dict) else result
+        rows = rows_of(result)
         columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if _flat(value)))
         head = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         body = ["| " + " | ".join(_shown(row.get(column)) for column in columns) + " |" for row in rows]
         blocks.append("\n".join([f"### bench/{name}.py", "", *head, *body]))
     return "\n\n".join(blocks)
+
+
+def rows_of(result: Any) -> list[dict[str, Any]]:
+    """Return the rows of a bench's JSON: a list, {"rows": [...]}, or {"seconds": {case: {system: [s, ...]}}}."""
+    if isinstance(result, list):
+        return result
+    if "seconds" in result:
+        medians = {
+            case: {name: median(values) for name, values in each.items()} for case, each in result["seconds"].items()
+        }
+        return [{"seconds for": case, **each} for case, each in medians.items()]
+    rows: list[dict[str, Any]] = result.get("rows", [result])
+    return rows
 
 
 def _flat(value: object) -> bool:
@@ -121,15 +137,20 @@ def _write(page: str, name: str, text: str) -> None:
 
 
 def run_bench(name: str) -> Any:
-    """Run `python -m bench.<name> --json` and return the JSON it prints; RecordFailed if it fails."""
-    command = [sys.executable, "-m", f"bench.{name}", "--json"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=BENCH_TIMEOUT_S, check=False)
-    if done.returncode:
-        raise RecordFailed(f"bench/{name}.py ended with exit code {done.returncode}")
-    try:
-        return json.loads(done.stdout)
-    except ValueError as error:
-        raise RecordFailed(f"bench/{name}.py --json printed something else than JSON") from error
+    """Run `python -m bench.<name>` and return its JSON; RecordFailed if it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "result.json")
+        arguments = [str(file) if argument == "FILE" else argument for argument in BENCHES[name]]
+        command = [sys.executable, "-m", f"bench.{name}", *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=BENCH_TIMEOUT_S, check=False
+        )
+        if done.returncode:
+            raise RecordFailed(f"bench/{name}.py ended with exit code {done.returncode}")
+        try:
+            return json.loads(file.read_text(encoding="utf-8") if file.exists() else done.stdout)
+        except ValueError as error:
+            raise RecordFailed(f"bench/{name}.py gave something else than JSON") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

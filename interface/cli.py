@@ -19,7 +19,7 @@ from internal.errors import ConfigurationInvalid, RouterError
 log = logging.getLogger("router")
 
 EXIT_OK, EXIT_FAILED, EXIT_CANNOT_START = 0, 1, 2
-_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot"})
+_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot", "--by", "--reason"})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     send.add_argument("--calling", metavar="AET", default="DCMSENDER", help="own AE title (default DCMSENDER)")
     send.add_argument("--called", metavar="AET", default="DCMROUTER", help="the other side's AE title (DCMROUTER)")
     _add_queue_commands(add)
+    _add_case_commands(add)
     return parser
 
 
@@ -86,6 +87,19 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     add("reindex", "rebuild missing index rows from the stored files")
 
 
+def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Decisions of a person about one study: each names it, gives a reason and says who decides."""
+
+    def decision(name: str, text: str) -> argparse.ArgumentParser:
+        command = add(name, text)
+        command.add_argument("study", metavar="STUDY_UID|ACCESSION")
+        command.add_argument("--by", metavar="NAME", help="who decides (default: this account)")
+        return command
+
+    confirm = decision("same-patient", "both sides of a held study are the same patient: go on")
+    confirm.add_argument("--reason", required=True, help="kept with the study")
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command; return its exit status (0 done, 1 failed, 2 cannot start as configured)."""
     arguments = _command_first(list(argv))
@@ -112,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "accept-partial", "bad", "devices"}
+             "reindex", "accept-partial", "bad", "devices", "same-patient"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -149,12 +163,13 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_devices import run_devices
 
         return run_devices(options, settings)
-    from interface import cli_queue
+    from interface import cli_cases, cli_queue
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
         "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
         "accept-partial": cli_queue.accept_partial, "bad": cli_queue.bad,
+        "same-patient": cli_cases.confirm_patient,
     }[options.command]
     return command(options, settings)
 

@@ -63,10 +63,12 @@ def _heading(settings: Settings) -> str:
 
 
 def queue(options: argparse.Namespace, settings: Settings) -> int:
-    """List jobs; with --json a list of objects."""
+    """List jobs, and studies that are still coming in; with --json the jobs as a list of objects."""
     state = _state(options.state)
     with opened(settings) as store, store.reading() as tx:
         rows = [dataclasses.asdict(row) for row in jobs.list_jobs(tx, state=state, limit=_QUEUE_ROWS)]
+        unsettled = [] if state else index.studies_to_settle(tx, _QUEUE_ROWS)
+        receiving = [index.study(tx, one.study_uid) for one in unsettled]
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -79,6 +81,11 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
             iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
+        )
+    for study in filter(None, receiving):
+        table.add_row(
+            "", ", ".join(study.accession_numbers), ", ".join(study.modalities), str(study.instances), "",
+            state_text("receiving", language), "", "", "",
         )
     Console().print(table)
     return 0

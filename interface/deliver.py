@@ -63,7 +63,8 @@ class Deliver:
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
-            [PlannedLane(d.name, d.environment) for d in self._destinations], self._route, self._unknown_callers,
+            [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations], self._route,
+            self._unknown_callers,
         )
         self._lanes = [
             Lane(d, store, spool, self._clock, lane_policy(settings)) for d in self._destinations
@@ -120,6 +121,7 @@ class Deliver:
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
+        self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:

@@ -88,6 +88,20 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Compare both sides with `show`, correct what is wrong, then `retry`.",
         "IT",
     ),
+    "patient-mismatch": Explanation(
+        "Order ini milik pasien lain daripada citranya.",
+        "Bandingkan kedua sisi dengan `show`; perbaiki order/accession, atau `same-patient` bila orangnya sama.",
+        "The order is for another patient than the images.",
+        "Compare both sides with `show`; correct order or accession, or `same-patient` if it is the same person.",
+        "radiographer",
+    ),
+    "mixed-patients": Explanation(
+        "Citra dalam satu studi ini menyebut lebih dari satu pasien.",
+        "Lihat dengan `show`; pisahkan di modalitas dan kirim ulang, atau `same-patient` bila orangnya sama.",
+        "The images of this one study name more than one patient.",
+        "See `show`; separate them at the modality and send again, or `same-patient` if it is the same person.",
+        "radiographer",
+    ),
     "partly-delivered": Explanation(
         "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
         "Lihat `show` dan `bad`; kirim ulang citra itu, atau `accept-partial` bila boleh tanpa citra itu.",

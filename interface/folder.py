@@ -71,6 +71,7 @@ class Folder:
     """Writes instances under one folder, each file complete and durable before it has its name."""
 
     kind = "folder"
+    by_accession = False
 
     def __init__(self, options: FolderOptions) -> None:
         self.name = options.name

@@ -33,6 +33,8 @@ from internal.errors import BytesDamaged, ConfigurationInvalid, Transient, Unkno
 MAX_REPLY_BYTES = 5 * 1024 * 1024
 MAX_RETRY_AFTER_S = 3600.0
 CHUNK_BYTES = 128 * 1024
+#: Bounded, so that "handed to the socket" is close to "left the machine" on a slow link too.
+SEND_BUFFER_BYTES = 256 * 1024
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
@@ -180,6 +182,8 @@ class Session:
         self.options = options
         settings: dict[str, Any] = {
             "num_pools": 2, "maxsize": options.connections, "blocksize": CHUNK_BYTES, "retries": False,
+            "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+                               (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)],
         }
         if base_url.startswith("https:"):
             settings["ssl_context"] = build_tls_context(options.ca_file)
@@ -189,9 +193,9 @@ class Session:
             self._manager = urllib3.PoolManager(**settings)
         self._manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
-    def open_deadline(self, total_s: float) -> Deadline:
-        """Return a deadline `total_s` seconds from now."""
-        return Deadline(total_s, self.options.stall_timeout_s)
+    def open_deadline(self, total_s: float, stall_s: float = 0.0) -> Deadline:
+        """Return a deadline `total_s` seconds from now; `stall_s` lengthens how long the request may stand still."""
+        return Deadline(total_s, max(self.options.stall_timeout_s, stall_s))
 
     def exchange(
         self, method: str, target: str, *, deadline: Deadline, headers: Mapping[str, str] | None = None,

@@ -69,6 +69,13 @@ def stop_on_signals(stop: threading.Event, on_stop: Callable[[], None] | None = 
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+    ignore_hangup()
+
+
+def ignore_hangup() -> None:
+    """Survive SIGHUP: only the receive role has something to read again; the default would end this process."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def stop_with_parent(stop: threading.Event, on_stop: Callable[[], None] | None = None) -> None:

@@ -22,6 +22,7 @@ log = logging.getLogger("router.assemble")
 _SINGLE_SHOT_MODALITIES = frozenset({"CR", "DX", "DR", "PX", "IO"})
 _STUDIES_PER_PASS = 200
 _CALLERS_SHOWN = 5
+_STUDIES_AT_START = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,11 @@ class SettlePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What assemble must know of a destination: its name, and what its receipts are keyed by."""
+    """What assemble must know of a destination: its name, what its receipts are keyed by, one job per accession?"""
 
     name: str
     environment: str
+    by_accession: bool
 
 
 class Assembler:
@@ -83,6 +85,12 @@ class Assembler:
         self._route = route
         self._unknown_callers = unknown_callers
 
+    def recover(self) -> int:
+        """Compare every finished job with its study once, as after a restore; return how many were planned again."""
+        with self._store.reading() as tx:
+            behind = jobs.jobs_behind(tx, _STUDIES_AT_START, thorough=True)
+        return self._plan_again(behind)
+
     def run_once(self, watermark_at: int) -> int:
         """Settle what is quiet, repeat the comparison for every job that is behind; return how many were planned."""
         with self._store.reading() as tx:
@@ -91,10 +99,13 @@ class Assembler:
         due = [study for study in settling if self._policy.is_settled(study, watermark_at)]
         for study in due:
             self._settle(study)
+        return len(due) + self._plan_again(behind)
+
+    def _plan_again(self, behind: Sequence[jobs.Behind]) -> int:
         for study_uid in dict.fromkeys(job.study_uid for job in behind):
             with self._store.transaction() as tx:
                 self._plan(tx, study_uid)
-        return len(due) + len(behind)
+        return len(behind)
 
     def _settle(self, study: index.Settling) -> None:
         with self._store.transaction() as tx:
@@ -108,20 +119,18 @@ class Assembler:
 
     def _plan(self, tx: Tx, study_uid: str) -> int:
         """Create or extend the jobs of a settled study; the caller's transaction makes it one decision."""
-        planned = 0
         study = index.study(tx, study_uid)
         assert study is not None
+        whole = index.inventory(tx, study_uid)
+        parts = [index.inventory(tx, study_uid, part) for part in index.parts_of(tx, study_uid)]
+        for inventory in parts:
+            log.info("Accession Number: %s", inventory.part, extra={"fields": {"study": study_uid}})
         unadmitted = devices.unadmitted(tx, study_uid, self._unknown_callers)
-        for part in index.parts_of(tx, study_uid):
-            inventory = index.inventory(tx, study_uid, part)
-            log.info("Accession Number: %s", part, extra={"fields": {"study": study_uid}})
-            for name in self._route(inventory):
-                lane = self._lanes.get(name)
-                if lane is None:
-                    continue
-                self._plan_job(tx, lane, inventory, conflict=study.conflict, unadmitted=unadmitted)
-                planned += 1
-        return planned
+        lanes = [self._lanes[name] for name in self._route(whole) if name in self._lanes]
+        planned = [(lane, inventory) for lane in lanes for inventory in (parts if lane.by_accession else [whole])]
+        for lane, inventory in planned:
+            self._plan_job(tx, lane, inventory, conflict=study.conflict, unadmitted=unadmitted)
+        return len(planned)
 
     def _plan_job(
         self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool, unadmitted: Sequence[tuple[str, str]],
@@ -135,9 +144,9 @@ class Assembler:
         if conflict:
             jobs.hold_for_person(
                 tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",
-                now,
+                now, reopen=True,
             )
         elif unadmitted:
             callers = ", ".join(f"{aet!r} at {address}" for aet, address in unadmitted[:_CALLERS_SHOWN])
             reason = f"brought by callers that nobody has admitted: {callers}"
-            jobs.hold_for_person(tx, plan.job_id, jobs.CALLER_NOT_ADMITTED, reason, now)
+            jobs.hold_for_person(tx, plan.job_id, jobs.CALLER_NOT_ADMITTED, reason, now, reopen=True)

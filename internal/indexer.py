@@ -49,6 +49,7 @@ class _Batch:
     requests: list[tuple[Entry, CommitRequest]]
     done: list[Entry]
     bad: list[_Bad]
+    gone: list[Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Indexer:
         self._store = store
         self._clock = clock
         self._suspects = self._crash_suspects()
+        self._starts: dict[str, int] = {}
 
     def _crash_suspects(self) -> set[str]:
         """Return the ids that were being parsed when this role last died; they are read one at a time."""
@@ -92,7 +94,9 @@ class Indexer:
         for bad in batch.bad:
             self._spool.set_aside(bad.entry, bad.reason)
             log.warning("Entry set aside", extra={"fields": {"entry": bad.entry.id, "reason": bad.reason}})
-        self._suspects.difference_update(entry.id for entry in entries)
+        for entry in entries:
+            self._suspects.discard(entry.id)
+            self._starts.pop(entry.id, None)
         oldest = self._spool.oldest_new_at()
         return Pass(len(batch.done), len(batch.bad), oldest is not None, started_at if oldest is None else oldest)
 
@@ -104,9 +108,16 @@ class Indexer:
         return entries
 
     def _note_parsing(self, entries: Sequence[Entry]) -> dict[str, int]:
-        """Commit which ids are about to be parsed, so that one that kills the process is recognised; return starts."""
-        with self._store.transaction() as tx:
-            return set_aside.parsing_started(tx, [entry.id for entry in entries])
+        """Commit which ids are about to be parsed, so that one that kills the process is recognised; return starts.
+
+        Counted once per process: a batch that is read again because the database failed has ended no process.
+        """
+        fresh = [entry.id for entry in entries if entry.id not in self._starts]
+        if fresh:
+            with self._store.transaction() as tx:
+                started = set_aside.parsing_started(tx, fresh)
+            self._starts |= started
+        return self._starts
 
     def _note_study(self, suspect: Entry, starts: Mapping[str, int]) -> None:
         """Commit the study of an entry that has ended the process before it is read once more, to know who lacks it."""
@@ -120,7 +131,7 @@ class Indexer:
             set_aside.parsing_belongs(tx, suspect.id, storable(study_uid))
 
     def _read(self, entries: Sequence[Entry], starts: Mapping[str, int]) -> _Batch:
-        batch = _Batch([], [], [], [], [])
+        batch = _Batch([], [], [], [], [], [])
         for entry in entries:
             try:
                 if starts[entry.id] > _STARTS_BEFORE_ASIDE:
@@ -136,7 +147,7 @@ class Indexer:
                     batch.done.append(entry)
             except BytesMissing:
                 # Another pass (or a person) moved it; a full scan will see it again if it is still there.
-                continue
+                batch.gone.append(entry)
             except NotDicom as refusal:
                 batch.bad.append(_Bad(entry, str(refusal), _association_of(self._spool, entry)))
         return batch
@@ -156,7 +167,8 @@ class Indexer:
             commitments.add_request(tx, request, entry, self._spool.node, now)
         for bad in batch.bad:
             set_aside.note_bad(tx, bad.entry.id, bad.reason, now, association_id=bad.association_id)
-        set_aside.parsing_done(tx, [entry.id for entry in batch.done] + [bad.entry.id for bad in batch.bad])
+        over = [*batch.done, *batch.gone, *(bad.entry for bad in batch.bad)]
+        set_aside.parsing_done(tx, [entry.id for entry in over])
 
 
 def read_instance(spool: Spool, entry: Entry) -> Instance:

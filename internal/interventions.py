@@ -143,15 +143,22 @@ def admit(tx: Tx, job_ids: Iterable[int], *, who: str, now: int) -> list[tuple[i
     return moved
 
 
-def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int) -> bool:
+def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int, *, reopen: bool = False) -> bool:
     """Hold an unfinished job for a reason that only a person can settle; False where that cannot be.
 
     An active one loses its lease: the worker's next write raises LeaseLost, so nothing more of the study leaves.
+    `reopen`: a finished or held job too, because what has come since must not stay unseen.
     """
     row = tx.row(f"SELECT job_id, state, study_uid FROM job WHERE job_id = ?{tx.for_update}", (job_id,))
-    if row is None or not can(State(row[1]), Event.GIVE_UP):
+    if row is None:
         return False
-    _give_up(tx, [row], code, reason, now)
+    state = State(row[1])
+    if reopen and can(state, Event.REOPEN):
+        state = next_state(state, Event.REOPEN)
+        tx.execute("UPDATE job SET opened_at = ? WHERE job_id = ?", (now, job_id))
+    if not can(state, Event.GIVE_UP):
+        return False
+    _give_up(tx, [(job_id, state, row[2])], code, reason, now)
     return True
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
+from internal.identity import Person
 from internal.model import Intent, Inventory, Item, ItemState, Job, Probe
 from internal.states import Outcome
 
@@ -60,6 +61,15 @@ class Work(Protocol):
     def inventory(self) -> Inventory:
         """Return every instance ever accepted for the study and part, purged ones included."""
 
+    def patients(self) -> list[Person]:
+        """Return the distinct patients that the images of the whole study name, other accessions included."""
+
+    def ordered_patients(self, accession_number: str) -> list[Person]:
+        """Return the patients of the orders that reached us directly under this accession number."""
+
+    def is_same_patient(self, sides: str) -> bool:
+        """Return whether a person has decided that these sides (identity.fingerprint) are one patient."""
+
     def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
         """Return up to `limit` items of this job and environment in one of `states`, in sending order."""
 
@@ -102,6 +112,8 @@ class Destination(Protocol):
 
     name: str
     kind: str
+    #: One job for each accession of a study, or one for the whole study.
+    by_accession: bool
 
     @property
     def environment(self) -> str:

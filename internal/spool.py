@@ -63,7 +63,6 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._new = root / "new"
         self._cur = root / "cur"
-        self._hours: set[str] = set()
 
     @classmethod
     def open(cls, root: Path, *, fsync: bool = True, create: bool = True, min_free_bytes: int = 0) -> Spool:
@@ -197,18 +196,18 @@ class Spool:
         """Move indexed entries from new/ to cur/; not fsynced (a crash shows them in new/ again), safe to repeat."""
         for entry in entries:
             hour = self._hour(entry)
-            if str(hour) not in self._hours:
+            if not _move(self._new / entry.file_name, hour / entry.file_name):
                 hour.parent.mkdir(mode=0o700, exist_ok=True)
                 hour.mkdir(mode=0o700, exist_ok=True)
-                self._hours.add(str(hour))
-            _move(self._new / entry.file_name, hour / entry.file_name)
+                _move(self._new / entry.file_name, hour / entry.file_name)
 
     def return_to_new(self, ids: Iterable[str]) -> None:
         """Move entries from cur/ back to new/, to be indexed again; ids that are not in cur/ are left out."""
         for entry_id in ids:
             for kind in EntryKind:
-                entry = Entry(entry_id, kind, arrived_at_of(entry_id))
-                _move(self._hour(entry) / entry.file_name, self._new / entry.file_name)
+                entry = parse_name(f"{entry_id}.{kind}")
+                if entry is not None:
+                    _move(self._hour(entry) / entry.file_name, self._new / entry.file_name)
 
     def set_aside(self, entry: Entry, reason: str) -> None:
         """Move an entry of new/ or cur/ to bad/, with `reason` (text without patient data) beside it; never deletes."""
@@ -252,11 +251,13 @@ def _names(directory: Path) -> list[str]:
     return os.listdir(directory)  # noqa: PTH208 - a Path for each of a million names would cost seconds
 
 
-def _move(source: Path, target: Path) -> None:
+def _move(source: Path, target: Path) -> bool:
+    """Return whether it was there to be moved, and the target's folder too; else it has been moved already."""
     try:
         source.rename(target)
     except FileNotFoundError:
-        pass  # already moved, by us before a crash or by another process
+        return False
+    return True
 
 
 def _read_node(root: Path) -> str | None:

@@ -175,6 +175,7 @@ class _NewDirectory:
             os.fsync(self._fd)
         except OSError as failed:
             error = failed
+            self._parent_due = True  # whichever of the two failed: the next leader makes both durable
         finally:
             self._changed.acquire()
         self._running = False
@@ -240,9 +241,15 @@ class IncomingInstance:
         self.write(b"".join(parts)[written:])
 
     def open_back(self, offset: int) -> BinaryIO:
-        """Return a reader of the bytes written so far, at `offset`: to check them, never to copy them."""
-        file = Path(self._path).open("rb")  # noqa: SIM115 - the caller closes it
-        file.seek(offset)
+        """Return a reader of the bytes written so far, at `offset`: to check them, never to copy them.
+
+        The caller closes it. Raises StorageFailed.
+        """
+        try:
+            file = Path(self._path).open("rb")  # noqa: SIM115
+            file.seek(offset)
+        except OSError as error:
+            raise storage_error(error) from None
         return file
 
     def commit(self) -> Entry:

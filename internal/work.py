@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from internal import index, jobs
+from internal import decisions, index, jobs
 from internal.failpoints import hit
 from internal.frozen import FrozenItem, freeze
+from internal.identity import Person
 from internal.model import Intent, Inventory, Item, ItemState, Job
 from internal.ports import Clock, Frozen
 from internal.spool import Spool
@@ -30,7 +31,7 @@ class LeasedWork:
 
     def __init__(
         self, job: Job, store: Store, spool: Spool, clock: Clock, lease_ms: int, step_s: float,
-        stopping: Callable[[], bool],
+        stopping: Callable[[], bool], *, by_accession: bool = True,
     ) -> None:
         self.job = job
         self.clock = clock
@@ -38,6 +39,7 @@ class LeasedWork:
         self._spool = spool
         self._lease_ms = lease_ms
         self._stopping = stopping
+        self._part = job.part if by_accession else None
         self._yield_at_s = clock.monotonic_s() + step_s
         self._renewed_s = clock.monotonic_s()
         self._bytes_since_renewal = 0
@@ -57,7 +59,23 @@ class LeasedWork:
     def inventory(self) -> Inventory:
         """Return every instance ever accepted for the study and part, as of its settled revision."""
         with self._store.reading() as tx:
-            return index.inventory(tx, self.job.study_uid, self.job.part)
+            return index.inventory(tx, self.job.study_uid, self._part)
+
+    def patients(self) -> list[Person]:
+        """Return the distinct patients that the images of the whole study name."""
+        with self._store.reading() as tx:
+            return decisions.patients_of(tx, self.job.study_uid)
+
+    def ordered_patients(self, accession_number: str) -> list[Person]:
+        """Return the patients of the orders that reached us directly under this accession number."""
+        with self._store.reading() as tx:
+            return [order.patient for order in decisions.orders_under(tx, accession_number)]
+
+    def is_same_patient(self, sides: str) -> bool:
+        """Return whether a person has decided that these sides are one patient."""
+        with self._store.reading() as tx:
+            decision = decisions.find_decision(tx, decisions.Kind.PATIENT, self.job.study_uid, self.job.part)
+        return decision is not None and decision.body.get("sides") == sides
 
     def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
         """Return up to `limit` items in one of `states`, in sending order."""

@@ -176,7 +176,7 @@ class Lane:
         if job is None:
             return False
         work = LeasedWork(job, self._store, self._spool, self._clock, self._policy.lease_ms, self._policy.step_s,
-                          self._stop.is_set)
+                          self._stop.is_set, by_accession=self._destination.by_accession)
         outcome = self._step(work)
         if outcome is not None:
             self._settle(work.job, outcome)

@@ -52,16 +52,20 @@ class Receiver:
 
 
 class MemorySink:
-    """The data set of a message that is not an image, held in memory; bounded."""
+    """The data set of a message that is not an image, held in memory if somebody will read it; bounded."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool) -> None:
         self.data = bytearray()
+        self._keep = keep
+        self._taken_bytes = 0
 
     def take(self, fragment: memoryview) -> None:
         """Take the next bytes; raises PduError above 8 MB."""
-        if len(self.data) + len(fragment) > MAX_DATA_SET_BYTES:
+        self._taken_bytes += len(fragment)
+        if self._taken_bytes > MAX_DATA_SET_BYTES:
             raise PduError("the data set of a request is too long")
-        self.data += fragment
+        if self._keep:
+            self.data += fragment
 
     def flush(self) -> None:
         """Nothing to do: take() has copied."""
@@ -79,8 +83,10 @@ class Association:
         self._receiver = receiver
         self._policy: Policy = receiver.policy.current
         self._stream = Stream(sock, BUFFER_BYTES)
-        self.record: AssociationRecord = receiver.register.open(f"{self._host}:{address[1]}")
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.record: AssociationRecord = receiver.register.open(f"{host}:{address[1]}")
         self._contexts: dict[int, ContextResult] = {}
+        self._accepted = False
         self._peer_max_pdu_bytes = 0
         self._command_bytes = bytearray()
         self._command: Command | None = None
@@ -99,16 +105,22 @@ class Association:
             if self._stopping:
                 how, last_words = "shutdown", pdu.build_abort(pdu.ABORT_UNSPECIFIED)
         except PeerStalled:
-            last_words = pdu.build_abort(pdu.ABORT_UNSPECIFIED)
-            log.warning("association %s: the peer %s stopped sending", self.record.association_id, self._host)
+            # PS3.8 9.2 AA-2: before there is an association, the connection is closed without a word.
+            last_words = pdu.build_abort(pdu.ABORT_UNSPECIFIED) if self._accepted else b""
+            self._complain("the peer stopped sending")
         except PduError as error:
             how, last_words = "aborted", pdu.build_abort(error.abort)
-            log.warning("association %s aborted: %s", self.record.association_id, error)
+            self._complain(str(error))
         except Exception:  # the thread's top: whatever it is, only this association ends
             how, last_words = "aborted", pdu.build_abort(pdu.ABORT_UNSPECIFIED)
             log.exception("association %s failed", self.record.association_id)
         finally:
             self._end(how, last_words)
+
+    def _complain(self, what: str) -> None:
+        """Log a peer's fault; before there is an association, once a minute and peer: a storm must not fill the log."""
+        if self._accepted or self._receiver.refusals.add(self._host, "", "", what):
+            log.warning("association %s with %s ended: %s", self.record.association_id, self.record.peer, what)
 
     def stop(self) -> None:
         """End as soon as the instance in hand is answered; at once if there is none."""
@@ -116,6 +128,10 @@ class Association:
             self._stopping = True
             if self._idle:
                 self._stream.wake()
+
+    def refuse(self) -> None:
+        """End instead of run()."""
+        self._end("lost", b"")
 
     def _end(self, how: str, last_words: bytes) -> None:
         if self._sink is not None:
@@ -192,6 +208,7 @@ class Association:
             self._note_rejection(request, rejection)
             return pdu.build_associate_rj(rejection)
         results = negotiate(request, self._receiver.services.offered_to(request.calling_aet))
+        self._accepted = True
         self._contexts = {result.context_id: result for result in results if result.result == ACCEPTED}
         self._peer_max_pdu_bytes = request.max_pdu_bytes
         self._stream.send(pdu.build_associate_ac(request, results, self._policy.settings.max_pdu_bytes))
@@ -258,7 +275,7 @@ class Association:
             store = self._receiver.lane.begin(command, context, self._arrival())
             self._sink, self._stream.before_refill = store, store.flush
         else:
-            self._sink = MemorySink()
+            self._sink = MemorySink(keep=command.field in self._receiver.services.handlers)
         self._command = command
         if not command.has_data_set:
             self._complete(command, context)

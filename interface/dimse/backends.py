@@ -179,7 +179,10 @@ class ChildProcess:
     def close(self) -> None:
         self._closing = True
         if self._channel is not None:
-            self._channel.shutdown(socket.SHUT_WR)
+            try:
+                self._channel.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the child was told by somebody else and has gone
 
     def kill(self) -> None:
         if self._process is not None:

@@ -79,7 +79,14 @@ class ReceiveChild:
             return
         with self._lock:
             self._open.add(association)
-        threading.Thread(target=self._serve, args=(association, on_closed), daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, args=(association, on_closed), daemon=True).start()
+        except RuntimeError:  # no more threads: refuse this one, keep the others
+            log.error("no thread for another association")
+            association.refuse()
+            with self._lock:
+                self._open.discard(association)
+            on_closed()
 
     def _serve(self, association: Association, on_closed: Callable[[], None]) -> None:
         try:
@@ -181,6 +188,8 @@ def _adopt_all(channel: socket.socket, child: ReceiveChild, tell: Callable[[int]
         if not data:
             return
         (token,) = TOKEN.unpack(data)
+        if not fds:  # lost on the way, because this process has no free descriptor
+            tell(token)
         for fd in fds:
             child.adopt(socket.socket(fileno=fd), _closed(tell, token))
 

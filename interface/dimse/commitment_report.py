@@ -40,6 +40,7 @@ class CommitmentReport:
     """Answers one caller's requests; one lane."""
 
     kind = "commit"
+    by_accession = False
 
     def __init__(self, peer: CommitmentPeer, own_aet: str, commitments: Commitments) -> None:
         self.name = lane_of(peer.aet)

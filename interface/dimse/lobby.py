@@ -15,7 +15,7 @@ from typing import Final
 from interface.dimse.pdu import Rejection, build_associate_rj
 
 MAX_WAITING: Final = 256
-_WAIT_S: Final = 3.0
+_WAIT_S: Final = 2.0
 _READ_BYTES: Final = 64 * 1024
 
 

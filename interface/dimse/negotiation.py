@@ -29,6 +29,12 @@ _OTHER_STORAGE: Final = frozenset(
     {"1.2.840.10008.5.1.4.34.7", "1.2.840.10008.5.1.4.34.10", "1.2.840.10008.5.1.1.27", "1.2.840.10008.5.1.1.29",
      "1.2.840.10008.5.1.1.30"}
 )  # fmt: skip
+#: Below the storage root, but objects of no patient, queries and inventories (PS3.4 GG, HH, II, KK).
+_NOT_STORAGE: Final = frozenset(
+    _STORAGE_ROOT + tail
+    for tail in ("200.1", "200.3", "200.4", "200.5", "200.6", "200.7",
+                 "201.1", "201.2", "201.3", "201.4", "201.5", "201.6")
+)  # fmt: skip
 
 _JPEG: Final = "1.2.840.10008.1.2.4."
 _LOSSLESS_COMPRESSED: Final = frozenset(
@@ -48,6 +54,8 @@ def is_safe_uid(uid: str) -> bool:
 def is_storage(abstract_syntax: str) -> bool:
     """Return whether this is a storage SOP class, also a private one or one not yet known to us."""
     if abstract_syntax.startswith(_STANDARD):
+        if abstract_syntax in _NOT_STORAGE:
+            return False
         return abstract_syntax.startswith(_STORAGE_ROOT) or abstract_syntax in _OTHER_STORAGE
     return is_safe_uid(abstract_syntax)
 

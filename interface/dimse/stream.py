@@ -5,6 +5,7 @@ Imports nothing of ours. Changes when the way bytes are read from or written to 
 
 from __future__ import annotations
 
+import mmap
 import socket
 import sys
 import time
@@ -32,7 +33,7 @@ class Stream:
     def __init__(self, sock: socket.socket, size: int) -> None:
         self._sock = sock
         self._size = size
-        self._view = memoryview(bytearray(size))
+        self._view = memoryview(mmap.mmap(-1, size))  # unlike a bytearray, not resident before it is used
         self.head = 0  #: first byte not yet consumed
         self.tail = 0  #: end of the bytes received
         self.before_refill: Callable[[], None] = nothing
@@ -93,14 +94,21 @@ class Stream:
             raise PeerClosed from None
         if count == 0:
             raise PeerClosed
-        if sys.platform == "linux":
-            # A peer with Nagle's algorithm on (DCMTK, pynetdicom, many modalities) keeps the data set back until the
-            # command before it is acknowledged, which a delayed acknowledgement would put off by 40 ms per image.
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self._acknowledge()
         self.tail += count
         self._window_bytes += count
         self.received_bytes += count
         return True
+
+    def _acknowledge(self) -> None:
+        """A peer with Nagle's algorithm on (DCMTK, pynetdicom, many modalities) keeps the data set back until the
+        command before it is acknowledged, which the system's delayed acknowledgement puts off by 40 ms per image.
+        """
+        if sys.platform == "linux":
+            try:
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            except OSError:
+                pass  # closed meanwhile: the next receive() tells
 
     def _next_window(self) -> None:
         if not self._window_s or self._window_bytes < self._floor_bytes:

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from interface.logs import PHRASES
-from interface.roles import STATUS_EVERY_S, StatusFile, open_spool, stop_with_parent
+from interface.roles import STATUS_EVERY_S, StatusFile, ignore_hangup, open_spool, stop_with_parent
 from internal.config import Settings
 from internal.errors import AlreadyRunning
 from internal.spool import Spool
@@ -116,6 +116,7 @@ def run_web(settings: Settings, environment: str, version: str, *, supervised: b
             server_header=False,
         )
         server = uvicorn.Server(config)
+        ignore_hangup()
         if supervised:
             stop = threading.Event()
             stop_with_parent(stop, on_stop=lambda: setattr(server, "should_exit", True))

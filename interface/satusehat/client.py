@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
-from interface.outbound import Deadline, FileBody, Reply, Session
+from interface.outbound import SEND_BUFFER_BYTES, Deadline, FileBody, Reply, Session
 from interface.satusehat.answers import Answer, Meaning, StoreReply, classify
 from interface.satusehat.oauth2 import SLOW_RETRY_S, TokenSource, no_product_text
 from interface.satusehat.orders import is_id
@@ -37,7 +37,7 @@ class SatusehatOptions:
     `client_key` and `secret` reveal their values only when a token is asked for. `order_window_s`: how far an order may
     be from the study's date. `index_lag_s`: how long a created resource may stay invisible to searches.
     `reregister_first_s` doubles with each registration up to `reregister_max_s`. `refusal_interval_s`: pause after
-    refused credentials. `push_parallel`: pushes in flight. `push_floor_bytes_per_s`: the slowest upload put up with.
+    refused credentials. `push_parallel`: pushes in flight. `push_floor_bytes_per_s`: the slowest link put up with.
     """
 
     base_url: str
@@ -57,7 +57,7 @@ class SatusehatOptions:
     reregister_first_s: float = 10.0
     reregister_max_s: float = 600.0
     refusal_interval_s: float = 300.0
-    push_parallel: int = 4
+    push_parallel: int = 8
     push_floor_bytes_per_s: int = 16 * 1024
     ca_file: Path | None = None
     proxy_url: str | None = field(default=None, repr=False)
@@ -107,6 +107,16 @@ class Client:
             return None
         return self._require_imaging_study(answer, imaging_study_id)
 
+    def read_shown(self, resource_type: str, resource_id: str) -> Resource | None:
+        """Return a resource as far as the platform shows it to us, None when it is withheld, refused or absent."""
+        answer = self._call("GET", f"{self._options.fhir_path}/{resource_type}/{quote(resource_id, safe='')}")
+        if answer.meaning in (Meaning.ABSENT, Meaning.SUPPRESSED, Meaning.REFUSED):
+            return None
+        if answer.meaning is not Meaning.OK:
+            raise_for(answer)
+        resource = dict(answer.body.content)
+        return resource if resource.get("resourceType") == resource_type else None
+
     def create_imaging_study(self, resource: Mapping[str, Any], deadline: Deadline) -> Resource:
         """POST `resource` and return what the platform made of it, or found under If-None-Exist.
 
@@ -140,8 +150,11 @@ class Client:
         options = self._options
         headers = {"Content-Type": "application/dicom", "Accept": "application/dicom+json",
                    "X-ImagingStudy-ID": imaging_study_id}
-        floor_s = frozen.size_bytes / options.push_floor_bytes_per_s
-        deadline = self._session.open_deadline(options.request_timeout_s + floor_s)
+        # The slowest link that is put up with is shared by all pushes in flight.
+        floor_bytes_per_s = options.push_floor_bytes_per_s / options.push_parallel
+        buffered_bytes = min(frozen.size_bytes, 2 * SEND_BUFFER_BYTES)
+        deadline = self._session.open_deadline(
+            options.request_timeout_s + frozen.size_bytes / floor_bytes_per_s, buffered_bytes / floor_bytes_per_s)
 
         def send(authorized: Mapping[str, str]) -> Reply:
             with frozen.open() as source:

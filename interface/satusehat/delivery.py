@@ -1,4 +1,4 @@
-"""The destination "satusehat": resolve, register, push, confirm; each phase derived from facts and items, never stored.
+"""The destination "satusehat": resolve, identify, register, push, confirm; phases derive from facts, never stored.
 
 The worker calls `step` with the job it holds. Each answer of the platform is committed before the next request leaves.
 Imports the other modules of this package and internal. Changes when the order of the phases changes.
@@ -13,6 +13,7 @@ from datetime import date
 from interface.logs import PHRASES
 from interface.outbound import SessionOptions, open_session
 from interface.satusehat.client import Client, SatusehatOptions
+from interface.satusehat.identification import Identification
 from interface.satusehat.oauth2 import Credentials, TokenSource
 from interface.satusehat.orders import Accepted, Wanted, choose
 from interface.satusehat.probe import probe_platform
@@ -33,6 +34,7 @@ class Satusehat:
     """Delivers studies to SATUSEHAT; one lane, any number of workers. Tokens, connections and threads are shared."""
 
     kind = "satusehat"
+    by_accession = True
 
     def __init__(self, options: SatusehatOptions) -> None:
         dates.zone(options.tz_name)
@@ -45,6 +47,7 @@ class Satusehat:
             self._session, Credentials(options.client_key, options.secret), token_path=options.token_path,
             refusal_interval_s=options.refusal_interval_s)
         self._client = Client(options, self._session, self._tokens)
+        self._identification = Identification(self._client)
         self._registration = Registration(options, self._session, self._client)
         self._pushing = Pushing(self._client, options.push_parallel)
 
@@ -57,7 +60,8 @@ class Satusehat:
         """Bring the study as far as it goes; see ports.Destination for what may be raised."""
         run = Run(work, self._options.organization_id)
         try:
-            for phase in (self._resolve, self._registration.register, self._pushing.push):
+            for phase in (self._resolve, self._identification.identify, self._registration.register,
+                          self._pushing.push):
                 outcome = phase(run)
                 if outcome is not None:
                     return outcome
@@ -92,6 +96,7 @@ class Satusehat:
         if not isinstance(chosen, Accepted):
             return chosen
         work.record_facts(service_request_id=chosen.service_request_id, patient_id=chosen.patient_id)
+        run.order = chosen.order
         work.event("order-found", PHRASES["obtained_ids"],
                    service_request_id=chosen.service_request_id)
         return None

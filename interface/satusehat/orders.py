@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -26,10 +26,11 @@ _ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The one order of the study: ids of ServiceRequest and of SATUSEHAT's Patient."""
+    """The one order of the study: ids of ServiceRequest and of SATUSEHAT's Patient, and the order itself."""
 
     service_request_id: str
     patient_id: str
+    order: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def choose(found: Iterable[Mapping[str, Any]], wanted: Wanted) -> Accepted | Not
     faults = [_find_fault(order, wanted) for order in candidates]
     good = [order for order, fault in zip(candidates, faults, strict=True) if not fault]
     if len(good) == 1:
-        return Accepted(str(good[0]["id"]), find_patient_id(good[0]))
+        return Accepted(str(good[0]["id"]), find_patient_id(good[0]), good[0])
     detail = {"accession_number": wanted.accession_number, "study_date": wanted.study_day.isoformat(),
               "candidates": _show(candidates, faults)}
     if good:

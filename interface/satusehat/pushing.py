@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from internal.model import Item, ItemState
 from internal.ports import Frozen
 from internal.states import More, Outcome, Refuse
 
-BATCH = 8
+BATCH_PER_THREAD = 4
 BATCH_BYTES = 256 * 1024 * 1024
 RENEW_EVERY_S = 5.0
 MAX_SET_ASIDE = 16
@@ -34,21 +34,6 @@ MAX_UNREADABLE_SENDS = 3
 log = logging.getLogger("router.satusehat")
 
 Result = Pushed | RouterError
-
-
-@dataclass
-class _Progress:
-    """Counts bytes over all pushes of a batch; `stop` makes the next chunk of each fail."""
-
-    moved: int = 0
-    stop: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, count: int) -> None:
-        with self.lock:
-            self.moved += count
-        if self.stop:
-            raise LeaseLost
 
 
 @dataclass
@@ -68,6 +53,7 @@ class Pushing:
 
     def __init__(self, client: Client, parallel: int) -> None:
         self._client = client
+        self._batch = BATCH_PER_THREAD * parallel
         self._threads = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="push")
 
     def close(self) -> None:
@@ -102,10 +88,10 @@ class Pushing:
     def _find_batch(self, run: Run, tour: _Tour) -> list[Item]:
         if len(tour.set_aside) >= MAX_SET_ASIDE:
             return []
-        found = run.work.items((ItemState.SENT, ItemState.DUE), BATCH + len(tour.set_aside))
+        found = run.work.items((ItemState.SENT, ItemState.DUE), self._batch + len(tour.set_aside))
         batch: list[Item] = []
         size = 0
-        for item in [item for item in found if item.item_id not in tour.set_aside][:BATCH]:
+        for item in [item for item in found if item.item_id not in tour.set_aside][: self._batch]:
             size += item.instance.dataset_bytes
             if batch and size > BATCH_BYTES:
                 break
@@ -152,36 +138,30 @@ class Pushing:
         return [frozen for item in items for frozen in self._freeze(run, [item], tour)]
 
     def _send(self, run: Run, batch: Sequence[Frozen]) -> list[Result]:
-        progress = _Progress()
+        stop = threading.Event()
         imaging_study_id = run.fact("imaging_study_id")
-        futures = [self._threads.submit(self._push_one, one, imaging_study_id, progress) for one in batch]
+        futures = [self._threads.submit(self._push_one, one, imaging_study_id, stop) for one in batch]
         try:
-            self._await(run, futures, progress)
+            self._await(run, futures)
         except BaseException:
-            progress.stop = True
+            stop.set()
             for future in futures:
                 future.cancel()
             raise
         return [future.result() for future in futures]
 
-    def _await(self, run: Run, futures: Sequence[Future[Result]], progress: _Progress) -> None:
-        """Wait for all pushes; the lease is renewed as long as something moves."""
+    def _await(self, run: Run, futures: Sequence[Future[Result]]) -> None:
+        """Wait for all pushes under a renewed lease: each push ends by its own deadline, which is a floor rate."""
         pending = set(futures)
-        moved, renewed_s = 0, run.work.clock.monotonic_s()
         while pending:
-            _, pending = wait(pending, timeout=RENEW_EVERY_S, return_when=FIRST_COMPLETED)
-            now_s = run.work.clock.monotonic_s()
-            if now_s - renewed_s >= RENEW_EVERY_S and progress.moved > moved:
-                moved, renewed_s = progress.moved, now_s
+            _, pending = wait(pending, timeout=RENEW_EVERY_S)
+            if pending:
                 run.work.renew()
 
-    def _push_one(self, frozen: Frozen, imaging_study_id: str, progress: _Progress) -> Result:
-        handed_over = 0
-
-        def on_bytes(total: int) -> None:
-            nonlocal handed_over
-            progress.add(total - handed_over)
-            handed_over = total
+    def _push_one(self, frozen: Frozen, imaging_study_id: str, stop: threading.Event) -> Result:
+        def on_bytes(_: int) -> None:
+            if stop.is_set():
+                raise LeaseLost
 
         try:
             return self._client.push_instance(frozen, imaging_study_id, on_bytes)

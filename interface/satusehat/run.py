@@ -24,11 +24,15 @@ Resource = dict[str, Any]
 
 @dataclass
 class Run:
-    """A step under way. `resource` is the ImagingStudy as the platform last showed it in this step."""
+    """A step under way.
+
+    `resource` and `order` are the ImagingStudy and the ServiceRequest as the platform last showed them in this step.
+    """
 
     work: Work
     organization_id: str
     resource: Mapping[str, Any] | None = None
+    order: Mapping[str, Any] | None = None
 
     @property
     def accession_number(self) -> str:

@@ -271,10 +271,27 @@ CREATE TABLE known_order (
     order_id         TEXT NOT NULL,
     accession_number TEXT NOT NULL,
     received_at      INTEGER NOT NULL,
+    day              TEXT NOT NULL DEFAULT '',
+    mrn              TEXT NOT NULL DEFAULT '',
     body             TEXT NOT NULL,
     PRIMARY KEY (source, order_id)
 );
 CREATE INDEX known_order_accession ON known_order (accession_number);
+CREATE INDEX known_order_day ON known_order (day);
+
+-- What people decided about a study; rows are revoked, never changed.
+CREATE TABLE decision (
+    decision_id ${serial},
+    study_uid   TEXT NOT NULL,
+    part        TEXT NOT NULL DEFAULT '',
+    kind        TEXT NOT NULL,
+    body        TEXT NOT NULL DEFAULT '{}',
+    reason      TEXT NOT NULL,
+    who         TEXT NOT NULL,
+    at          INTEGER NOT NULL,
+    revoked_at  INTEGER
+);
+CREATE INDEX decision_study ON decision (study_uid, kind);
 
 -- For people; no code decides by reading it. xact lets a feed know which transactions have ended.
 CREATE TABLE event (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -97,6 +98,18 @@ def test_a_role_that_dies_comes_back(rig: Rig) -> None:
     old = rig.roles()["web"]
     old.kill()
     wait_for(lambda: rig.roles().get("web") not in (None, old) and rig.is_ready(), 30, "web is back")
+
+
+def test_hangup_ends_nobody(rig: Rig) -> None:
+    rig.start_router()
+    before = {name: process.pid for name, process in rig.roles().items()}
+    rig.roles()["main"].send_signal(signal.SIGHUP)
+    for name in ("deliver", "web"):
+        rig.roles()[name].send_signal(signal.SIGHUP)
+    assert requests.get(f"http://127.0.0.1:{rig.http_port}/health/live", timeout=5).status_code == 200
+    assert rig.run("queue").returncode == 0
+    assert {name: process.pid for name, process in rig.roles().items()} == before
+    assert rig.stop_router() == 0
 
 
 def test_check_says_what_to_do(rig: Rig) -> None:

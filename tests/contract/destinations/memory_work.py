@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from internal.errors import BytesMissing, LeaseLost, RouterError
+from internal.identity import Person
 from internal.model import Instance, Intent, Inventory, Item, ItemState, Job, Series
 from internal.ports import Destination, Frozen
 from internal.states import Event, Finish, Later, NotYet, Outcome, Refuse, State, next_state
@@ -70,6 +71,8 @@ class Ledger:
     items: dict[int, Item] = field(default_factory=dict)
     intents: list[Intent] = field(default_factory=list)
     events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    ordered: list[tuple[str, Person]] = field(default_factory=list)
+    same_patient: str = ""
     journal: list[str] = field(default_factory=list)
     crash_at: int = 0
     crash_on: str = ""
@@ -150,6 +153,17 @@ class MemoryWork:
 
     def inventory(self) -> Inventory:
         return self.ledger.inventory()
+
+    def patients(self) -> list[Person]:
+        headers = [instance.header for instance in self.ledger.instances]
+        return list(dict.fromkeys(Person(h.patient_name, h.patient_birth_date, h.patient_sex, h.patient_id)
+                                  for h in headers))
+
+    def ordered_patients(self, accession_number: str) -> list[Person]:
+        return [person for accession, person in self.ledger.ordered if accession == accession_number]
+
+    def is_same_patient(self, sides: str) -> bool:
+        return sides == self.ledger.same_patient
 
     def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
         wanted = set(states)

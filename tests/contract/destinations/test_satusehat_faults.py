@@ -58,7 +58,7 @@ def requests_of(sandbox: Sandbox) -> dict[str, int]:
 def test_a_passing_fault_costs_nothing(
     make_case: MakeCase, platform: Sandbox, verb: dict[str, Any], fault: dict[str, Any],
 ) -> None:
-    case = make_case(instances=3, request_timeout_s=0.6, index_lag_s=0.1)
+    case = make_case(instances=3, request_timeout_s=0.4, index_lag_s=0.1)
     platform.control("POST", "/faults", [{**verb, **fault, "count": 1 if verb is CREATE else 2}])
     assert isinstance(case.drive(), Finish)
     platform.control("DELETE", "/faults")

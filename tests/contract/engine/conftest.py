@@ -48,6 +48,7 @@ class Scripted:
 
     name: str = "scripted"
     kind: str = "scripted"
+    by_accession: bool = True
     environment: str = "env-1"
     script: Callable[[Work], Outcome] | None = None
     seen: list[tuple[int, int]] = field(default_factory=list)
@@ -91,7 +92,7 @@ class Engine:
     def make_assembler(self) -> Assembler:
         return Assembler(
             self.store, self.clock, SettlePolicy(settle_ms=1_000, settle_cr_dx_ms=1_000, release_min_ms=1_000),
-            [PlannedLane(self.destination.name, self.destination.environment)],
+            [PlannedLane(self.destination.name, self.destination.environment, self.destination.by_accession)],
             lambda inventory: route(inventory, ["scripted"]),
         )
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from internal import index, jobs
+from internal import index, jobs, set_aside
 from internal.errors import CredentialsRefused, Transient
+from internal.indexer import Indexer
 from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
@@ -102,6 +103,66 @@ def test_same_uid_with_other_pixels_is_kept_and_held(engine: Engine) -> None:
     assert engine.job().reason_code == "conflict"
     assert not engine.work()
     assert sum(1 for _ in engine.spool.all_ids()) == 2
+
+
+def test_other_pixels_after_delivery_are_shown_to_a_person(engine: Engine) -> None:
+    engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\1\0")
+    engine.settle()
+    engine.work()
+    assert engine.states() == [State.DONE]
+    engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\2\0")
+    engine.settle()
+    assert (engine.job().state, engine.job().reason_code) == (State.HELD, "conflict")
+    assert not engine.work()
+    with engine.store.transaction() as tx:
+        assert jobs.act(tx, [1], Event.RETRY, who="test", now=engine.clock.ms).moved
+    assert engine.work()
+    engine.assembler.run_once(engine.clock.ms)
+    assert engine.states() == [State.DONE], "a person's word holds until something else comes"
+
+
+def test_other_pixels_during_delivery_are_shown_to_a_person(engine: Engine) -> None:
+    engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\1\0")
+    engine.settle()
+
+    def interrupted(work: Work) -> Outcome:
+        outcome = deliver_all(work)
+        engine.receive(STUDY, sop_uid="1.2.3.4", pixels=b"\2\0")
+        engine.settle()
+        return outcome
+
+    engine.destination.script = interrupted
+    engine.work()
+    engine.assembler.run_once(engine.clock.ms)
+    assert (engine.job().state, engine.job().reason_code) == (State.HELD, "conflict")
+
+
+def test_a_database_that_fails_sets_no_image_aside(engine: Engine) -> None:
+    """The rows cannot be written, again and again; that is not the image's fault."""
+    engine.receive(STUDY)
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE series RENAME TO series_away")
+    for _ in range(5):
+        with pytest.raises(Exception, match="series"):
+            engine.indexer.run_once()
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE series_away RENAME TO series")
+    engine.settle()
+    assert engine.work()
+    assert engine.states() == [State.DONE]
+
+
+def test_an_image_that_ends_the_process_is_set_aside_at_the_third_start(engine: Engine) -> None:
+    entry = engine.receive(STUDY)
+    other = engine.receive(STUDY)
+    for _ in range(2):
+        with engine.store.transaction() as tx:
+            set_aside.parsing_started(tx, [entry.id])
+    engine.indexer = Indexer(engine.spool, engine.store, engine.clock)
+    engine.index()
+    assert [one.id for one in engine.spool.all_ids()] == [other.id]
+    with engine.store.reading() as tx:
+        assert set_aside.parsing_interrupted(tx) == {}
 
 
 def test_a_lane_fault_pauses_the_lane_once_and_charges_no_attempt(engine: Engine) -> None:
@@ -275,3 +336,22 @@ def test_crash_between_commit_and_rename_indexes_once(engine: Engine) -> None:
         study = index.study(tx, STUDY)
         assert study is not None
         assert (study.instances, study.revision) == (1, 1)
+
+
+def test_a_destination_for_whole_studies_gets_one_job_whatever_the_accessions(engine: Engine) -> None:
+    engine.destination.by_accession = False
+    engine.assembler = engine.make_assembler()
+    engine.receive(STUDY, accession="A1")
+    engine.receive(STUDY, accession="B2")
+    engine.settle()
+    seen: list[int] = []
+
+    def look(work: Work) -> Outcome:
+        seen.append(len(work.inventory().instances))
+        return deliver_all(work)
+
+    engine.destination.script = look
+    assert engine.work()
+    assert seen == [2]
+    assert (engine.job().part, engine.job().state) == ("", State.DONE)
+    assert not engine.work()

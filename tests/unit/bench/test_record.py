@@ -29,6 +29,12 @@ def test_figures_become_a_table() -> None:
     assert "| DX |  | 0.123 |" in table
 
 
+def test_rounds_become_medians() -> None:
+    seconds = {"CT": {"ours": [3.0, 1.0, 2.0], "Orthanc": [5.0, 4.0, 9.0]}}
+    assert record.rows_of({"seconds": seconds}) == [{"seconds for": "CT", "ours": 2.0, "Orthanc": 5.0}]
+    assert record.rows_of([{"a": 1}]) == [{"a": 1}]
+
+
 def test_only_the_marked_part_of_a_page_changes() -> None:
     page = "a\n<!-- proof:begin -->\nold\n<!-- proof:end -->\nz\n"
     assert record.replace_between(page, "proof", "new") == "a\n<!-- proof:begin -->\nnew\n<!-- proof:end -->\nz\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -97,8 +98,12 @@ def test_an_instance_goes_from_tmp_through_new_to_cur(spool: Spool, tmp_path: Pa
         assert file.read() == b"image"
     assert list((tmp_path / "spool" / "tmp" / "receive-0").iterdir()) == []
     assert list(spool.all_ids()) == [entry]
-    spool.return_to_new([entry.id])
+    spool.return_to_new([entry.id, "no-id"])
     assert spool.scan_new() == [entry]
+    shutil.rmtree(tmp_path / "spool" / "cur")
+    (tmp_path / "spool" / "cur").mkdir()  # somebody has tidied up empty folders
+    spool.to_cur([entry])
+    assert spool.scan_new() == [] and list(spool.all_ids()) == [entry]
 
 
 def test_kinds_are_mixed_in_order_and_foreign_names_left_out(spool: Spool, tmp_path: Path) -> None:

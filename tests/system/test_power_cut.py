@@ -1,0 +1,247 @@
+"""Nothing that was answered with 0x0000 may be lost by a power cut: by the order of system calls, and by cutting."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from internal.dicomfile import read_meta
+from internal.spool import EntryKind, Spool
+from tests.contract.dimse.role import ROOT, Role, until
+from tests.contract.dimse.wire import Closed, Wire, data_set
+
+LIE = {"ROUTER_FAULT": "lie.ack:on"}
+
+
+def need(condition: bool, what: str) -> None:
+    if not condition:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{what} is missing")
+        pytest.skip(f"{what} is missing")
+
+
+# -- the order of system calls ---------------------------------------------------------------------------------------
+
+CALL = re.compile(r"^(\w+)\((.*)\)\s+= (-?\d+)")
+
+
+def unproven_answers(trace: list[str]) -> int:
+    """How many C-STORE responses in one thread's trace left before file and name were durable."""
+    unproven = answers = 0
+    written: set[str] = set()
+    synced: set[str] = set()
+    name_due = name_durable = False
+    for line in trace:
+        call = CALL.match(line)
+        if call is None:
+            continue
+        name, arguments = call[1], call[2]
+        if name in ("write", "writev", "pwritev") and "/tmp/receive-" in arguments:
+            written.add(path_of(arguments))
+        elif name in ("fsync", "fdatasync") and "/tmp/receive-" in arguments:
+            synced.add(path_of(arguments))
+        elif name.startswith("rename") and ".dcm" in arguments:
+            source = re.search(r'"([^"]*/tmp/receive-\d+/\d+)"', arguments)
+            name_due = source is not None and source[1] in written & synced
+            name_durable = False
+        elif name in ("fsync", "fdatasync") and path_of(arguments).endswith("/new"):
+            name_durable = name_due
+        elif name == "sendto" and "\\1\\200" in arguments:  # Command Field 0x8001
+            answers += 1
+            unproven += not name_durable
+            name_due = name_durable = False
+            written.clear()
+            synced.clear()
+    assert answers, "no answer was seen"
+    return unproven
+
+
+def path_of(arguments: str) -> str:
+    found = re.search(r"\d+<([^>]*)>", arguments)
+    return found[1] if found else ""
+
+
+def traced_stores(tmp_path: Path, environment: dict[str, str]) -> list[str]:
+    need(shutil.which("strace") is not None, "strace")
+    prefix = ["strace", "-ff", "-y", "-s", "300", "-o", str(tmp_path / "trace"), "-e",
+              "trace=write,writev,pwritev,fsync,fdatasync,rename,renameat,renameat2,sendto"]  # fmt: skip
+    role = Role(tmp_path / "spool", prefix=prefix, environment=environment)
+    with Wire(role.port) as wire:
+        wire.associate()
+        for number in range(5):
+            assert wire.store(number, f"1.2.{number}", data_set(f"1.2.{number}", pixels=300_000)).status == 0
+        wire.release()
+    os.kill(role.status("receive.json")["pid"], 15)
+    assert role.process.wait(30) == 0
+    assert role.process.stdin
+    role.process.stdin.close()
+    for path in tmp_path.glob("trace.*"):
+        lines = path.read_text(errors="replace").splitlines()
+        if any("sendto" in line and "\\1\\200" in line for line in lines):
+            return lines
+    raise AssertionError("no thread answered a C-STORE")
+
+
+@pytest.mark.strace
+def test_each_answer_follows_write_fsync_rename_and_fsync_of_the_directory(tmp_path: Path) -> None:
+    assert unproven_answers(traced_stores(tmp_path, {})) == 0
+
+
+@pytest.mark.strace
+def test_the_proof_of_order_finds_a_receiver_that_lies(tmp_path: Path) -> None:
+    assert unproven_answers(traced_stores(tmp_path, LIE)) == 5
+
+
+# -- cutting the power -----------------------------------------------------------------------------------------------
+
+
+class Power:
+    """A mounted forgetful file system (tests/system/powerfs.py)."""
+
+    def __init__(self, mount: Path) -> None:
+        self.mount = mount
+        mount.mkdir()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.system.powerfs", str(mount)], cwd=ROOT, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        until(lambda: os.path.ismount(mount), what="the file system was not mounted")
+
+    def cut(self, target: Path) -> None:
+        assert self.process.stdin and self.process.stdout
+        print(target, file=self.process.stdin, flush=True)
+        assert self.process.stdout.readline() == "cut\n"
+
+    def close(self) -> None:
+        subprocess.run(["umount", "-l", str(self.mount)], check=False, capture_output=True)
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def power(tmp_path: Path) -> Iterator[Power]:
+    fuse = subprocess.run([sys.executable, "-c", "import fuse"], check=False, capture_output=True)
+    need(Path("/dev/fuse").exists() and fuse.returncode == 0 and os.geteuid() == 0, "FUSE (libfuse2, /dev/fuse, root)")
+    system = Power(tmp_path / "mount")
+    yield system
+    system.close()
+
+
+class Load:
+    """Senders that store without pause and note each instance once it is answered with success."""
+
+    def __init__(self, port: int, senders: int, seed: int) -> None:
+        self.acknowledged: dict[str, bytes] = {}
+        self.permits = threading.Semaphore(0)  #: one per instance: what is kept must not grow faster than the cuts
+        self._port = port
+        self._seed = seed
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(senders)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self, sender: int) -> None:
+        rng = random.Random(self._seed * 100 + sender)
+        count = 0
+        while not self._stop.is_set():
+            try:
+                with Wire(self._port) as wire:
+                    wire.associate()
+                    for _ in range(rng.randint(1, 8)):
+                        while not self.permits.acquire(timeout=0.2):
+                            if self._stop.is_set():
+                                return
+                        count += 1
+                        uid = f"1.2.{sender}.{count}"
+                        body = data_set(uid, pixels=rng.choice((10, 3_000, 60_000)))
+                        if wire.store(1, uid, body).status == 0:
+                            self.acknowledged[uid] = body
+                    wire.release()
+            except (Closed, OSError):
+                continue
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def lost_after(folder: Path, acknowledged: dict[str, bytes]) -> list[str]:
+    """The acknowledged instances that a start on `folder` would not find with their bytes."""
+    try:
+        spool = Spool.open(folder, create=False)
+    except Exception:
+        return list(acknowledged)
+    found: dict[str, bytes] = {}
+    for entry in spool.all_ids():
+        if entry.kind is EntryKind.INSTANCE:
+            with spool.open_entry(entry.id) as file:
+                data = file.read()
+            try:
+                meta = read_meta(io.BytesIO(data))
+            except Exception:
+                continue
+            found[meta.sop_uid] = data[meta.dataset_offset :]
+    return [uid for uid, body in acknowledged.items() if found.get(uid) != body]
+
+
+def cut_many(power: Power, tmp_path: Path, cuts: int, environment: dict[str, str], seed: int) -> list[list[str]]:
+    """Cut the power `cuts` times at random moments under load; what was lost each time."""
+    rng = random.Random(seed)
+    role = Role(power.mount / "spool", children=2, environment=environment)
+    load = Load(role.port, senders=2, seed=seed)
+    losses: list[list[str]] = []
+    try:
+        for number in range(cuts):
+            load.permits.release(12)
+            goal = len(load.acknowledged) + rng.randint(1, 6)
+            until(lambda goal=goal: len(load.acknowledged) >= goal, 60)  # type: ignore[misc]
+            pause = threading.Event()
+            pause.wait(rng.random() * 0.02)  # any moment between two answers
+            before = dict(load.acknowledged)
+            folder = tmp_path / f"cut{number}"
+            power.cut(folder)
+            losses.append(lost_after(folder / "spool", before))
+            if number < cuts - 1:
+                shutil.rmtree(folder)
+    finally:
+        load.stop()
+        role.kill()
+    return losses
+
+
+@pytest.mark.fuse
+def test_nothing_answered_is_lost_in_20_power_cuts(power: Power, tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(10_000)
+    losses = cut_many(power, tmp_path, 20, {}, seed)
+    assert losses == [[]] * 20, f"seed {seed}"
+    again = Role(tmp_path / "cut19" / "spool")  # what the last cut left is a spool to go on with
+    with Wire(again.port) as wire:
+        wire.associate()
+        assert wire.store(1, "1.2.99", data_set("1.2.99")).status == 0
+        wire.release()
+    assert again.stop() == 0
+
+
+@pytest.mark.fuse
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_nothing_answered_is_lost_in_200_power_cuts(power: Power, tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(10_000)
+    assert cut_many(power, tmp_path, 200, {}, seed) == [[]] * 200, f"seed {seed}"
+
+
+@pytest.mark.fuse
+def test_the_power_cuts_find_a_receiver_that_lies(power: Power, tmp_path: Path) -> None:
+    losses = cut_many(power, tmp_path, 3, LIE, seed=1)
+    assert all(losses)

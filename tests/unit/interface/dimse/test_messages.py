@@ -1,0 +1,93 @@
+"""Command sets and P-DATA cutting against pynetdicom's codec, and against hostile bytes."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pynetdicom.dimse_messages import C_STORE_RQ, C_STORE_RSP, DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import decode
+from pynetdicom.pdu import P_DATA_TF
+
+from interface.dimse import messages
+from interface.dimse.messages import build_response, cut, parse_command
+from interface.dimse.pdu import PduError
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def store_request() -> bytes:
+    primitive = C_STORE()
+    primitive.MessageID = 513
+    primitive.AffectedSOPClassUID, primitive.AffectedSOPInstanceUID = CT, "1.2.3"
+    primitive.Priority = 0
+    primitive.DataSet = BytesIO(b"xx")
+    message = C_STORE_RQ()
+    message.primitive_to_message(primitive)
+    fragments = [value.data for item in message.encode_msg(1, 16384) for value in _values(item)]
+    return b"".join(data[1:] for data in fragments if data[0] & 1)
+
+
+def _values(primitive):  # type: ignore[no-untyped-def]
+    pdu = P_DATA_TF()
+    pdu.from_primitive(primitive)
+    return [_Value(item.presentation_data_value) for item in pdu.presentation_data_value_items]
+
+
+class _Value:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def test_a_request_of_pynetdicom_is_read() -> None:
+    command = parse_command(store_request())
+    assert (command.field, command.message_id, command.has_data_set) == (messages.C_STORE_RQ, 513, True)
+    assert command.uid(messages.AFFECTED_SOP_CLASS_UID) == CT
+    assert command.uid(messages.AFFECTED_SOP_INSTANCE_UID) == "1.2.3"
+    assert command.number(messages.AFFECTED_SOP_CLASS_UID) is None
+
+
+def test_a_response_is_read_by_pynetdicom() -> None:
+    data = build_response(parse_command(store_request()), 0xA700, "x" * 100)
+    dataset = decode(BytesIO(data), is_implicit_vr=True, is_little_endian=True)
+    assert (dataset.Status, dataset.MessageIDBeingRespondedTo, dataset.CommandField) == (0xA700, 513, 0x8001)
+    assert dataset.ErrorComment == "x" * 64
+    assert dataset.CommandGroupLength == len(data) - 12
+    message = C_STORE_RSP()
+    assert isinstance(message, DIMSEMessage)
+
+
+@given(st.binary(min_size=1, max_size=3000), st.sampled_from([0, 64, 100, 16384]), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_messages_are_cut_to_the_maximum_and_come_together_again(data: bytes, limit: int, is_command: bool) -> None:
+    parts = list(cut(5, data, is_command=is_command, max_pdu_bytes=limit))
+    joined = b""
+    for index, part in enumerate(parts):
+        pdu = P_DATA_TF()
+        pdu.decode(part)
+        (item,) = pdu.presentation_data_value_items
+        assert item.presentation_context_id == 5
+        assert not limit or len(part) - 6 <= max(limit, 70)
+        last = index == len(parts) - 1
+        assert item.presentation_data_value[0] == (1 if is_command else 0) | (2 if last else 0)
+        joined += item.presentation_data_value[1:]
+    assert joined == data
+
+
+@given(st.binary(max_size=300), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_read_or_refused(data: bytes, prefixed: bool) -> None:
+    try:
+        command = parse_command(store_request() + data if prefixed else data)
+    except PduError:
+        return
+    parse_command(build_response(command, 0))
+    command.uid(messages.AFFECTED_SOP_INSTANCE_UID)
+
+
+def test_a_command_of_too_many_elements_is_refused() -> None:
+    with pytest.raises(PduError):
+        parse_command(b"".join(b"\0\0" + number.to_bytes(2, "little") + bytes(4) for number in range(1000)))
