@@ -84,6 +84,8 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     devices.add_argument("verb", choices=("admit", "hold", "refuse", "forget"), nargs="?")
     devices.add_argument("callers", metavar="AET[@ADDRESS]", nargs="*")
     devices.add_argument("--json", action="store_true", help="the list as JSON")
+    tls = add("tls-init", "make a key and a certificate for [dicom] tls_port")
+    tls.add_argument("names", metavar="NAME|ADDRESS", nargs="*", help="host names and addresses devices use")
     add("reindex", "rebuild missing index rows from the stored files")
 
 
@@ -126,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "accept-partial", "bad", "devices", "same-patient"}
+             "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -163,6 +165,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_devices import run_devices
 
         return run_devices(options, settings)
+    if options.command == "tls-init":
+        from interface.cli_tls import tls_init
+
+        return tls_init(options, settings)
     from interface import cli_cases, cli_queue
 
     command: Callable[[argparse.Namespace, Settings], int] = {

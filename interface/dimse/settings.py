@@ -19,6 +19,7 @@ class ReceiveSettings:
     the association is accepted; `idle_timeout_s` the silence between two messages; `stall_timeout_s` is the window in
     which a message must bring `min_bytes_per_s` on average. `drain_s` is what SIGTERM leaves an instance in hand.
     `commitment_callers` are the AE titles that may ask for storage commitment: it lets a scanner delete.
+    `tls_port` None means no TLS; certificate, key and CA are PEM files.
     `lock_wait_s` is how long a start waits for a predecessor that still drains.
     """
 
@@ -39,6 +40,10 @@ class ReceiveSettings:
     min_free_bytes: int = 0
     unknown_callers: Literal["accept", "hold", "refuse"] = "accept"
     commitment_callers: tuple[str, ...] = ()
+    tls_port: int | None = None
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
     supervised: bool = False
     lock_wait_s: float = 10.0
 
