@@ -129,6 +129,11 @@ class Association:
             if self._idle:
                 self._stream.wake()
 
+    def cut(self) -> None:
+        """End without waiting for the instance in hand, which was not answered; from another thread."""
+        self._stopping = True
+        self._stream.wake()
+
     def refuse(self) -> None:
         """End instead of run()."""
         self._end("lost", b"")

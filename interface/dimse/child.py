@@ -36,6 +36,7 @@ from internal.spool import Spool
 TOKEN: Final = struct.Struct("<Q")  #: what the gate calls a connection; 0 from the child means "ready"
 TLS_FLAG: Final = 1 << 62  #: in the token of a connection that begins with a TLS handshake
 _PUBLISH_EVERY_S: Final = 2.0
+_AFTER_CUT_S: Final = 1.0
 _REFUSALS_EVERY_S: Final = 60.0
 _STACK_BYTES: Final = 512 * 1024
 
@@ -149,9 +150,13 @@ class ReceiveChild:
             association.stop()
         with self._lock:
             self._lock.wait_for(lambda: not self._open, max(deadline - time.monotonic(), 0))
-            left = len(self._open)
+            left = list(self._open)
         if left:
-            log.warning("%d associations were cut off after the drain time", left)
+            log.warning("%d associations are cut off after the drain time", len(left))
+            for association in left:
+                association.cut()
+            with self._lock:
+                self._lock.wait_for(lambda: not self._open, _AFTER_CUT_S)
         self._closing = True
         self._poke.set()
         self._ticker.join()

@@ -15,8 +15,9 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from interface.dimse.backends import Backend, ChildProcess, InProcess
@@ -37,6 +38,8 @@ _TICK_S: Final = 0.5
 _PUBLISH_EVERY_S: Final = 5.0
 _REFUSALS_EVERY_S: Final = 60.0
 _ACCEPT_AT_ONCE: Final = 64
+_PENDING_S: Final = 5.0
+_PENDING_TICK_S: Final = 0.01
 _AFTER_DRAIN_S: Final = 3.0
 
 log = logging.getLogger("router.dimse")
@@ -94,6 +97,16 @@ def _bind(sock: socket.socket, family: int, address: str, port: int) -> None:
     sock.setblocking(False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An accepted connection that no child has taken yet; `deadline` by the monotonic clock."""
+
+    deadline: float
+    sock: socket.socket
+    address: str
+    tls: bool
+
+
 class Gate:
     """The gate of one node. run() returns when it has been told to stop and the children have drained."""
 
@@ -115,6 +128,7 @@ class Gate:
         self._addresses: Counter[str] = Counter()
         self._listeners: list[socket.socket] = []
         self._tls_listeners: list[socket.socket] = []
+        self._pending: deque[_Pending] = deque()
         self._stops = 0
         self._hangups = 0
         self._next_token = 1
@@ -191,7 +205,8 @@ class Gate:
         if now >= self._flush_at:
             self._flush_at = now + _REFUSALS_EVERY_S
             self._refusals.flush(self._writer)
-        for key, _ in self._selector.select(_TICK_S):
+        self._place_pending()
+        for key, _ in self._selector.select(_PENDING_TICK_S if self._pending else _TICK_S):
             key.data()
 
     def _open_port(self) -> None:
@@ -227,8 +242,26 @@ class Gate:
             self._collect(now_first=True)
         if over := self._over(address):
             self._refuse(sock, address, LOCAL_LIMIT_EXCEEDED, over, tls=tls)
-        elif not self._hand_over(sock, address, tls=tls):
-            self._refuse(sock, address, TEMPORARY_CONGESTION, "no receive process is ready", tls=tls)
+        else:
+            self._addresses[address] += 1
+            self._pending.append(_Pending(time.monotonic() + _PENDING_S, sock, address, tls))
+            self._place_pending()
+
+    def _place_pending(self) -> None:
+        """Hand connections over in the order they came; what no child takes in time is refused.
+
+        A child that is behind in taking its sockets (a burst) refuses for a moment only: the channel is full.
+        """
+        while self._pending:
+            first = self._pending[0]
+            placed = self._hand_over(first)
+            if not placed and time.monotonic() < first.deadline and any(backend.ready for backend in self.backends):
+                return
+            self._pending.popleft()
+            if not placed:
+                self._uncount(first.address)
+                self._refuse(first.sock, first.address, TEMPORARY_CONGESTION, "no receive process is ready",
+                             tls=first.tls)
 
     def _over(self, address: str) -> str:
         """Return which cap is reached, "" if none."""
@@ -244,19 +277,21 @@ class Gate:
             if now_first:
                 backend.listen()
             for address in backend.collect():
-                self._addresses[address] -= 1
-                if self._addresses[address] <= 0:
-                    del self._addresses[address]
+                self._uncount(address)
 
-    def _hand_over(self, sock: socket.socket, address: str, *, tls: bool) -> bool:
+    def _uncount(self, address: str) -> None:
+        self._addresses[address] -= 1
+        if self._addresses[address] <= 0:
+            del self._addresses[address]
+
+    def _hand_over(self, pending: _Pending) -> bool:
         self._rotation += 1
-        token = self._next_token | (TLS_FLAG if tls else 0)
+        token = self._next_token | (TLS_FLAG if pending.tls else 0)
         count = len(self.backends)
         order = sorted(range(count), key=lambda i: (self.backends[i].load, (i + self._rotation) % count))
         for index in order:
-            if self.backends[index].offer(sock, token, address):
+            if self.backends[index].offer(pending.sock, token, pending.address):
                 self._next_token += 1
-                self._addresses[address] += 1
                 self._counters.add("connections")
                 return True
         return False
@@ -277,6 +312,8 @@ class Gate:
             self._selector.unregister(listener)
             listener.close()
         self._lobby.close()
+        for pending in self._pending:
+            pending.sock.close()
 
     def _drain(self) -> None:
         asked = self._stops
