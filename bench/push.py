@@ -1,231 +1,197 @@
-"""How fast studies reach SATUSEHAT: spool, index, jobs and the satusehat destination against the sandbox.
+"""Delivery against the clock: a slow line, a reference uploader, loopback, many waiting jobs, claim and settle.
 
-`python -m bench.push [--quick] [--json]`: the table goes to standard error, JSON to standard output. Each row sends one
-study over one link, and says how the official router's way (a new connection for each instance, one after another)
-fares on the same link. `settle_to_receipt_s` runs from the settled study to the last receipt, with the real store and
-spool in this process. Changes when delivery gets another shape or another bar.
+`python -m bench.push [--json] [--only NAME]` prints one row per bar: what was measured, the bar, whether it holds.
+The reference uploads as the official router does: a new connection for each instance, one after another.
+Changes when a bar does.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import http.client
-import io
 import json
-import resource
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.parse import urlencode
 
-from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-
-from interface.roles import SystemClock
-from interface.satusehat.client import SatusehatOptions
-from interface.satusehat.delivery import Satusehat
-from internal import dicomfile, jobs
-from internal.assemble import Assembler, SettlePolicy
-from internal.assemble import Lane as PlannedLane
-from internal.indexer import Indexer
-from internal.model import Arrival, ItemState
-from internal.spool import Spool
-from internal.states import State
+from bench import stand
+from bench.queues import bench_claims, bench_waiting
 from internal.store import Store
-from internal.worker import Lane, LanePolicy
 
-ROOT = Path(__file__).resolve().parent.parent
-CT, IMPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2"
-READY = "SATUSEHAT sandbox ready on "
-LIMIT_S = 600.0
+LINK_BYTES_PER_S = 12_500_000
+REFERENCE_INSTANCES = 40
+DICOM_PATH = "/dicom/v1/dicomWeb/studies"
 
-
-@dataclass(frozen=True)
-class Load:
-    """One row: a study of `instances` x `size_bytes` over a link; the reference sends `reference` of them."""
-
-    name: str
-    instances: int
-    size_bytes: int
-    rtt_ms: float = 0.0
-    mbit: float = 0.0
-    reference: int = 40
+Row = dict[str, Any]
 
 
-LOADS = (
-    Load("loopback, 500 x 0.5 MB", 500, 500_000, reference=200),
-    Load("50 ms, 2000 x 50 KB", 2000, 50_000, rtt_ms=50),
-    Load("50 ms and 100 Mbit/s, 200 x 0.5 MB", 200, 500_000, rtt_ms=50, mbit=100),
-)
-QUICK = (
-    Load("loopback, 100 x 0.5 MB", 100, 500_000, reference=50),
-    Load("50 ms, 200 x 50 KB", 200, 50_000, rtt_ms=50, reference=10),
-    Load("50 ms and 100 Mbit/s, 40 x 0.5 MB", 40, 500_000, rtt_ms=50, mbit=100, reference=10),
-)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one delivery took; times in seconds, memory in bytes."""
+
+    registered_s: float
+    delivered_s: float
+    pushed_s: float
+    cpu_s: float
+    rss_bytes: int
 
 
-@contextlib.contextmanager
-def _process(*arguments: str) -> Iterator[str]:
-    """Run a module of this project and give the first line it prints."""
-    with subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True) as process:
-        assert process.stdout is not None and process.stdin is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.stdin.close()
-            process.terminate()
+def deliver(router: stand.Router, study: stand.Study, timeout_s: float) -> Run:
+    """Put the study into the spool of a running deliver role; read from its rows when things happened until done."""
+    with router.delivering() as process:
+        store = router.store()
+        sampled = [0.0, 0.0]
+
+        def done() -> bool:
+            sampled[0] = sum(process.cpu_times()[:2])
+            sampled[1] = stand.peak_rss_bytes(process)
+            return bool(_state(store, study) == "done")
+
+        started_cpu_s = sum(process.cpu_times()[:2])
+        stand.fill(router.spool, study)
+        stand.wait_until(done, timeout_s, every_s=0.2)
+        run = _read_run(store, study, sampled[0] - started_cpu_s, int(sampled[1]))
+        store.close()
+        return run
 
 
-def _order(url: str, accession: str) -> None:
-    body = json.dumps({"accession_number": accession, "indexed": True}).encode()
-    with urlopen(Request(f"{url}/_sandbox/orders", data=body, headers={"Content-Type": "application/json"})):
-        pass
+def _state(store: Store, study: stand.Study) -> str:
+    with store.reading() as tx:
+        return str(tx.value("SELECT state FROM job WHERE study_uid = ?", (study.study_uid,)))
 
 
-def _dataset(study_uid: str, number: int, accession: str, size_bytes: int) -> tuple[str, bytes]:
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = CT, f"{study_uid}.1.{number}"
-    dataset.StudyDate, dataset.StudyTime, dataset.AccessionNumber = time.strftime("%Y%m%d"), "000000", accession
-    dataset.Modality, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "CT", study_uid, f"{study_uid}.1"
-    dataset.SeriesNumber, dataset.InstanceNumber = 1, number
-    dataset.BitsAllocated, dataset.PixelData = 16, bytes(size_bytes - 400 & ~1)
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, True
-    write_dataset(buffer, dataset)
-    return str(dataset.SOPInstanceUID), buffer.getvalue()
+def _read_run(store: Store, study: stand.Study, cpu_s: float, rss_bytes: int) -> Run:
+    with store.reading() as tx:
+        settled_at = tx.value("SELECT settled_at FROM study WHERE study_uid = ?", (study.study_uid,))
+        times = dict(tx.rows("SELECT code, MIN(at) FROM event WHERE study_uid = ? GROUP BY code", (study.study_uid,)))
+        answers = [json.loads(text) for (text,) in tx.rows("SELECT answer FROM item WHERE state = 'stored'")]
+    assert len(answers) == study.instances, f"{len(answers)} receipts for {study.instances} instances"
+    last_at = max(answer["at"] for answer in answers)
+    return Run((times["posted"] - settled_at) / 1000, (last_at - settled_at) / 1000, (last_at - times["push"]) / 1000,
+               cpu_s, rss_bytes)
 
 
-class Router:
-    """The parts of the deliver role that bring one study from new/ to its receipts."""
-
-    def __init__(self, folder: Path, options: SatusehatOptions) -> None:
-        self.destination = Satusehat(options)
-        self.store = Store.open(f"sqlite:///{folder / 'index.db'}")
-        self.store.migrate()
-        self.spool = Spool.open(folder / "spool")
-        self.clock = SystemClock()
-        self.lane = Lane(self.destination, self.store, self.spool, self.clock, LanePolicy(workers=4, idle_s=0.02))
-        self.assembler = Assembler(
-            self.store, self.clock, SettlePolicy(settle_ms=1, settle_cr_dx_ms=1, release_min_ms=1),
-            [PlannedLane(self.destination.name, self.destination.environment, True)], lambda _: ("satusehat",))
-
-    def receive(self, load: Load, study_uid: str, accession: str) -> None:
-        """Put a study into new/, as the receiver would, and index it."""
-        writer = self.spool.writer("0")
-        for number in range(1, load.instances + 1):
-            sop_uid, data = _dataset(study_uid, number, accession, load.size_bytes)
-            incoming = writer.begin()
-            incoming.write(dicomfile.build_meta(CT, sop_uid, IMPLICIT, Arrival(arrived_at=self.clock.now_ms())))
-            incoming.write(data)
-            incoming.commit()
-        writer.close()
-        indexer = Indexer(self.spool, self.store, self.clock)
-        while indexer.run_once().more:
-            pass
-
-    def deliver(self) -> dict[str, Any]:
-        """Settle, deliver everything and return what it cost."""
-        until_s = time.monotonic() + LIMIT_S
-        began_s, began_cpu_s = time.monotonic(), time.process_time()
-        while not self.assembler.run_once(self.clock.now_ms()):
-            time.sleep(0.002)
-        self.lane.start()
-        watch = threading.Event()
-        while True:
-            with self.store.reading() as tx:
-                job = jobs.job(tx, 1)
-                counts = jobs.count_items(tx, job)
-            if job.state is State.DONE:
-                break
-            if job.state is State.HELD or time.monotonic() > until_s:
-                raise SystemExit(f"not delivered: {job.state} {job.reason} {counts}")
-            watch.wait(0.02)
-        took_s, cpu_s = time.monotonic() - began_s, time.process_time() - began_cpu_s
-        self.lane.stop(10)
-        stored = counts.get(ItemState.STORED, 0)
-        return {"stored": stored, "settle_to_receipt_s": took_s, "instances_per_s": stored / took_s,
-                "cpu_ms_per_instance": cpu_s / stored * 1000}
-
-    def close(self) -> None:
-        """Close connections and store."""
-        self.destination.close()
-        self.store.close()
+def reference_s(port: int, study: stand.Study) -> float:
+    """Return the seconds per instance of an uploader that opens a new connection for each."""
+    token = json.loads(_request(port, "POST", "/oauth2/v1/accesstoken?grant_type=client_credentials", urlencode({
+        "client_id": "sandbox-client", "client_secret": "sandbox-secret"}).encode(), {
+            "Content-Type": "application/x-www-form-urlencoded"}))["access_token"]
+    data = stand.make_dataset(study)
+    body = stand.dicomfile.canonical_meta(stand.CT, "2.25.1000000000000", stand.EXPLICIT) + data
+    began_s = time.perf_counter()
+    for _ in range(REFERENCE_INSTANCES):
+        _request(port, "POST", DICOM_PATH, body, {"Content-Type": "application/dicom", "X-ImagingStudy-ID": "none",
+                                                  "Authorization": f"Bearer {token}"})
+    return (time.perf_counter() - began_s) / REFERENCE_INSTANCES
 
 
-def _reference(port: int, load: Load, token: str) -> float:
-    """Return instances/s of a new connection for each instance, one after another."""
-    count = min(load.reference, load.instances)
-    bodies = []
-    for number in range(1, count + 1):
-        sop_uid, data = _dataset("1.2.826.0.1.99.424242", number, "REFERENCE", load.size_bytes)
-        bodies.append(dicomfile.build_meta(CT, sop_uid, IMPLICIT, None) + data)
-    began_s = time.monotonic()
-    for body in bodies:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request("POST", "/dicom/v1/dicomWeb/studies", body=io.BytesIO(body), headers={
-            "Content-Type": "application/dicom", "Accept": "application/dicom+json", "Authorization": f"Bearer {token}",
-            "Content-Length": str(len(body))})
-        assert connection.getresponse().read()
+def _request(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, headers)
+        return connection.getresponse().read()
+    finally:
         connection.close()
-    return count / (time.monotonic() - began_s)
 
 
-def _fetch_token(url: str) -> str:
-    body = b"client_id=sandbox-client&client_secret=sandbox-secret"
-    with urlopen(Request(f"{url}/oauth2/v1/accesstoken?grant_type=client_credentials", data=body)) as reply:
-        return str(json.load(reply)["access_token"])
+@contextmanager
+def _stage(name: str, *line_options: str) -> Any:
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder, \
+            stand.sandbox(Path(folder) / "sandbox", "--no-strict-imagingstudy-id") as port:
+        if not line_options:
+            yield Path(folder), port, port
+            return
+        with stand.line(port, *line_options) as far_port:
+            yield Path(folder), port, far_port
 
 
-def measure(load: Load, parallel: int) -> dict[str, Any]:
-    """Deliver one study over a fresh link and return one row."""
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        line = stack.enter_context(_process("sandbox", "--port", "0", "--data", f"{name}/sandbox",
-                                            "--no-strict-imagingstudy-id"))
-        url = line.removeprefix(READY)
-        port = int(url.rpartition(":")[2])
-        if load.rtt_ms or load.mbit:
-            port = int(stack.enter_context(_process(
-                "bench.link", "--to", str(port), "--rtt-ms", str(load.rtt_ms), "--mbit", str(load.mbit))))
-        _order(url, "BENCH")
-        router = Router(Path(name), SatusehatOptions(
-            base_url=f"http://127.0.0.1:{port}", organization_id="100099001", client_key=lambda: "sandbox-client",
-            secret=lambda: "sandbox-secret", push_parallel=parallel))
-        stack.callback(router.close)
-        router.receive(load, "1.2.826.0.1.99.31337", "BENCH")
-        row = {"load": load.name, "parallel": parallel, **router.deliver()}
-        reference = _reference(port, load, _fetch_token(url))
-    row["reference_per_s"] = reference
-    row["times_reference"] = row["instances_per_s"] / reference
-    if load.mbit:
-        row["link_share"] = row["instances_per_s"] * load.size_bytes / (load.mbit * 125_000)
-    row["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return row
+def bench_latency() -> list[Row]:
+    """2,000 x 50 KB over a line of 50 ms and 100 Mbit/s."""
+    with _stage("latency", "--rtt-ms", "50", "--mbit", "100") as (folder, port, far_port):
+        router = stand.Router(folder / "router", far_port)
+        study = stand.new_study("BENCH1", 2000, 50_000)
+        stand.order(port, "BENCH1")
+        reference = reference_s(far_port, study)
+        run = deliver(router, study, 300)
+        gain = reference / (run.delivered_s / study.instances)
+        return [row("latency-bound, 2,000 x 50 KB", f"{gain:.1f} x the reference", ">= 15 x", gain >= 15,
+                    f"{study.instances / run.delivered_s:.0f}/s against {1 / reference:.1f}/s"),
+                memory("2,000 x 50 KB", run)]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run every load and print a table and, with --json, the rows as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.push", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small studies, for a look")
-    parser.add_argument("--parallel", type=int, default=SatusehatOptions.push_parallel, help="pushes in flight")
-    parser.add_argument("--json", action="store_true", help="print JSON to standard output")
-    args = parser.parse_args(argv)
-    rows = []
-    for load in QUICK if args.quick else LOADS:
-        row = measure(load, args.parallel)
-        rows.append(row)
-        shown = (f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items())
-        sys.stderr.write(f"{'  '.join(shown)}\n")
-    if args.json:
-        sys.stdout.write(json.dumps({"rows": rows}, indent=1) + "\n")
+def bench_bandwidth() -> list[Row]:
+    """500 x 0.5 MB over the same line."""
+    with _stage("bandwidth", "--rtt-ms", "50", "--mbit", "100") as (folder, port, far_port):
+        router = stand.Router(folder / "router", far_port)
+        study = stand.new_study("BENCH2", 500, 500_000)
+        stand.order(port, "BENCH2")
+        run = deliver(router, study, 300)
+        share = study.instances * study.instance_bytes / run.pushed_s / LINK_BYTES_PER_S
+        return [row("bandwidth-bound, 500 x 0.5 MB", f"{share:.1%} of the link", ">= 92 %", share >= 0.92,
+                    f"{run.pushed_s:.1f} s"), memory("500 x 0.5 MB", run)]
+
+
+def bench_loopback() -> list[Row]:
+    """500 x 0.5 MB without delay, sandbox on the same machine."""
+    with _stage("loopback") as (folder, port, _):
+        router = stand.Router(folder / "router", port)
+        study = stand.new_study("BENCH3", 500, 500_000)
+        stand.order(port, "BENCH3")
+        run = deliver(router, study, 120)
+        rate, cpu_ms = study.instances / run.delivered_s, run.cpu_s * 1000 / study.instances
+        return [row("loopback, 500 x 0.5 MB, settle to last receipt", f"{rate:.0f}/s", ">= 150/s", rate >= 150,
+                    f"{run.delivered_s:.2f} s"),
+                row("the same, CPU from received to receipted", f"{cpu_ms:.2f} ms", "<= 3.5 ms", cpu_ms <= 3.5,
+                    "deliver role: index, assemble, push")]
+
+
+def bench_large() -> list[Row]:
+    """5,000 instances in one study: when is it registered?"""
+    with _stage("large") as (folder, port, _):
+        router = stand.Router(folder / "router", port)
+        study = stand.new_study("BENCH4", 5000, 2_000)
+        stand.order(port, "BENCH4")
+        run = deliver(router, study, 240)
+        return [row("5,000 instances, settle to registered", f"{run.registered_s:.2f} s", "< 5 s",
+                    run.registered_s < 5, f"delivered after {run.delivered_s:.1f} s"), memory("5,000 instances", run)]
+
+
+def row(name: str, measured: str, bar: str, holds: bool, detail: str = "") -> Row:
+    """Return one row of the table."""
+    return {"what": name, "measured": measured, "bar": bar, "holds": "yes" if holds else "NO", "detail": detail}
+
+
+def memory(name: str, run: Run) -> Row:
+    """Return the row about the role's memory."""
+    megabytes = run.rss_bytes / 2**20
+    return row(f"peak memory of the deliver role, {name}", f"{megabytes:.0f} MB", "< 200 MB", megabytes < 200)
+
+
+BENCHES: dict[str, Callable[[], list[Row]]] = {
+    "latency": bench_latency, "bandwidth": bench_bandwidth, "loopback": bench_loopback, "large": bench_large,
+    "waiting": lambda: [row(*found) for found in bench_waiting()],
+    "claims": lambda: [row(*found) for found in bench_claims()],
+}
+
+
+def main() -> int:
+    """Print the table; 0 whatever it says: the page shows what holds."""
+    parser = argparse.ArgumentParser(prog="python -m bench.push", description="Measure delivery against its bars.")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", choices=sorted(BENCHES), action="append")
+    options = parser.parse_args()
+    rows = [found for name, bench in BENCHES.items() if not options.only or name in options.only for found in bench()]
+    if options.json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return 0
+    for found in rows:
+        sys.stdout.write("  ".join(str(value) for value in found.values()) + "\n")
     return 0
 
 

@@ -76,6 +76,13 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
         verb = add(name, text)
         verb.add_argument("targets", metavar="STUDY_UID|ACCESSION|JOB_ID", nargs="*")
         verb.add_argument("--state", help="all jobs in this state")
+        if name == "send-now":
+            verb.add_argument("--urgent", action="store_true", help="before everything else, also outside send_hours")
+    lane = add("lane", "show the lanes of all destinations; pause or resume one")
+    lane.add_argument("name", metavar="NAME", nargs="?")
+    lane.add_argument("verb", metavar="pause|resume", nargs="?", choices=("pause", "resume"))
+    lane.add_argument("--reason", help="shown in queue while the lane is paused")
+    lane.add_argument("--json", action="store_true", help="the list as JSON")
     accept = add("accept-partial", "let studies go without the images that were refused or could not be read")
     accept.add_argument("targets", metavar="STUDY_UID|ACCESSION", nargs="+")
     bad = add("bad", "list the files that were set aside because they could not be read")
@@ -100,6 +107,18 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
 
     confirm = decision("same-patient", "both sides of a held study are the same patient: go on")
     confirm.add_argument("--reason", required=True, help="kept with the study")
+    discard = decision("discard", "give up a held or cancelled study: its images are removed after 30 days")
+    discard.add_argument("--reason", required=True, help="kept with the study")
+    discard.add_argument("--undo", action="store_true", help="bring it back while its images are still there")
+    accession = decision("accession", "send a study under another accession number; without NEW: proposals")
+    accession.add_argument("new", metavar="NEW", nargs="?", help="the number of the order")
+    accession.add_argument("--reason", help="kept with the study; needed with NEW")
+    alias = add("alias", "the table of accession numbers: what a modality sends, what it means")
+    alias.add_argument("action", choices=("list", "add", "remove"))
+    alias.add_argument("sent", metavar="SENT", nargs="?", help="as the modality sends it")
+    alias.add_argument("meant", metavar="MEANT", nargs="?", help="as the order has it")
+    alias.add_argument("--by", metavar="NAME", help="who changes it (default: this account)")
+    add("storage", "say what the images on disk are kept for, in bytes")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -128,7 +147,8 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init"}
+             "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
+             "accession", "alias", "lane"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -169,13 +189,15 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_tls import tls_init
 
         return tls_init(options, settings)
-    from interface import cli_cases, cli_queue
+    from interface import cli_cases, cli_lanes, cli_queue
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
         "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
         "accept-partial": cli_queue.accept_partial, "bad": cli_queue.bad,
-        "same-patient": cli_cases.confirm_patient,
+        "same-patient": cli_cases.same_patient, "discard": cli_cases.discard,
+        "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
+        "lane": cli_lanes.lane,
     }[options.command]
     return command(options, settings)
 

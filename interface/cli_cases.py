@@ -8,15 +8,24 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
 
 from interface.cli_queue import now_ms, opened
-from internal import decisions, index, jobs
+from interface.destinations import PLATFORM
+from interface.explain import explain, state_text
+from interface.roles import open_spool
+from internal import corrections, decisions, holdings, index, jobs
 from internal.config import Settings
 from internal.decisions import Kind
+from internal.doctor import read_alias_file
 from internal.errors import NotAllowed, NotFound
-from internal.states import Event
+from internal.states import Event, State
 from internal.store import Tx
 
+RECYCLE_MS = 30 * 86_400_000
 _SIDES = frozenset({"patient-mismatch", "mixed-patients"})
 
 
@@ -25,7 +34,7 @@ def person(options: argparse.Namespace) -> str:
     return str(options.by or getpass.getuser())[:64]
 
 
-def confirm_patient(options: argparse.Namespace, settings: Settings) -> int:
+def same_patient(options: argparse.Namespace, settings: Settings) -> int:
     """Decide that both sides of a held study are one patient, and try its jobs again."""
     with opened(settings) as store, store.transaction() as tx:
         done = 0
@@ -43,6 +52,117 @@ def confirm_patient(options: argparse.Namespace, settings: Settings) -> int:
         return 1
     print(f"{done} jobs go on")
     return 0
+
+
+def discard(options: argparse.Namespace, settings: Settings) -> int:
+    """Give up a study that can never be confirmed, or bring it back; its bytes stay for 30 days."""
+    now, who = now_ms(), person(options)
+    with opened(settings) as store, store.transaction() as tx:
+        study_uid = one_study(tx, options.study)
+        if options.undo:
+            if not decisions.revoke(tx, Kind.DISCARD, study_uid, now=now):
+                raise NotFound(f"{options.study} was not discarded")
+            jobs.add_event(tx, now, "discard-undone", f"brought back by {who}", study_uid=study_uid, who=who)
+            print(f"{study_uid}: brought back; `retry` sends it")
+            return 0
+        rows = [row for row in jobs.jobs_of(tx, study_uid) if row.kind == "deliver"]
+        alive = [row for row in rows if row.state not in (State.HELD, State.CANCELLED)]
+        if alive or not rows:
+            raise NotAllowed("only a study that is held or cancelled at every destination can be discarded: "
+                             "`cancel` it first")
+        jobs.act(tx, [row.job_id for row in rows if row.state is State.HELD], Event.CANCEL, who=who, now=now)
+        decisions.decide(tx, Kind.DISCARD, study_uid, body={"until": now + RECYCLE_MS}, reason=options.reason, who=who,
+                         now=now, text=f"discarded by {who}: the images are removed in 30 days")
+    print(f"{study_uid}: discarded; its images are removed in 30 days, `discard {study_uid} --undo` brings it back")
+    return 0
+
+
+def storage(options: argparse.Namespace, settings: Settings) -> int:
+    """Print how many bytes are kept for which reason, and what is free."""
+    del options
+    with opened(settings) as store, store.reading() as tx:
+        shares = holdings.shares(tx)
+    table = Table("kept because", "images", "MB", title=f"{settings.spool_dir}")
+    for share in shares:
+        state, _, code = share.why.partition("/")
+        reason = explain(code).text(settings.router.language) if code else ""
+        table.add_row(f"{state_text(state, settings.router.language)} {reason}".strip(), str(share.instances),
+                      f"{share.size_bytes / 1e6:.1f}")
+    Console().print(table)
+    print(f"{open_spool(settings, create=False).free_bytes() / 1e9:.1f} GB free")
+    return 0
+
+
+def accession(options: argparse.Namespace, settings: Settings) -> int:
+    """Show what the accession of a study may have been, or let it be sent under another one."""
+    with opened(settings) as store:
+        with store.reading() as tx:
+            job_id = one_delivery(tx, options.study)
+            if options.new is None:
+                return _print_proposals(tx, job_id, settings)
+        if not options.reason:
+            raise NotAllowed("--reason is needed to send a study under another accession number")
+        with store.transaction() as tx:
+            try:
+                state = corrections.correct(
+                    tx, job_id, options.new, reason=options.reason, who=person(options), now=now_ms())
+            except ValueError as fault:
+                raise NotAllowed(str(fault)) from None
+    print(f"job {job_id}: sent as {options.new.strip()}; {state_text(state, settings.router.language)}")
+    return 0
+
+
+def _print_proposals(tx: Tx, job_id: int, settings: Settings) -> int:
+    job = jobs.job(tx, job_id)
+    found = corrections.proposals(tx, job, corrections.aliases(tx) | _alias_file(settings))
+    print(f"job {job_id}: received {job.part or '(none)'}, sent as {job.accession or job.part or '(none)'}")
+    for one in found:
+        certain = "one order, a second identifier agrees" if one.is_certain else f"{one.orders} orders known"
+        print(f"  {one.accession_number}  [{one.rule}] {certain}")
+    if not found:
+        print("  no proposal: no known order fits")
+    return 0
+
+
+def alias(options: argparse.Namespace, settings: Settings) -> int:
+    """List, add or remove aliases; those of alias_file come first and are changed there."""
+    from_file = _alias_file(settings)
+    with opened(settings) as store:
+        if options.action == "list":
+            with store.reading() as tx:
+                table = corrections.aliases(tx) | from_file
+            for sent, meant in sorted(table.items()):
+                print(f"{sent}\t{meant}{'  (alias_file)' if sent in from_file else ''}")
+            return 0
+        if not options.sent or (options.action == "add" and not options.meant):
+            raise NotAllowed("alias add SENT MEANT, or alias remove SENT")
+        if options.sent in from_file:
+            raise NotAllowed(f"{options.sent!r} stands in alias_file: change it there")
+        try:
+            with store.transaction() as tx:
+                corrections.set_alias(tx, options.sent, options.meant if options.action == "add" else None,
+                                      author=person(options), now=now_ms())
+        except ValueError as fault:
+            raise NotAllowed(str(fault)) from None
+    print(f"{options.sent}: {options.action} done")
+    return 0
+
+
+def _alias_file(settings: Settings) -> dict[str, str]:
+    path = settings.satusehat.alias_file
+    return read_alias_file(path if path != Path() else None)
+
+
+def one_delivery(tx: Tx, token: str) -> int:
+    """Return the one delivery to the platform that `token` means; raises NotFound, NotAllowed when it means several."""
+    found = [job for job in (jobs.job(tx, job_id) for job_id in jobs.find_jobs(tx, token))
+             if job.kind == "deliver" and job.destination == PLATFORM]
+    if not found:
+        raise NotFound(f"{token!r} has no delivery to SATUSEHAT (yet: `send-now` does not wait)")
+    if len(found) > 1:
+        listed = ", ".join(f"#{job.job_id}" for job in found[:5])
+        raise NotAllowed(f"{token!r} means {len(found)} deliveries; name one: {listed}")
+    return found[0].job_id
 
 
 def one_study(tx: Tx, token: str) -> str:

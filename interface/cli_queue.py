@@ -24,10 +24,10 @@ from interface.explain import explain, state_text
 from interface.roles import open_spool, open_store
 from internal import config, index, jobs, set_aside
 from internal.config import Settings
-from internal.errors import NotDicom, NotFound
-from internal.indexer import read_instance
-from internal.model import Job
-from internal.spool import EntryKind
+from internal.errors import BytesMissing, NotDicom, NotFound
+from internal.indexer import read_instance, read_record
+from internal.model import Instance, Job
+from internal.spool import EntryKind, Spool
 from internal.states import Event, State
 from internal.store import Store, Tx
 
@@ -49,13 +49,21 @@ def opened(settings: Settings) -> Iterator[Store]:
 
 
 def now_ms() -> int:
-    """Return UTC epoch milliseconds."""
+    """Return this machine's clock."""
     return time.time_ns() // 1_000_000
 
 
 def iso(at: int | None) -> str:
-    """Return a moment (epoch ms) in this machine's time zone for people, "" for None."""
+    """Return a moment in local time, "" for none."""
     return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).astimezone().isoformat(timespec="seconds")
+
+
+def age_text(age_ms: int) -> str:
+    """Return an age for people: minutes, hours or days, whichever has one or two digits."""
+    minutes = max(age_ms, 0) // 60_000
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} d"
 
 
 def _heading(settings: Settings) -> str:
@@ -72,14 +80,15 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
-    language = settings.router.language
-    table = Table("job", "accession", "mod.", "images", "lane", "state", "reason", "tries", "next try",
+    language, now = settings.router.language, now_ms()
+    table = Table("job", "accession", "mod.", "images", "lane", "state", "reason", "tries", "age", "next try",
                   title=_heading(settings))
     for row in rows:
         reason = explain(row["reason_code"]).text(language) or row["reason"]
         table.add_row(
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
+            age_text(now - (row["waiting_since"] or row["opened_at"])) if row["state"] != "done" else "",
             iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
         )
     for study in filter(None, receiving):
@@ -88,6 +97,10 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
             state_text("receiving", language), "", "", "",
         )
     Console().print(table)
+    from interface.cli_lanes import print_trouble
+
+    with opened(settings) as store, store.reading() as tx:
+        print_trouble(tx, settings)
     return 0
 
 
@@ -138,7 +151,8 @@ def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
 def _job_story(tx: Tx, job: Job) -> dict[str, Any]:
     return {
         "job_id": job.job_id, "lane": job.destination, "environment": job.environment,
-        "accession_number": job.part, "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
+        "accession_number": job.part, "sent_as": job.accession or job.part,
+        "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
         "attempts": job.attempts, "due_at": job.due_at, "facts": dict(job.facts), "detail": dict(job.detail),
         "items": {str(state): count for state, count in jobs.count_items(tx, job).items()},
     }
@@ -152,6 +166,8 @@ def _print_story(story: dict[str, Any], language: str) -> None:
         print(f"  {state_text('receiving', language)}")
     for job in story["jobs"]:
         print(f"  job {job['job_id']} -> {job['lane']} ({job['environment']}): {state_text(job['state'], language)}")
+        if job["sent_as"] != job["accession_number"]:
+            print(f"    {job['accession_number'] or '(none)'} is sent as {job['sent_as']}")
         explanation = explain(job["reason_code"])
         if explanation.text(language):
             print(f"    {explanation.text(language)} [{explanation.who}]")
@@ -253,50 +269,74 @@ def send_now(options: argparse.Namespace, settings: Settings) -> int:
     """Settle the studies at once and wake their jobs."""
     with opened(settings) as store, store.transaction() as tx:
         job_ids, missing = _targets(tx, options)
-        studies = [uid for target in options.targets for uid in index.find_studies(tx, target)]
-        studies += [jobs.job(tx, job_id).study_uid for job_id in job_ids]
-        studies = list(dict.fromkeys(studies))
+        named = {target: index.find_studies(tx, target) for target in options.targets}
+        known = {target for target, uids in named.items() if uids}
+        found = [jobs.job(tx, job_id) for job_id in job_ids]
+        stopped = [(job.job_id, job.state) for job in found if job.state in (State.HELD, State.CANCELLED)]
+        studies = list(dict.fromkeys([*(uid for uids in named.values() for uid in uids),
+                                      *(job.study_uid for job in found)]))
         for uid in studies:
             index.request_settle(tx, uid)
+        if options.urgent:
+            jobs.set_priority(tx, job_ids, jobs.URGENT, now_ms())
         woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=now_ms())
-        for lane in {jobs.job(tx, job_id).destination for job_id in job_ids}:
+        for lane in {job.destination for job in found}:
             jobs.hurry_lane(tx, lane, now_ms())
-    unknown = [target for target in missing if not studies]
+    unknown = [target for target in missing if target not in known]
     for target in unknown:
         print(f"{target}: no such study, accession number or job", file=sys.stderr)
+    for job_id, state in stopped:
+        print(f"job {job_id}: {state_text(state, settings.router.language)}; `retry` sends it", file=sys.stderr)
     print(f"{len(studies)} studies sent on, {len(woken)} jobs woken")
-    return 1 if unknown else 0
+    return 1 if unknown or stopped else 0
 
 
 def reindex(options: argparse.Namespace, settings: Settings) -> int:
     """Add index rows for stored files that have none; safe while the router runs, and at any repetition."""
     spool = open_spool(settings, create=False)
     store = open_store(settings)
-    store.migrate()
-    added = unreadable = seen = 0
-    batch = []
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("reindex", total=None)
-        for entry in spool.all_ids():
-            seen += 1
-            progress.update(task, completed=seen)
-            if entry.kind is not EntryKind.INSTANCE:
-                continue
-            try:
-                batch.append(read_instance(spool, entry))
-            except NotDicom as refusal:
-                unreadable += 1
-                print(f"{entry.id}: {refusal}", file=sys.stderr)
-            if len(batch) >= _REINDEX_BATCH:
-                added += _add(store, batch)
-                batch = []
-        added += _add(store, batch)
-    store.close()
+    try:
+        store.migrate()
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("reindex", total=None)
+            seen, added, unreadable = _reindex(spool, store, lambda done: progress.update(task, completed=done))
+    finally:
+        store.close()
     print(f"{seen} files, {added} rows added, {unreadable} unreadable")
     return 1 if unreadable else 0
 
 
-def _add(store: Store, batch: list[Any]) -> int:
+def _reindex(spool: Spool, store: Store, on_progress: Callable[[int], None]) -> tuple[int, int, int]:
+    """Return how many entries were seen, rows added, entries unreadable."""
+    seen = added = unreadable = 0
+    batch: list[Instance] = []
+    for entry in spool.all_ids():
+        seen += 1
+        on_progress(seen)
+        try:
+            if entry.kind is EntryKind.INSTANCE:
+                batch.append(read_instance(spool, entry))
+            elif entry.kind is EntryKind.ASSOCIATION:
+                _add_record(store, read_record(spool, entry), spool.node)
+        except BytesMissing:
+            seen -= 1  # the running router has set it aside meanwhile
+        except (NotDicom, OSError) as refusal:
+            unreadable += 1
+            print(f"{entry.id}: {refusal}", file=sys.stderr)
+        if len(batch) >= _REINDEX_BATCH:
+            added += _add(store, batch)
+            batch = []
+    return seen, added + _add(store, batch), unreadable
+
+
+def _add_record(store: Store, record: dict[str, Any], node: str) -> None:
+    # A restart of long ago would end the associations of a receiver that runs now.
+    if record.get("how") != "slot-restarted":
+        with store.transaction() as tx:
+            index.add_association(tx, record, node=node)
+
+
+def _add(store: Store, batch: list[Instance]) -> int:
     with store.transaction() as tx:
         outcomes = index.add_instances(tx, batch, now_ms())
     return sum(outcome in (index.Added.NEW, index.Added.CONFLICT) for outcome in outcomes)

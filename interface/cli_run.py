@@ -11,7 +11,7 @@ from pathlib import Path
 
 from interface import logs
 from interface.dimse.settings import ReceiveSettings
-from interface.roles import open_spool
+from interface.roles import lock_wait_s, open_spool
 from interface.supervisor import Supervisor
 from internal import __version__, config
 from internal.config import Settings
@@ -73,6 +73,7 @@ def receive_settings(settings: Settings, *, supervised: bool) -> ReceiveSettings
         tls_key=str(settings.tls_key),
         tls_client_ca=str(dicom.tls_client_ca) if dicom.tls_client_ca.name else "",
         supervised=supervised,
+        lock_wait_s=lock_wait_s(supervised=supervised),
     )
 
 
@@ -80,7 +81,7 @@ def _supervise(options: argparse.Namespace, settings: Settings) -> int:
     for warning in settings.warnings:
         log.warning(str(warning))
     spool = open_spool(settings)
-    with spool.lock("main"):
+    with spool.lock("router"):
         log.info(
             logs.PHRASES["starting"],
             extra={"fields": {

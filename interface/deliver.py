@@ -10,28 +10,39 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from interface.destinations import build
+from interface.destinations import PLATFORM, build, build_webhook
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.roles import (
     StatusFile,
     SystemClock,
+    lock_wait_s,
     open_spool,
     open_store,
     stop_on_signals,
     stop_with_parent,
 )
-from internal import admission, jobs, rules
+from internal import admission, jobs, notices, rules
+from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
 from internal.commitments import Commitments
 from internal.config import Settings
 from internal.config.values import split_commitment_caller
 from internal.devices import Verdict
+from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.fhir import dates
+from internal.hours import parse_hours
 from internal.indexer import Indexer, Pass
 from internal.model import Inventory
+from internal.ports import Destination
+from internal.retain import Retainer, RetentionPolicy
 from internal.spool import Spool
 from internal.store import Store
 from internal.worker import Lane, LanePolicy
@@ -45,21 +56,30 @@ _ASSEMBLE_S = 0.5
 _HOUSEKEEPING_S = 10.0
 #: A pause after each batch lets other processes' one-row commits through (the map, section 6).
 _YIELD_S = 0.005
+_SLOW_DUTIES_S = 60.0
 _NICE = 10
+_OUTBOX_WORKERS = 2
 _FAULT_PAUSE_S = 2.0
+_FAULT_PAUSE_MAX_S = 30.0
+#: What should pass without anybody starting the role again: a database that is away, busy, full or broken, a disk that
+#: refuses for now.
+_PASSING = (Transient, StorageFull, StorageFailed, OSError)
 
 
 class Deliver:
     """Everything the deliver role does between start and stop."""
 
-    def __init__(self, settings: Settings, spool: Spool, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, spool: Spool, store: Store, destinations: Sequence[Destination],
+        stop: threading.Event,
+    ) -> None:
         self._settings = settings
         self._spool = spool
         self._store = store
         self._clock = SystemClock()
-        self._destinations = build(settings)
+        self._destinations = destinations
         self._unknown_callers = Verdict(settings.dicom.unknown_callers)
-        self._stop = threading.Event()
+        self._stop = stop
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
@@ -67,14 +87,23 @@ class Deliver:
             self._unknown_callers,
         )
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings)) for d in self._destinations
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
         ] + [
-            Lane(report, store, spool, self._clock, replace(lane_policy(settings), workers=1))
+            Lane(report, store, spool, self._clock, replace(lane_policy(settings, report.kind), workers=1))
             for report in self._commitment_reports()
         ]
-        self._counters = {"indexed": 0, "set_aside": 0, "planned": 0}
+        self._webhook = build_webhook(settings)
+        if self._webhook is not None:
+            policy = replace(lane_policy(settings, self._webhook.kind), workers=_OUTBOX_WORKERS)
+            self._lanes.append(Lane(self._webhook, store, spool, self._clock, policy))
+        self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
+        alias_file = settings.satusehat.alias_file
+        self._doctor = Doctor(
+            store, self._clock, frozenset(map(Rule, settings.satusehat.accession_rules)),
+            alias_file if alias_file != Path() else None, PLATFORM)
+        self._slow_duties_s = time.monotonic()
+        self._counters = {"indexed": 0, "set_aside": 0, "planned": 0, "purged": 0}
         self._status = StatusFile(spool, "deliver", self._report)
-        self._watermark_at = 0
 
     def _commitment_reports(self) -> list[CommitmentReport]:
         """One destination for each caller that may ask for storage commitment."""
@@ -87,32 +116,35 @@ class Deliver:
     def _route(self, inventory: Inventory) -> tuple[str, ...]:
         return rules.route(inventory, self._settings.router.send_to)
 
-    def _report(self) -> dict[str, int]:
-        return self._counters | {"steps": sum(lane.steps for lane in self._lanes)}
+    def _report(self) -> dict[str, Any]:
+        return self._counters | {"steps": sum(lane.steps for lane in self._lanes),
+                                 "lanes": {lane.name: lane.report() for lane in self._lanes}}
 
-    def run(self, *, supervised: bool) -> int:
-        """Work until told to stop; return the exit status. Leases still held are released by the next start."""
-        stop_on_signals(self._stop)
-        if supervised:
-            stop_with_parent(self._stop)
-        self._recover()
+    def run(self) -> bool:
+        """Work until told to stop; return whether every lane had ended in time.
+
+        Leases still held are released by the next start.
+        """
         for lane in self._lanes:
             lane.start()
-        self._status.publish(force=True)
+        wait_s = _FAULT_PAUSE_S
         while not self._stop.is_set():
+            began_s = time.monotonic()
             try:
                 self._loop()
-            except (Transient, StorageFull, StorageFailed) as fault:
-                log.warning("Index cannot be written; images stay safe in new/", extra={"fields": {"why": str(fault)}})
-                self._stop.wait(_FAULT_PAUSE_S)
+            except _PASSING as fault:
+                if time.monotonic() - began_s > _FAULT_PAUSE_MAX_S:
+                    wait_s = _FAULT_PAUSE_S
+                pause(self._stop, fault, wait_s)
+                wait_s = min(wait_s * 2, _FAULT_PAUSE_MAX_S)
         for lane in self._lanes:
             lane.stop_soon()
         deadline_s = time.monotonic() + _DRAIN_S
         left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
         log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
-        return 0
+        return not left
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Continue where the last run ended: leases of this node are free again, other environments' jobs wait."""
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
@@ -125,13 +157,13 @@ class Deliver:
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:
-        bell, scanned_s, assembled_s, kept_house_s = -1, 0.0, 0.0, 0.0
+        bell, more, scanned_s, assembled_s, kept_house_s = -1, False, 0.0, 0.0, 0.0
         while not self._stop.is_set():
             now_s = time.monotonic()
             rang = self._spool.doorbell()
-            if rang != bell or now_s - scanned_s >= _FULL_SCAN_S:
+            if more or rang != bell or now_s - scanned_s >= _FULL_SCAN_S:
                 bell, scanned_s = rang, now_s
-                self._index()
+                more = self._index()
             if now_s - assembled_s >= _ASSEMBLE_S:
                 assembled_s = now_s
                 self._assemble()
@@ -139,38 +171,56 @@ class Deliver:
                 kept_house_s = now_s
                 self._keep_house()
             self._status.publish()
-            self._stop.wait(_DOORBELL_S)
+            self._stop.wait(_YIELD_S if more else _DOORBELL_S)
 
-    def _index(self) -> None:
-        """Index everything that lies in new/, batch by batch, settling in between when it takes long."""
-        began_s = time.monotonic()
+    def _index(self) -> bool:
+        """Index what lies in new/, batch by batch, until the next duty is due; return whether more is left."""
+        until_s = time.monotonic() + _ASSEMBLE_S
         while not self._stop.is_set():
             result: Pass = self._indexer.run_once()
-            self._watermark_at = result.watermark_at
             self._counters["indexed"] += result.indexed
             self._counters["set_aside"] += result.set_aside
             if not result.more or (result.indexed == 0 and result.set_aside == 0):
-                return
-            if time.monotonic() - began_s > _ASSEMBLE_S:
-                self._assemble()
-                self._status.publish()
-                began_s = time.monotonic()
+                return False
+            if time.monotonic() >= until_s:
+                return True
             self._stop.wait(_YIELD_S)
+        return False
 
     def _assemble(self) -> None:
+        now = self._clock.now_ms()  # before looking: what comes in meanwhile is not indexed
         oldest = self._spool.oldest_new_at()
-        watermark_at = self._clock.now_ms() if oldest is None else oldest
-        planned = self._assembler.run_once(watermark_at)
+        watermark_at = now if oldest is None else oldest
+        planned = self._assembler.run_once(watermark_at) + self._plan_notices()
         if planned:
             self._counters["planned"] += planned
             for lane in self._lanes:
                 lane.wake()
+
+    def _plan_notices(self) -> int:
+        """Hand what became of deliveries to the outbox; one short transaction, and only if there is news."""
+        with self._store.reading() as tx:
+            pending = notices.pending(tx)
+        if not pending:
+            return 0
+        to = self._webhook.name if self._webhook else None
+        now = self._clock.now_ms()
+        with self._store.transaction() as tx:
+            planned = [notices.plan(tx, news, of=PLATFORM, to=to, now=now) for news in pending]
+        return sum(job_id is not None for job_id in planned)
 
     def _keep_house(self) -> None:
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
             jobs.expire_leases(tx, now)
             jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)
+            notices.escalate(tx, int(self._settings.router.escalate * 1000), now)
+            if self._webhook is not None:
+                notices.reopen_behind(tx, self._webhook.name, now)
+        if time.monotonic() - self._slow_duties_s >= _SLOW_DUTIES_S:
+            self._counters["purged"] += self._retainer.run_once()
+            self._doctor.run_once()
+            self._slow_duties_s = time.monotonic()
         self._store.checkpoint()
         admission.publish(self._store, self._spool)
         self._spool.refresh_new()
@@ -187,10 +237,19 @@ def settle_policy(settings: Settings) -> SettlePolicy:
     )
 
 
-def lane_policy(settings: Settings) -> LanePolicy:
-    """Return how lanes work and wait according to `settings`."""
-    router = settings.router
+def retention_policy(settings: Settings) -> RetentionPolicy:
+    """Return how long images are kept according to `settings`."""
+    spool = settings.spool
+    return RetentionPolicy(keep_ms=int(spool.keep * 1000), low_space_bytes=spool.low_space,
+                           unverified_counts=spool.purge_unverified, purge=spool.purge == "confirmed",
+                           commit_keep_ms=int(settings.dicom.commit_keep * 1000))
+
+
+def lane_policy(settings: Settings, kind: str) -> LanePolicy:
+    """Return how lanes of this kind of destination work and wait according to `settings`."""
+    router, platform = settings.router, settings.satusehat
     return LanePolicy(
+        hours=parse_hours(platform.send_hours, dates.zone(platform.tz_name)) if kind == PLATFORM else None,
         workers=settings.satusehat.workers,
         retry_min_ms=int(router.retry_min * 1000),
         retry_max_ms=int(router.retry_max * 1000),
@@ -199,16 +258,50 @@ def lane_policy(settings: Settings) -> LanePolicy:
     )
 
 
+def pause(stop: threading.Event, fault: Exception, wait_s: float) -> None:
+    """Say that the index does not work now, and wait: images are accepted all the while."""
+    log.warning("Index cannot be used now; images stay safe in new/",
+                extra={"fields": {"why": str(fault), "next_try_in_s": wait_s}})
+    stop.wait(wait_s)
+
+
+@contextmanager
+def _started(settings: Settings, spool: Spool, stop: threading.Event) -> Iterator[Deliver | None]:
+    """Yield the recovered role once its database works, however long that takes; None if told to stop before."""
+    destinations = build(settings)
+    wait_s = _FAULT_PAUSE_S
+    while not stop.is_set():
+        with ExitStack() as opened:
+            try:
+                store = open_store(settings)
+                opened.callback(store.close)
+                store.migrate()
+                role = Deliver(settings, spool, store, destinations, stop)
+                role.recover()
+            except _PASSING as fault:
+                pause(stop, fault, wait_s)
+                wait_s = min(wait_s * 2, _FAULT_PAUSE_MAX_S)
+                continue
+            yield role
+            return
+    yield None
+
+
 def run_deliver(settings: Settings, *, supervised: bool) -> int:
     """Run the deliver role; raises RouterError with one sentence when it cannot start."""
     if hasattr(os, "nice"):
         os.nice(_NICE)
     spool = open_spool(settings)
-    with spool.lock("deliver"):
-        store = open_store(settings)
-        try:
-            store.migrate()
-            return Deliver(settings, spool, store).run(supervised=supervised)
-        finally:
-            store.close()
+    with spool.lock("deliver", lock_wait_s(supervised=supervised)):
+        stop = threading.Event()
+        stop_on_signals(stop)
+        if supervised:
+            stop_with_parent(stop)
+        with _started(settings, spool, stop) as role:
+            if role is not None and not role.run():
+                # A request in hand would keep the process, and with it the lock that the next start waits for.
+                # Its outcome is looked up then, as after a crash.
+                logging.shutdown()
+                os._exit(0)
+    return 0
 

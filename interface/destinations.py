@@ -11,6 +11,7 @@ from collections.abc import Callable
 from interface.folder import Folder, FolderOptions
 from interface.satusehat.client import SatusehatOptions
 from interface.satusehat.delivery import Satusehat
+from interface.webhook import Webhook, WebhookOptions
 from internal.config import Settings
 from internal.errors import ConfigurationInvalid
 from internal.ports import Destination
@@ -27,7 +28,8 @@ def build_satusehat(settings: Settings, name: str) -> Destination:
         token_path=f"{platform.auth_pathsuffix}/accesstoken", fhir_path=platform.fhir_pathsuffix,
         dicom_path=platform.dicom_pathsuffix, tz_name=platform.tz_name, order_window_s=platform.order_window,
         index_lag_s=platform.index_lag, request_timeout_s=platform.request_timeout, user_agent=platform.user_agent,
-        reregister_max_s=settings.router.reregister_max,
+        reregister_max_s=settings.router.reregister_max, push_parallel=platform.push_parallel,
+        fhir_per_minute=platform.fhir_per_minute, bandwidth_bytes_per_s=platform.bandwidth,
     ))
 
 
@@ -43,6 +45,18 @@ KINDS: dict[str, Callable[[Settings, str], Destination]] = {
     Satusehat.kind: build_satusehat,
     Folder.kind: build_folder,
 }
+
+
+def build_webhook(settings: Settings) -> Webhook | None:
+    """Return the outbox of the hospital's system, None where no webhook_url is set."""
+    platform = settings.satusehat
+    if not platform.webhook_url:
+        return None
+    return Webhook(WebhookOptions(
+        url=platform.webhook_url.reveal, user=platform.webhook_user, password=platform.webhook_password.reveal,
+        form=platform.webhook_format, organization_id=platform.organization_id, tz_name=platform.tz_name,
+        language=settings.router.language, user_agent=platform.user_agent,
+    ))
 
 
 def build(settings: Settings) -> list[Destination]:

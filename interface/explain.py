@@ -102,6 +102,13 @@ EXPLANATIONS: dict[str, Explanation] = {
         "See `show`; separate them at the modality and send again, or `same-patient` if it is the same person.",
         "radiographer",
     ),
+    "webhook-insecure": Explanation(
+        "webhook_url memakai http ke luar jaringan rumah sakit; sandinya akan terkirim terbuka.",
+        "Pakai https, atau alamat di dalam jaringan rumah sakit.",
+        "webhook_url uses http to a host outside the hospital; its password would travel in the clear.",
+        "Use https, or an address inside the hospital's network.",
+        "IT",
+    ),
     "partly-delivered": Explanation(
         "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
         "Lihat `show` dan `bad`; kirim ulang citra itu, atau `accept-partial` bila boleh tanpa citra itu.",
@@ -276,6 +283,14 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Balasan SATUSEHAT tidak dapat dipahami.", "Router mencoba lagi otomatis; laporkan bila berlanjut.",
         "The platform's reply could not be understood.", "The router tries again; report it if it lasts.", "platform",
     ),
+    "fhir-budget": Explanation(
+        "Jatah panggilan FHIR per menit habis (setelan fhir_per_minute).", "Router melanjutkan otomatis.",
+        "The FHIR calls of this minute are used up (setting fhir_per_minute).", "The router goes on by itself.",
+    ),
+    "paused": Explanation(
+        "Tujuan ini dihentikan sementara oleh petugas.", "`lane NAMA resume` melanjutkannya.",
+        "A person has paused this destination.", "`lane NAME resume` lets it go on.", "IT",
+    ),
     "too-many-pages": Explanation(
         "SATUSEHAT mengembalikan terlalu banyak hasil pencarian.", "Laporkan dengan Accession Number-nya.",
         "The platform returned too many search results.", "Report it with the accession number.", "IT",
@@ -284,9 +299,22 @@ EXPLANATIONS: dict[str, Explanation] = {
 
 #: Families of codes that end in an HTTP status.
 FAMILIES: dict[str, Explanation] = {
+    "webhook-": Explanation(
+        "Sistem rumah sakit menolak pemberitahuan (webhook); pengiriman ke SATUSEHAT tidak terganggu.",
+        "Periksa webhook_url, webhook_user dan webhook_password; router mencoba lagi otomatis.",
+        "The hospital's system did not take the notice (webhook); deliveries go on.",
+        "Check webhook_url, webhook_user and webhook_password; the router tries again by itself.",
+        "IT",
+    ),
     "http-": Explanation(
         "Server SATUSEHAT menjawab dengan galat.", "Router mencoba lagi otomatis.",
         "The platform answered with an error.", "The router tries again by itself.", "platform",
+    ),
+    "rule-": Explanation(
+        "SATUSEHAT menolak isi data menurut aturan dengan nomor ini.",
+        "Baca kalimat SATUSEHAT di `show`, perbaiki di SIMRS atau modalitas, lalu `retry`.",
+        "SATUSEHAT refused the content by the rule of this number.",
+        "Read SATUSEHAT's words in `show`, correct it in the hospital system or at the modality, then `retry`.", "IT",
     ),
     "token-": Explanation(
         "Layanan token SATUSEHAT menjawab dengan galat.", "Router mencoba lagi otomatis.",
@@ -299,10 +327,12 @@ _UNKNOWN = Explanation("", "", "", "")
 
 def explain(code: str) -> Explanation:
     """Return the explanation of a reason code; unknown codes explain nothing and leave the reason to speak."""
+    if code in EXPLANATIONS:
+        return EXPLANATIONS[code]
     for prefix, explanation in FAMILIES.items():
         if code.startswith(prefix):
             return explanation
-    return EXPLANATIONS.get(code, _UNKNOWN)
+    return _UNKNOWN
 
 
 def state_text(state: str, language: str) -> str:

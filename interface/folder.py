@@ -139,6 +139,14 @@ class Folder:
         text = f"partly delivered {stored}/{total}: the others are there with other content"
         return Refuse("partly-delivered", text, detail)
 
+    def may_poll(self) -> bool:
+        """Nothing is waited for in a folder."""
+        return True
+
+    def report(self) -> dict[str, int]:
+        """Nothing slows a folder down."""
+        return {}
+
     def probe(self) -> Iterator[Probe]:
         """Look whether the folder can be written and how much room it has; writes nothing."""
         folder = self._root if self._root.exists() else self._root.parent

@@ -55,15 +55,16 @@ class SessionOptions:
 
 
 class Deadline:
-    """The moment at which one request is over, whatever state it is in; also remembers whether a byte of it left."""
+    """The moment at which one request is over, whatever state it is in; remembers how far the request came."""
 
-    __slots__ = ("_end", "_monotonic_s", "sent", "stall_s")
+    __slots__ = ("_end", "_monotonic_s", "sent", "stall_s", "status")
 
     def __init__(self, total_s: float, stall_s: float, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._monotonic_s = monotonic_s
         self._end = monotonic_s() + total_s
         self.stall_s = stall_s
         self.sent = False
+        self.status: int | None = None
 
     def remaining_s(self) -> float:
         """Return the seconds that are left; raises TimeoutError when there are none."""
@@ -222,12 +223,14 @@ class Session:
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | FileBody | None, limit_bytes: int,
         deadline: Deadline,
     ) -> Reply:
+        deadline.status = None
         connect_s = min(self.options.connect_timeout_s, deadline.remaining_s())
         response = self._manager.urlopen(
             method, self.base_url + target, body=body, headers=headers, redirect=False, retries=False,
             preload_content=False, decode_content=False,
             timeout=urllib3.Timeout(connect=connect_s, read=deadline.wait_s()),
         )
+        deadline.status = response.status
         try:
             raw = _read_bounded(response, limit_bytes)
         except BaseException:
@@ -339,7 +342,9 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 def _explain(fault: Exception, deadline: Deadline, host: str) -> Transient:
     code, text = _name(fault, host)
     if deadline.sent:
-        return UnknownOutcome(text, code=code)
+        lost = UnknownOutcome(text, code=code)
+        lost.status = deadline.status
+        return lost
     return Transient(text, code=code)
 
 

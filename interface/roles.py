@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from internal.config import Settings
@@ -22,13 +23,27 @@ from internal.store import Store
 #: Exit status of a role that cannot start until a person changes something; the supervisor does not restart it.
 EXIT_CANNOT_START = 2
 STATUS_EVERY_S = 5.0
+_LOCK_WAIT_S = 10.0
+#: Longer than any role drains: a supervisor that was killed leaves its roles to finish what they have in hand.
+_SUPERVISED_LOCK_WAIT_S = 30.0
+
+
+def lock_wait_s(*, supervised: bool) -> float:
+    """Return how long a role waits for a predecessor that still holds its lock, in seconds."""
+    return _SUPERVISED_LOCK_WAIT_S if supervised else _LOCK_WAIT_S
 
 
 def open_spool(settings: Settings, *, create: bool = True) -> Spool:
-    """Open the spool of this node, data_dir/spool; data_dir is made 0700. Raises StorageNotMounted, StorageFailed."""
+    """Open the spool of this node, data_dir/spool; data_dir is made 0700, an empty one too.
+
+    Raises ConfigurationInvalid, StorageNotMounted, StorageFailed.
+    """
     if create:
         try:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not any(settings.data_dir.iterdir()):
+                with suppress(PermissionError):  # a volume that belongs to somebody else: what lies in it is 0600
+                    settings.data_dir.chmod(0o700)
         except OSError as error:
             raise StorageFailed(
                 f"data_dir {settings.data_dir} cannot be made ({error.strerror}): choose a folder that this "

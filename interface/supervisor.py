@@ -99,11 +99,15 @@ class Supervisor:
         return None
 
     def _start(self, child: _Child) -> None:
-        child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)
         child.started_s = time.monotonic()
+        try:
+            child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)
+        except OSError as error:  # no memory, no process left: that must not end the roles that run
+            self._schedule(child, error.strerror or type(error).__name__)
+            return
         log.info("Role started", extra={"fields": {"role": child.role, "pid": child.process.pid}})
 
-    def _schedule(self, child: _Child, status: int) -> None:
+    def _schedule(self, child: _Child, status: int | str) -> None:
         _close_pipe(child)
         delay_s = min(_BACKOFF_MIN_S * 2**child.failures, _BACKOFF_MAX_S)
         child.failures += 1

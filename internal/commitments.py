@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from internal import jobs
-from internal.errors import BytesDamaged, BytesMissing, NotDicom
+from internal.errors import BytesDamaged, BytesMissing, NotDicom, Transient
 from internal.model import COMMITMENT_REQUEST
 from internal.rows import chunks, marks, node_of
 from internal.spool import Entry, EntryKind, Spool
@@ -151,11 +151,15 @@ class Commitments:
     def _mark(self, ids: Sequence[str], now: int) -> None:
         for some in chunks(ids):
             with self._store.transaction() as tx:
-                tx.execute(f"UPDATE instance SET committed_at = ? WHERE id IN ({marks(some)})", (now, *some))
+                marked = tx.execute("UPDATE instance SET committed_at = ? WHERE purging_at IS NULL"
+                                    f" AND id IN ({marks(some)})", (now, *some))
+                if marked != len(some) and self._policy == "stored":
+                    raise Transient("retention has just begun to remove one of these images", blame_lane=False)
 
 
 def _held(tx: Tx, sop_uids: Sequence[str]) -> dict[str, Sequence[Any]]:
-    rows = tx.rows("SELECT sop_uid, id, sop_class_uid, location, purged_at, dataset_offset + dataset_bytes"
+    rows = tx.rows("SELECT sop_uid, id, sop_class_uid, location, COALESCE(purged_at, purging_at),"
+                   " dataset_offset + dataset_bytes"
                    f" FROM instance WHERE is_current = 1 AND sop_uid IN ({marks(sop_uids)})", sop_uids)
     return {row[0]: row[1:] for row in rows}
 
@@ -171,6 +175,6 @@ def _receipts(tx: Tx, ids: Sequence[str]) -> dict[str, str]:
             f" AND i.instance_id IN ({marks(ids)})", ids):
         if state == "stored":
             found[instance_id] = "confirmed" if is_confirmed else "waits"
-        elif state in ("refused", "conflict", "waived", "unverified"):
+        elif state in ("refused", "conflict", "waived", "unverified", "unread"):
             found[instance_id] = "failed"
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -131,13 +132,25 @@ def orders_under(tx: Tx, accession_number: str) -> list[KnownOrder]:
         (accession_number,))]
 
 
-def orders_between(tx: Tx, first_day: str, last_day: str, limit: int = 2000) -> list[KnownOrder]:
+def orders_between(tx: Tx, first_day: str, last_day: str, limit: int = 5000) -> list[KnownOrder]:
     """Return known orders of these days (YYYYMMDD, both included), newest first: where the doctor looks."""
     return [_order(row) for row in tx.rows(
         f"SELECT {_ORDER_COLUMNS} FROM known_order WHERE day BETWEEN ? AND ? ORDER BY day DESC, source, order_id"
         " LIMIT ?", (first_day, last_day, limit))]
 
 
+def orders_near(tx: Tx, day: str, arrived_at: int) -> list[KnownOrder]:
+    """Return known orders within 30 days of a study's day (DA; where it is none, the day of arrival, epoch ms)."""
+    try:
+        middle = date(int(day[:4]), int(day[4:6]), int(day[6:8]))
+    except ValueError:
+        middle = datetime.fromtimestamp(arrived_at / 1000, UTC).date()
+    reach = timedelta(days=_REACH_DAYS)
+    first, last = max(middle, date.min + reach) - reach, min(middle, date.max - reach) + reach
+    return orders_between(tx, f"{first:%Y%m%d}", f"{last:%Y%m%d}")
+
+
+_REACH_DAYS = 30
 _ORDER_COLUMNS = "source, order_id, accession_number, body"
 
 

@@ -6,6 +6,7 @@ fragment here. Changes when an engine has to be opened, locked or asked for its 
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -112,6 +113,10 @@ class Sqlite(Connection):
 
     def __init__(self, path: Path, *, query_only: bool, create: bool, wait_s: float) -> None:
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+        if create:
+            # It holds names of patients. SQLite's own files beside it get the permissions that it has.
+            with suppress(OSError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
         try:
             self._db = apsw.Connection(str(path), flags=flags)
             self._db.setbusytimeout(int(wait_s * 1000))

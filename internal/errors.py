@@ -107,7 +107,12 @@ class Transient(RouterError):
 
 
 class UnknownOutcome(Transient):
-    """The request may have been carried out, but its reply was not received."""
+    """The request may have been carried out, but its reply was not received.
+
+    `status` is that of the reply when its head arrived and its body did not, else None.
+    """
+
+    status: int | None = None
 
 
 class CredentialsRefused(RouterError):

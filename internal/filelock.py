@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from internal.errors import AlreadyRunning
+from internal.errors import AlreadyRunning, StorageFailed
 
 if sys.platform == "win32":
     import msvcrt
@@ -44,15 +44,20 @@ class Lock:
     def acquire(cls, path: Path, wait_s: float) -> Lock:
         """Take the lock at `path`, waiting at most `wait_s` seconds.
 
-        Raises AlreadyRunning naming the process that holds it.
+        Raises AlreadyRunning naming the process that holds it, StorageFailed when the file cannot be opened.
         """
         deadline = time.monotonic() + wait_s
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except OSError as error:
+            raise StorageFailed(f"{path} cannot be opened ({error.strerror}): everything in the data folder must "
+                                "belong to the user that runs the router") from None
         while not _try_lock(fd):
             if time.monotonic() >= deadline:
                 holder = _read_holder(fd)
                 os.close(fd)
-                raise AlreadyRunning(f"{path.stem} is already running on this data folder (process {holder})")
+                raise AlreadyRunning(f"{path.stem} is already running on this data folder (process {holder}): "
+                                     "end that process first, or set another data_dir")
             time.sleep(_POLL_S)
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)

@@ -202,7 +202,7 @@ _STUDY_TEXT = {
 _UPDATE_STUDY = f"""
     UPDATE study SET
         unsettled_since = CASE WHEN revision > settled_revision AND unsettled_since < ? THEN unsettled_since ELSE ? END,
-        revision = revision + 1,
+        revision = revision + 1, purged = 0,
         first_arrived_at = CASE WHEN first_arrived_at < ? THEN first_arrived_at ELSE ? END,
         last_arrived_at = CASE WHEN last_arrived_at > ? THEN last_arrived_at ELSE ? END,
         instances = instances + ?,

@@ -7,9 +7,11 @@ Changes when something new must be known of an image the moment it is first read
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,8 @@ _HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
 #: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
 _STARTS_BEFORE_ASIDE = 2
+#: What this process or machine lacks for now; no entry is at fault.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ class Indexer:
                     batch.instances.append(read_instance(self._spool, entry))
                     batch.done.append(entry)
                 elif entry.kind is EntryKind.ASSOCIATION:
-                    batch.records.append(_parse_record(self._spool.read(entry)))
+                    batch.records.append(read_record(self._spool, entry))
                     batch.done.append(entry)
                 else:
                     batch.requests.append((entry, commitments.parse_request(self._spool.read(entry))))
@@ -150,6 +154,12 @@ class Indexer:
                 batch.gone.append(entry)
             except NotDicom as refusal:
                 batch.bad.append(_Bad(entry, str(refusal), _association_of(self._spool, entry)))
+            except OSError as fault:
+                if fault.errno in _SHORTAGES:
+                    raise
+                # One file that cannot be read must not keep all others from being indexed.
+                reason = f"the disk does not give it back ({os.strerror(fault.errno or errno.EIO)})"
+                batch.bad.append(_Bad(entry, reason))
         return batch
 
     def _write(self, tx: Tx, batch: _Batch) -> None:
@@ -230,10 +240,11 @@ def _header(file: Any, head: bytes, meta: dicomfile.Meta) -> Header:
     return scan.scan(file, meta.transfer_syntax_uid)
 
 
-def _parse_record(payload: bytes) -> dict[str, Any]:
+def read_record(spool: Spool, entry: Entry) -> dict[str, Any]:
+    """Read one association record; raises NotDicom when it is none, BytesMissing when it is not there."""
     try:
-        record = json.loads(payload)
-    except ValueError as error:
+        record = json.loads(spool.read(entry))
+    except (ValueError, RecursionError) as error:
         raise NotDicom("this association record is not readable JSON") from error
     if not isinstance(record, dict):
         raise NotDicom("this association record is not a JSON object")

@@ -49,7 +49,7 @@ class Acted:
 def hold(tx: Tx, job_id: int, state: State, code: str, reason: str, now: int) -> None:
     """Write `state` with its reason and end any lease; the caller has asked `next_state`."""
     tx.execute("UPDATE job SET state = ?, reason_code = ?, reason = ?, lease = '', lease_until = 0, leased_by = '',"
-               " updated_at = ? WHERE job_id = ?", (str(state), code, reason, now, job_id))
+               " news = news + 1, updated_at = ? WHERE job_id = ?", (str(state), code, reason, now, job_id))
 
 
 def act(
@@ -94,8 +94,9 @@ def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None)
         tx.execute("UPDATE job SET state = ?, due_at = ?, updated_at = ? WHERE job_id = ?",
                    (str(state), now, now, job_id))
     if event in _AGAIN:
-        tx.execute("UPDATE job SET opened_at = ?, attempts = 0, lease_losses = 0, reason_code = '', reason = '',"
-                   " detail = '{}', waiting_since = NULL WHERE job_id = ?", (now, job_id))
+        tx.execute("UPDATE job SET opened_at = ?, attempts = 0, turns = 0, lease_losses = 0, reason_code = '',"
+                   " reason = '', detail = '{}', waiting_since = NULL, escalated_at = NULL WHERE job_id = ?",
+                   (now, job_id))
         if target is not None and target != environment:
             tx.execute("UPDATE job SET environment = ?, done_revision = 0 WHERE job_id = ?", (target, job_id))
             copy_items(tx, job_id, target)

@@ -80,8 +80,8 @@ def newest_item_revision(tx: Tx, job_id: int, environment: str) -> int | None:
     return found
 
 
-def items(tx: Tx, job: Job, states: Iterable[ItemState], limit: int) -> list[Item]:
-    """Return up to `limit` items of the job and its environment in one of `states`, in sending order.
+def items(tx: Tx, job: Job, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
+    """Return up to `limit` items beyond id `after` of the job and environment in one of `states`, in sending order.
 
     Raises LeaseLost.
     """
@@ -89,8 +89,9 @@ def items(tx: Tx, job: Job, states: Iterable[ItemState], limit: int) -> list[Ite
     wanted = sorted(states)
     rows = tx.rows(
         f"SELECT {select_instance('n')}, {_ITEM_COLUMNS} FROM item i JOIN instance n ON n.id = i.instance_id"
-        f" WHERE i.job_id = ? AND i.environment = ? AND i.state IN ({marks(wanted)}) ORDER BY i.item_id LIMIT ?",
-        (job.job_id, job.environment, *wanted, limit))
+        f" WHERE i.job_id = ? AND i.environment = ? AND i.state IN ({marks(wanted)}) AND i.item_id > ?"
+        " ORDER BY i.item_id LIMIT ?",
+        (job.job_id, job.environment, *wanted, after, limit))
     return [_item(row) for row in rows]
 
 

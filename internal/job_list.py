@@ -85,7 +85,8 @@ def find_jobs(tx: Tx, token: str) -> list[int]:
         "SELECT job_id FROM job WHERE study_uid = ? UNION SELECT j.job_id FROM job j WHERE j.study_uid IN"
         " (SELECT study_uid FROM study_part WHERE part = ?) AND (j.part = ? OR (j.part = '' AND EXISTS (SELECT 1"
         " FROM item i JOIN instance n ON n.id = i.instance_id WHERE i.job_id = j.job_id AND n.part = ?)))"
-        " ORDER BY job_id", (token, token, token, token))
+        " UNION SELECT job_id FROM job WHERE accession = ?"
+        " ORDER BY job_id", (token, token, token, token, token))
     if not found and is_id:
         found = tx.rows("SELECT job_id FROM job WHERE job_id = ?", (int(wanted_id),))
     return [job_id for (job_id,) in found]

@@ -1,18 +1,31 @@
 """SQL for jobs: planned by `assemble`, claimed, settled and recovered by `worker`, moved on by people.
 
 Where a job goes next is decided by `states.next_state` alone; only `settle` writes an outcome. Imports states, model,
-rows, store and the other SQL of jobs (events, items, lanes, interventions, job_list), whose names callers find here.
-Changes when a job has to be found, owned or moved in another way.
+rows, store and the other SQL of jobs (claims, events, items, lanes, interventions, job_list), whose
+names callers find here. Changes when a job has to be found, owned or moved in another way.
 """
 # ruff: noqa: S608 - SQL is composed of our own column lists and placeholders only; every value is bound
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from internal.claims import (
+    BACKLOG,
+    JOB_COLUMNS,
+    NORMAL,
+    PRIORITIES,
+    URGENT,
+    Poll,
+    claim,
+    claim_sql,
+    is_due,
+    job_from,
+    poll_sql,
+    set_priority,
+)
 from internal.errors import LeaseLost, NotFound
 from internal.events import EventRow, add_event, events_after, events_of
 from internal.interventions import (
@@ -34,7 +47,6 @@ from internal.items import (
     add_items,
     close_intent,
     count_items,
-    facts_of,
     guard,
     items,
     mark_sent,
@@ -46,27 +58,35 @@ from internal.items import (
     unfinished_items,
 )
 from internal.job_list import JobRow, find_jobs, jobs_of, list_jobs
-from internal.lanes import Lane, hurry_lane, lane, pause_lane, resume_lane
+from internal.lanes import Lane, alert_lane, clear_alert, hurry_lane, lane, lanes, pause_lane, resume_lane
 from internal.model import FAILED, RECEIPTED, Instance, ItemState, Job
-from internal.rows import json_object, json_text, node_of
+from internal.rows import json_text, node_of
 from internal.set_aside import missing
-from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State, can, next_state
+from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State, next_state
 from internal.store import Row, Tx
 
 __all__ = [
+    "BACKLOG",
     "CALLER_NOT_ADMITTED",
     "ENDED",
+    "NORMAL",
+    "PRIORITIES",
+    "URGENT",
     "Acted",
     "Behind",
     "EventRow",
     "JobRow",
     "Lane",
     "PlanResult",
+    "Poll",
     "accept_partial",
     "act",
     "add_event",
     "admit",
+    "alert_lane",
     "claim",
+    "claim_sql",
+    "clear_alert",
     "close_intent",
     "count_items",
     "displace",
@@ -85,24 +105,24 @@ __all__ = [
     "jobs_behind",
     "jobs_of",
     "lane",
+    "lanes",
     "list_jobs",
     "mark_sent",
     "open_intent",
     "pause_lane",
     "plan",
     "plan_request",
+    "poll_sql",
     "record_facts",
     "release_leases",
     "renew",
     "resume_lane",
+    "set_priority",
     "settle",
     "settle_items",
     "unanswered_intent",
     "unplanned",
 ]
-
-#: Priorities, most urgent first. Each is asked for on its own, so that one index range answers it.
-PRIORITIES = (URGENT, NORMAL, BACKLOG) = (0, 1, 2)
 
 #: States that a job leaves only by a person's word or by new work.
 ENDED = frozenset({State.DONE, State.CANCELLED})
@@ -112,25 +132,14 @@ DELIVER = "deliver"
 
 _LOSSES_BEFORE_HOLD = 3
 _UNFINISHED_RETRY_MS = 60_000
-_COLUMNS = ("job_id, kind, destination, environment, study_uid, part, state, reason_code, reason, attempts, due_at,"
-            " revision, done_revision, settled_revision, lease, lease_until, created_at, updated_at, waiting_since,"
-            " detail")
-_CLAIMABLE = ", ".join(f"'{state}'" for state in State if can(state, Event.CLAIM))
-
-
-def _job(tx: Tx, row: Row) -> Job:
-    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    values["state"] = State(values["state"])
-    values["detail"] = json_object(values["detail"])
-    return Job(**values, facts=facts_of(tx, values["job_id"], values["environment"]))
 
 
 def job(tx: Tx, job_id: int) -> Job:
     """Return one job with the facts of its environment. Raises NotFound."""
-    row = tx.row(f"SELECT {_COLUMNS} FROM job WHERE job_id = ?", (job_id,))
+    row = tx.row(f"SELECT {JOB_COLUMNS} FROM job WHERE job_id = ?", (job_id,))
     if row is None:
         raise NotFound(f"no job {job_id}")
-    return _job(tx, row)
+    return job_from(tx, row)
 
 
 # --- planning ------------------------------------------------------------------------------------------------------
@@ -202,9 +211,9 @@ def plan(
 
 def find_request(tx: Tx, kind: str, lane: str, part: str) -> Job | None:
     """Return the job without a study that `plan_request` made under this key, None if there is none."""
-    row = tx.row(f"SELECT {_COLUMNS} FROM job WHERE kind = ? AND destination = ? AND study_uid = '' AND part = ?",
+    row = tx.row(f"SELECT {JOB_COLUMNS} FROM job WHERE kind = ? AND destination = ? AND study_uid = '' AND part = ?",
                  (kind, lane, part))
-    return None if row is None else _job(tx, row)
+    return None if row is None else job_from(tx, row)
 
 
 def plan_request(
@@ -256,8 +265,8 @@ def _reopen(tx: Tx, job_id: int, state: State, now: int, due_at: int, *, here: b
     """Reopen a job; `here` False: it belongs to another environment, and is held instead of sent."""
     state = next_state(state, Event.REOPEN)
     revision, done_revision, study_uid = tx.rows(
-        "UPDATE job SET state = ?, due_at = ?, opened_at = ?, updated_at = ?, attempts = 0, reason_code = '',"
-        " reason = '' WHERE job_id = ? RETURNING settled_revision, done_revision, study_uid",
+        "UPDATE job SET state = ?, due_at = ?, opened_at = ?, updated_at = ?, attempts = 0, turns = 0,"
+        " reason_code = '', reason = '' WHERE job_id = ? RETURNING settled_revision, done_revision, study_uid",
         (str(state), due_at, now, now, job_id))[0]
     add_event(tx, now, "job-reopened", "the study has changed", study_uid=study_uid, job_id=job_id,
               fields={"revision": revision, "done_revision": done_revision})
@@ -294,41 +303,6 @@ def unplanned(tx: Tx, *, kind: str, destination: str, after: str = "", limit: in
 
 # --- a worker's life with a job ------------------------------------------------------------------------------------
 
-def claim_sql(tx: Tx) -> str:
-    """Return the statement that picks the next job: destination, environment, priority, now, node."""
-    return (f"SELECT job_id, state FROM job WHERE destination = ? AND environment = ? AND state IN ({_CLAIMABLE})"
-            " AND priority = ? AND due_at <= ? AND (node = '' OR node = ?) ORDER BY due_at, job_id"
-            f" LIMIT 1{tx.skip_locked}")
-
-
-def is_due(tx: Tx, *, destination: str, environment: str, now: int) -> bool:
-    """Return whether `claim` could find something; reads only, so that idle workers never take the write lock."""
-    return any(tx.row(
-        "SELECT 1 FROM job WHERE destination = ? AND environment = ?"
-        f" AND state IN ({_CLAIMABLE}) AND priority = ? AND due_at <= ? LIMIT 1",
-        (destination, environment, priority, now)) for priority in PRIORITIES)
-
-
-def claim(tx: Tx, *, destination: str, environment: str, node: str, now: int, lease_ms: int) -> Job | None:
-    """Take the most urgent, longest due job whose bytes `node` can reach, None if nothing is due.
-
-    The job's `revision` becomes the settled revision it was planned with. `lease_until` of the returned job is
-    `now + lease_ms`, in the caller's clock; the row holds the server's where nodes share a PostgreSQL.
-    """
-    for priority in PRIORITIES:
-        found = tx.row(claim_sql(tx), (destination, environment, priority, now, node))
-        if found:
-            job_id, state = found
-            row = tx.row(
-                "UPDATE job SET state = ?, lease = ?, lease_until = ?, leased_by = ?, revision = settled_revision,"
-                f" updated_at = ? WHERE job_id = ? RETURNING {_COLUMNS}",
-                (str(next_state(State(state), Event.CLAIM)), secrets.token_hex(8), tx.clock_ms(now) + lease_ms, node,
-                 now, job_id))
-            assert row is not None  # RETURNING of the row just read
-            return replace(_job(tx, row), lease_until=now + lease_ms)
-    return None
-
-
 def renew(tx: Tx, job: Job, *, now: int, lease_ms: int) -> Job:
     """Extend the lease and return the job with its new end, in the caller's clock. Raises LeaseLost."""
     guard(tx, job)
@@ -355,9 +329,10 @@ def settle(tx: Tx, job: Job, outcome: Outcome, *, now: int, due_at: int) -> Stat
             due_at = max(due_at, now + _UNFINISHED_RETRY_MS)
     state = next_state(State.ACTIVE, outcome.event)
     assignments, params = _consequences(outcome, now, due_at)
+    polling = isinstance(outcome, NotYet) and outcome.retry_after_s is None
     if tx.execute(f"UPDATE job SET state = ?, lease = '', lease_until = 0, leased_by = '', lease_losses = 0,"
-                  f" updated_at = ?, {assignments} WHERE job_id = ? AND lease = ?",
-                  (str(state), now, *params, job.job_id, job.lease)) != 1:
+                  f" polling = ?, updated_at = ?, {assignments} WHERE job_id = ? AND lease = ?",
+                  (str(state), int(polling), now, *params, job.job_id, job.lease)) != 1:
         raise LeaseLost
     _note_outcome(tx, job, outcome, state, now, (row[1], row[2]))
     return state
@@ -382,12 +357,12 @@ def _checked_finish(tx: Tx, job: Job, revision: int, finish: Finish) -> Outcome:
 
 def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[object]]:
     """Return the columns that this outcome sets, beside the state and the lease, and their values."""
-    fresh = "attempts = 0, reason_code = '', reason = '', detail = '{}', waiting_since = NULL"
+    fresh = "attempts = 0, reason_code = '', reason = '', detail = '{}', waiting_since = NULL, escalated_at = NULL"
     match outcome:
         case Finish():
-            return f"done_revision = revision, {fresh}", []
+            return f"done_revision = revision, turns = 0, news = news + 1, {fresh}", []
         case More():
-            return f"due_at = ?, {fresh}", [due_at]
+            return f"due_at = ?, turns = turns + 1, {fresh}", [due_at]
         case Later():
             return ("due_at = ?, reason_code = ?, reason = ?, attempts = attempts + ?",
                     [due_at, outcome.code, outcome.reason, int(outcome.blame == "job")])
@@ -395,7 +370,8 @@ def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[ob
             return ("due_at = ?, reason_code = ?, reason = ?, waiting_since = COALESCE(waiting_since, ?)",
                     [due_at, outcome.code, outcome.reason, now])
         case Refuse():
-            return "reason_code = ?, reason = ?, detail = ?", [outcome.code, outcome.reason, json_text(outcome.detail)]
+            return ("reason_code = ?, reason = ?, detail = ?, news = news + 1",
+                    [outcome.code, outcome.reason, json_text(outcome.detail)])
 
 
 def _note_outcome(tx: Tx, job: Job, outcome: Outcome, state: State, now: int, before: tuple[str, str]) -> None:

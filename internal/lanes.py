@@ -15,7 +15,10 @@ BREAKER = "breaker"
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """The state of one destination's lane; times in epoch ms, `failures` counts pauses by the breaker in a row."""
+    """The state of one destination's lane; times in epoch ms, `failures` counts pauses by the breaker in a row.
+
+    `alert`: what a person has to look at although deliveries go on, "" when there is nothing.
+    """
 
     name: str
     paused_until: int = 0
@@ -24,13 +27,37 @@ class Lane:
     reason: str = ""
     failures: int = 0
     updated_at: int = 0
+    alert_code: str = ""
+    alert: str = ""
+    alert_at: int = 0
+
+
+_SELECT = ("SELECT name, paused_until, paused_by, reason_code, reason, failures, updated_at, alert_code, alert,"
+           " alert_at FROM lane")
 
 
 def lane(tx: Tx, name: str) -> Lane:
     """Return the lane; one that was never paused is open."""
-    row = tx.row("SELECT name, paused_until, paused_by, reason_code, reason, failures, updated_at FROM lane"
-                 " WHERE name = ?", (name,))
+    row = tx.row(f"{_SELECT} WHERE name = ?", (name,))
     return Lane(*row) if row else Lane(name)
+
+
+def lanes(tx: Tx) -> list[Lane]:
+    """Return every lane that was ever paused or had an alert, by name."""
+    return [Lane(*row) for row in tx.rows(f"{_SELECT} ORDER BY name")]
+
+
+def alert_lane(tx: Tx, name: str, code: str, text: str, now: int) -> bool:
+    """Show `text` with the lane until a person opens it again; False when the same code stands there already."""
+    tx.execute("INSERT INTO lane (name, updated_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, now))
+    return tx.execute("UPDATE lane SET alert_code = ?, alert = ?, alert_at = ?, updated_at = ?"
+                      " WHERE name = ? AND alert_code <> ?", (code, text, now, now, name, code)) == 1
+
+
+def clear_alert(tx: Tx, name: str, now: int) -> bool:
+    """Take the alert down because a person has seen it; True when there was one."""
+    return tx.execute("UPDATE lane SET alert_code = '', alert = '', alert_at = 0, updated_at = ?"
+                      " WHERE name = ? AND alert_code <> ''", (now, name)) == 1
 
 
 def pause_lane(tx: Tx, name: str, until: int, code: str, reason: str, now: int, *, by: str = BREAKER) -> None:

@@ -139,6 +139,7 @@ class Job:
 
     `environment` (base URL | organization, or a folder's path) says where its facts and receipts hold.
     `revision` is the settled revision it was claimed with; `done_revision` the last one confirmed.
+    `accession` is the number it is sent under where a person corrected that, "" where it is `part`.
     `lease` is the token of the claim ("" when not active); `facts` are those of `environment`.
     """
 
@@ -163,6 +164,7 @@ class Job:
     waiting_since: int | None
     facts: Mapping[str, Any] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
+    accession: str = ""
 
 
 class ItemState(StrEnum):
@@ -172,13 +174,14 @@ class ItemState(StrEnum):
     SENT = "sent"  #: frozen and hashed, committed before the first byte left; the answer is not known
     STORED = "stored"  #: receipt: the other side named the instance
     UNVERIFIED = "unverified"  #: receipt: it exists there, whether with our bytes is not known
+    UNREAD = "unread"  #: receipt: accepted by status, reply not understood; whether it is there is not known
     REFUSED = "refused"  #: refused for itself; does not block the others
     CONFLICT = "conflict"  #: known to exist there with other content
     WAIVED = "waived"  #: refused or in conflict, and a person accepts that it does not arrive
 
 
 #: States after which an item needs no further push.
-RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED})
+RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.UNREAD})
 #: Answered, but not there: a study with one of these is only partly delivered.
 FAILED = frozenset({ItemState.REFUSED, ItemState.CONFLICT})
 FINAL = RECEIPTED | FAILED | {ItemState.WAIVED}

@@ -70,8 +70,11 @@ class Work(Protocol):
     def is_same_patient(self, sides: str) -> bool:
         """Return whether a person has decided that these sides (identity.fingerprint) are one patient."""
 
-    def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
-        """Return up to `limit` items of this job and environment in one of `states`, in sending order."""
+    def items(self, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
+        """Return up to `limit` items of this job and environment in one of `states`, in sending order.
+
+        Only those beyond the item id `after`, which a walk over all of them passes on.
+        """
 
     def count_items(self) -> dict[ItemState, int]:
         """Return how many items of this job and environment are in each state."""
@@ -106,6 +109,12 @@ class Work(Protocol):
     def event(self, code: str, text: str, **fields: Any) -> None:
         """Add one line for people to the study's timeline; no code ever decides by reading it."""
 
+    def alert(self, code: str, text: str) -> None:
+        """Show `text` with the lane, and in the study's timeline, until a person opens the lane again.
+
+        Repeating it costs nothing: the same code is told once.
+        """
+
 
 class Destination(Protocol):
     """A place where studies go; one lane each. The contract suite runs over every implementation."""
@@ -125,6 +134,12 @@ class Destination(Protocol):
         May raise Transient, UnknownOutcome, CredentialsRefused, Refused, BytesMissing, BytesDamaged or LeaseLost;
         the worker maps each to an outcome. Any other exception counts as Later, never as a loss.
         """
+
+    def may_poll(self) -> bool:
+        """Return whether a job that waits for something to appear there may ask for it now."""
+
+    def report(self) -> Mapping[str, int]:
+        """Return figures for the status file, such as how far requests are slowed down."""
 
     def probe(self) -> Iterable[Probe]:
         """Try what a delivery would need, changing nothing there; for `check`."""

@@ -79,7 +79,8 @@ class Spool:
             for folder in _FOLDERS:
                 (root / folder).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ConfigurationInvalid(f"Cannot use the folder {root}: {error.strerror}") from None
+            raise ConfigurationInvalid(f"The folder {root} cannot be used ({error.strerror}): choose a data_dir that "
+                                       "this user may write") from None
         return cls(root, node, fsync, min_free_bytes)
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -215,6 +216,12 @@ class Spool:
         target.with_suffix(".reason").write_text(reason + "\n", encoding="utf-8")
         _move(self._new / entry.file_name, target)
         _move(self._hour(entry) / entry.file_name, target)
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Unlink instance files of cur/ for good; one that is gone already is no fault. Retention alone calls this."""
+        for entry_id in ids:
+            entry = Entry(entry_id, EntryKind.INSTANCE, arrived_at_of(entry_id))
+            (self._hour(entry) / entry.file_name).unlink(missing_ok=True)
 
     # -- run/ ------------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,11 @@ On return of `commit` or `add_record` the bytes and their name are durable; only
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +31,8 @@ _HAS_DIR_FD = os.rename in os.supports_dir_fd
 _MAX_SEQUENCE = 0xFFFF
 _MAX_VECTOR = 512
 _RENAME_TRIES = 100
+_SYNC_FILE_RANGE_WRITE = 2
+_START_WRITING_BYTES = 128 * 1024
 
 
 class EntryKind(StrEnum):
@@ -199,6 +203,20 @@ def fsync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def _find_start_writing() -> Callable[[int, int, int], object] | None:
+    """Return Linux's sync_file_range(2), which hands bytes to the disk without waiting and promises nothing."""
+    if not sys.platform.startswith("linux"):
+        return None
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if call is None:
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return lambda fd, offset, count: call(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
+
+
+_start_writing = _find_start_writing()
+
+
 class IncomingInstance:
     """The file of one instance while its bytes come in; ends with commit() or abort(). Used by one thread."""
 
@@ -207,6 +225,7 @@ class IncomingInstance:
         self._path = path
         self._fd = fd
         self._ended = False
+        self._started_bytes = 0
         self.size_bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -234,11 +253,17 @@ class IncomingInstance:
             written = os.writev(self._fd, parts)
         except OSError as error:
             raise storage_error(error) from None
-        if written == total:
-            self.size_bytes += total
-            return
         self.size_bytes += written
-        self.write(b"".join(parts)[written:])
+        if written < total:
+            self.write(b"".join(parts)[written:])
+        self._start_writing()
+
+    def _start_writing(self) -> None:
+        """Keep the disk busy while the rest still comes in: commit() then waits for the rest only."""
+        due = self.size_bytes - self._started_bytes
+        if due >= _START_WRITING_BYTES and _start_writing is not None and self._writer.is_durable:
+            _start_writing(self._fd, self._started_bytes, due)
+            self._started_bytes = self.size_bytes
 
     def open_back(self, offset: int) -> BinaryIO:
         """Return a reader of the bytes written so far, at `offset`: to check them, never to copy them.
@@ -286,7 +311,7 @@ class SpoolWriter:
         self.read_only: str | None = None
         self._directory = str(directory)
         self._lock = lock
-        self._fsync = fsync and not failpoints.active("lie.ack")
+        self.is_durable = self._fsync = fsync and not failpoints.active("lie.ack")
         self._check_room = check_room
         self._ids = _Ids(slot)
         self._new = _NewDirectory(new, self._fsync)

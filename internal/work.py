@@ -77,10 +77,10 @@ class LeasedWork:
             decision = decisions.find_decision(tx, decisions.Kind.PATIENT, self.job.study_uid, self.job.part)
         return decision is not None and decision.body.get("sides") == sides
 
-    def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
-        """Return up to `limit` items in one of `states`, in sending order."""
+    def items(self, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
+        """Return up to `limit` items in one of `states` beyond the id `after`, in sending order."""
         with self._store.reading() as tx:
-            return jobs.items(tx, self.job, list(states), limit)
+            return jobs.items(tx, self.job, list(states), limit, after)
 
     def count_items(self) -> dict[ItemState, int]:
         """Return how many items are in each state."""
@@ -137,6 +137,15 @@ class LeasedWork:
                 fields=fields,
             )
         log.info(text, extra={"fields": {"job": self.job.job_id, "study": self.job.study_uid} | fields})
+
+    def alert(self, code: str, text: str) -> None:
+        """Show `text` with the lane and in the timeline, once for each code until a person opens the lane."""
+        with self._store.transaction() as tx:
+            if not jobs.alert_lane(tx, self.job.destination, code, text, self.clock.now_ms()):
+                return
+            jobs.add_event(tx, self.clock.now_ms(), "lane-alert", text, study_uid=self.job.study_uid,
+                           job_id=self.job.job_id, fields={"lane": self.job.destination, "reason_code": code})
+        log.error(text, extra={"fields": {"lane": self.job.destination, "code": code}})
 
     def _on_read(self, count: int) -> None:
         """Keep the lease while bytes of a push leave faster than the floor rate."""

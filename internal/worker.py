@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from internal import jobs
+from internal.claims import PRIORITIES, URGENT, Poll
 from internal.errors import (
     BytesDamaged,
     BytesMissing,
@@ -22,19 +23,27 @@ from internal.errors import (
     RouterError,
     Transient,
 )
+from internal.failpoints import hit
+from internal.hours import Hours
+from internal.lanes import BREAKER
 from internal.model import Job
 from internal.ports import Clock, Destination
 from internal.spool import Spool
 from internal.states import Finish, Later, More, NotYet, Outcome, Refuse
-from internal.store import Store
+from internal.store import Store, Tx
 from internal.work import LeasedWork
 
 log = logging.getLogger("router.worker")
 
 #: One attempt in this time while the platform refuses our credentials: no storm on a token endpoint.
 CREDENTIALS_PAUSE_S = 300.0
+#: The longest rest of a worker that cannot read its queue.
+REST_MAX_S = 30.0
 #: The longest Retry-After that is believed.
 RETRY_AFTER_MAX_S = 3600.0
+#: Every so many looks of the waiting room go to the study that was not looked at for longest, not to the newest.
+POLL_LONGEST_EVERY = 4
+_PAUSE_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,8 @@ class LanePolicy:
     """How a lane works and waits; milliseconds unless named otherwise.
 
     Deferred jobs wait `retry_min_ms` doubled at each attempt, up to `retry_max_ms`, with 20 % jitter. Waiting jobs are
-    looked at every `order_poll_min_ms`, slowing down with their age to `order_poll_max_ms`.
+    looked at every `order_poll_min_ms`, slowing down with their age to `order_poll_max_ms`. Outside of `hours` only
+    urgent jobs are taken.
     """
 
     workers: int = 4
@@ -53,11 +63,16 @@ class LanePolicy:
     order_poll_min_ms: int = 30_000
     order_poll_max_ms: int = 900_000
     idle_s: float = 0.25
+    hours: Hours | None = None
 
     def backoff_ms(self, attempts: int, jitter: float) -> int:
         """Return how long to wait after `attempts` failures; `jitter` in [0, 1) spreads it by 20 %."""
         base = min(self.retry_min_ms * 2 ** min(max(attempts - 1, 0), 20), self.retry_max_ms)
         return int(base * (0.8 + 0.4 * jitter))
+
+    def rest_s(self, faults: int) -> float:
+        """Return how long an idle worker rests: longer after each of its own faults in a row, the database's mostly."""
+        return min(self.idle_s * 2.0 ** min(faults, 20), REST_MAX_S) if faults else self.idle_s
 
     def poll_ms(self, age_ms: int) -> int:
         """Return how long to wait before looking again for something that has been missing for `age_ms`."""
@@ -102,7 +117,11 @@ class Lane:
         self._stop = threading.Event()
         self._wake = threading.Condition()
         self._probing = threading.Lock()
+        self._prober = 0
         self._threads: list[threading.Thread] = []
+        self._polls = 0
+        self._checked_s = -_PAUSE_CHECK_S
+        self._shut = False
         self.steps = 0
 
     def start(self) -> None:
@@ -131,57 +150,105 @@ class Lane:
             self._wake.notify_all()
 
     def _run(self) -> None:
+        job: Job | None = None
+        faults = 0
         while not self._stop.is_set():
             try:
-                worked = self._once()
-            except Exception:
-                log.exception("Worker could not go on; it tries again", extra={"fields": {"lane": self.name}})
-                worked = False
-            if not worked:
-                with self._wake:
-                    self._wake.wait_for(self._stop.is_set, self._policy.idle_s)
+                job, faults = (self._advance(job, follow=True) if job else self._take()), 0
+            except Exception as fault:
+                job, faults = None, faults + 1
+                # A database that is away is no news each time, and says all in one sentence.
+                log.error("Worker could not go on; it tries again", exc_info=not isinstance(fault, RouterError),
+                          extra={"fields": {"lane": self.name, "why": _words(fault), "in_a_row": faults}})
+            if job is None:
+                self._rest(self._policy.rest_s(faults))
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait until somebody wakes the lane, at most `wait_s` seconds."""
+        with self._wake:
+            if not self._stop.is_set():
+                self._wake.wait(wait_s)
 
     @property
     def name(self) -> str:
         """The destination's name."""
         return self._destination.name
 
+    def report(self) -> dict[str, int]:
+        """Return what the status file says about this lane."""
+        return {"steps": self.steps, **self._destination.report()}
+
     def _once(self) -> bool:
         """Take one job one step further; return False when there is nothing to do now."""
+        job = self._take()
+        if job is not None:
+            self._advance(job, follow=False)
+        return job is not None
+
+    def _take(self) -> Job | None:
+        """Claim a job if the lane is open and one is due; None otherwise. Half open: only one worker has a job."""
         now = self._clock.now_ms()
         with self._store.reading() as tx:
             lane = jobs.lane(tx, self.name)
-        if lane.paused_until > now:
-            return False
-        if lane.failures == 0:
-            return self._claim_and_step()
-        # Half open: one worker tries, the others stay away until it got through.
-        if not self._probing.acquire(blocking=False):
-            return False
+            if lane.paused_until > now or not jobs.is_due(
+                    tx, destination=self.name, environment=self._destination.environment, now=now,
+                    priorities=self._priorities(now), poll=self._destination.may_poll()):
+                return None
+        if lane.failures:
+            if not self._probing.acquire(blocking=False):
+                return None
+            self._prober = threading.get_ident()
+        job = None
         try:
-            return self._claim_and_step()
+            with self._store.transaction() as tx:
+                job = self._claim(tx, now)
         finally:
+            if job is None:
+                self._let_others_in()
+        return job
+
+    def _let_others_in(self) -> None:
+        """End this worker's being the only one, if it is."""
+        if self._prober == threading.get_ident():
+            self._prober = 0
             self._probing.release()
 
-    def _claim_and_step(self) -> bool:
-        with self._store.reading() as tx:
-            if not jobs.is_due(tx, destination=self.name, environment=self._destination.environment,
-                               now=self._clock.now_ms()):
-                return False
-        with self._store.transaction() as tx:
-            job = jobs.claim(
-                tx, destination=self.name, environment=self._destination.environment, node=self._spool.node,
-                now=self._clock.now_ms(), lease_ms=self._policy.lease_ms,
-            )
-        if job is None:
-            return False
+    def _priorities(self, now: int) -> tuple[int, ...]:
+        hours = self._policy.hours
+        return PRIORITIES if hours is None or hours.is_open(now) else (URGENT,)
+
+    def _claim(self, tx: Tx, now: int) -> Job | None:
+        poll = Poll.NONE
+        if self._destination.may_poll():
+            poll = Poll.NEWEST if (self._polls + 1) % POLL_LONGEST_EVERY else Poll.LONGEST
+        job = jobs.claim(
+            tx, destination=self.name, environment=self._destination.environment, node=self._spool.node, now=now,
+            lease_ms=self._policy.lease_ms, priorities=self._priorities(now), poll=poll)
+        if job is not None and job.waiting_since is not None:
+            self._polls += 1
+        return job
+
+    def _advance(self, job: Job, *, follow: bool) -> Job | None:
+        """Take `job` one step further and settle it; with `follow` claim the next one in the same transaction."""
+        hit("job.claimed")
         work = LeasedWork(job, self._store, self._spool, self._clock, self._policy.lease_ms, self._policy.step_s,
-                          self._stop.is_set, by_accession=self._destination.by_accession)
-        outcome = self._step(work)
-        if outcome is not None:
-            self._settle(work.job, outcome)
-        self.steps += 1
-        return True
+                          self._should_stop, by_accession=self._destination.by_accession)
+        try:
+            outcome = self._step(work)
+            self.steps += 1
+            return None if outcome is None else self._settle(work.job, outcome, follow=follow)
+        finally:
+            self._let_others_in()
+
+    def _should_stop(self) -> bool:
+        """Return whether a running step shall end at its next boundary: the role stops, or a person paused the lane."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._checked_s >= _PAUSE_CHECK_S:
+            self._checked_s = now_s
+            with self._store.reading() as tx:
+                lane = jobs.lane(tx, self.name)
+            self._shut = lane.paused_until > self._clock.now_ms() and lane.paused_by != BREAKER
+        return self._shut or self._stop.is_set()
 
     def _step(self, work: LeasedWork) -> Outcome | None:
         try:
@@ -195,8 +262,10 @@ class Lane:
             log.exception("Step failed unexpectedly; the job is tried again", extra={"fields": _fields(work.job)})
             return Later("unexpected", f"unexpected fault in the router ({type(error).__name__}); see the log")
 
-    def _settle(self, job: Job, outcome: Outcome) -> None:
+    def _settle(self, job: Job, outcome: Outcome, *, follow: bool) -> Job | None:
+        """Write the outcome; return the next job if this worker goes on with one at once."""
         now = self._clock.now_ms()
+        following = None
         with self._store.transaction() as tx:
             lane = jobs.lane(tx, self.name)
             due_at = now + self._delay_ms(job, outcome, lane.failures, now)
@@ -204,12 +273,15 @@ class Lane:
                 state = jobs.settle(tx, job, outcome, now=now, due_at=due_at)
             except LeaseLost:
                 log.warning("Lease lost before the outcome was written", extra={"fields": _fields(job)})
-                return
+                return None
             if isinstance(outcome, Later) and outcome.blame == "lane":
                 jobs.pause_lane(tx, self.name, due_at, outcome.code, outcome.reason, now)
             elif lane.failures:
                 jobs.resume_lane(tx, self.name, now)
+            elif follow and not self._stop.is_set() and lane.paused_until <= now:
+                following = self._claim(tx, now)
         _log_outcome(job, outcome, str(state), due_at)
+        return following
 
     def _delay_ms(self, job: Job, outcome: Outcome, lane_failures: int, now: int) -> int:
         match outcome:
@@ -225,6 +297,11 @@ class Lane:
                 return self._policy.poll_ms(now - (job.waiting_since or now))
             case _:
                 return 0
+
+
+def _words(fault: Exception) -> str:
+    """Return our own words; those of a library may quote data, and are left to the log's own care."""
+    return str(fault) if isinstance(fault, RouterError) else type(fault).__name__
 
 
 def _fields(job: Job) -> dict[str, object]:

@@ -19,7 +19,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "errors states failpoints identity"),
     ("L0", "model"),
     ("L0", "ports config"),
-    ("L1", "charset dicomfile filelock rows rules query fhir"),
+    ("L1", "accession charset dicomfile filelock hours rows rules query fhir"),
     ("L1", "scan"),
     ("L2", "engines spool_writer"),
     ("L2", "store spool"),
@@ -27,13 +27,14 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "devices"),
     ("L3", "associations events lanes"),
     ("L3", "items index decisions"),
-    ("L3", "interventions job_list"),
+    ("L3", "claims interventions job_list"),
     ("L3", "jobs"),
     ("L3", "commitments"),
+    ("L3", "notices holdings corrections"),
     ("L4", "frozen"),
     ("L4", "work"),
     ("L4", "admission"),
-    ("L4", "indexer assemble worker retain"),
+    ("L4", "indexer assemble worker retain doctor"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
 

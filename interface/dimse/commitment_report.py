@@ -102,6 +102,14 @@ class CommitmentReport:
             raise Transient(
                 f"{self._peer.aet} answered the report with {shown}", code="commit-refused", blame_lane=False)
 
+    def may_poll(self) -> bool:
+        """Return True: looking whether SATUSEHAT has confirmed asks nobody but our own index."""
+        return True
+
+    def report(self) -> Mapping[str, int]:
+        """Return nothing: there are no figures."""
+        return {}
+
     def probe(self) -> Iterable[Probe]:
         """Nothing: a report to a modality cannot be tried without one."""
         return ()

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from interface.logs import PHRASES
-from interface.roles import STATUS_EVERY_S, StatusFile, ignore_hangup, open_spool, stop_with_parent
+from interface.roles import STATUS_EVERY_S, StatusFile, ignore_hangup, lock_wait_s, open_spool, stop_with_parent
 from internal.config import Settings
 from internal.errors import AlreadyRunning
 from internal.spool import Spool
@@ -109,7 +109,7 @@ def run_web(settings: Settings, environment: str, version: str, *, supervised: b
     if hasattr(os, "nice"):
         os.nice(_NICE)
     spool = open_spool(settings)
-    with spool.lock("web"):
+    with spool.lock("web", lock_wait_s(supervised=supervised)):
         listener = listen(settings.router.http_bind, settings.satusehat.http_port)
         config = uvicorn.Config(
             create_app(spool, environment, version), log_config=None, access_log=False, timeout_graceful_shutdown=5,

@@ -56,6 +56,7 @@ class Meaning(StrEnum):
     THROTTLED = "throttled"  #: not carried out, ask later
     UNAVAILABLE = "unavailable"  #: surely not carried out
     FAULT = "fault"  #: may or may not have been carried out
+    GATEWAY = "gateway"  #: the same, and whoever asks now will hear it
     UNREADABLE = "unreadable"  #: success by status, but the body does not say what happened
 
 
@@ -151,15 +152,15 @@ TABLE: tuple[Rule, ...] = (
     Rule(Meaning.THROTTLED, _one(429)),
     Rule(Meaning.REFUSED, range(400, 500)),
     Rule(Meaning.UNAVAILABLE, _one(503), None, _says("no healthy upstream")),
-    Rule(Meaning.FAULT, range(500, 600)),
-    Rule(Meaning.UNREADABLE, range(1000)),
+    Rule(Meaning.GATEWAY, range(502, 505)),
+    Rule(Meaning.FAULT, range(1000)),
 )
 
 
 def classify(reply: Reply) -> Answer:
     """Return what `reply` means; total: every status and every body has a meaning."""
     body = read_body(reply)
-    meaning = next((rule.meaning for rule in TABLE if rule.fits(reply.status, body)), Meaning.UNREADABLE)
+    meaning = next((rule.meaning for rule in TABLE if rule.fits(reply.status, body)), Meaning.FAULT)
     return Answer(meaning, reply.status, body, reply.retry_after_s)
 
 

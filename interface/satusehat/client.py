@@ -12,19 +12,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from interface.outbound import SEND_BUFFER_BYTES, Deadline, FileBody, Reply, Session
 from interface.satusehat.answers import Answer, Meaning, StoreReply, classify
-from interface.satusehat.oauth2 import SLOW_RETRY_S, TokenSource, no_product_text
+from interface.satusehat.effects import build_error, not_understood, raise_for
+from interface.satusehat.governor import Governor
+from interface.satusehat.oauth2 import TokenSource
 from interface.satusehat.orders import is_id
-from internal.errors import CredentialsRefused, NotFound, Refused, Transient, UnknownOutcome
+from internal.errors import Transient, UnknownOutcome
 from internal.fhir.imaging_study import STUDY_UID_SYSTEM, build_acsn_system, build_uid_value
 from internal.ports import Frozen
 
 MAX_PAGES = 10
-NOT_UNDERSTOOD = "reply-not-understood"
+#: Statuses that say "stored", or "some are", before the body is read.
+ACCEPTED = range(200, 300)
 MAX_IMAGING_STUDY_BYTES = 64 * 1024 * 1024
 
 Resource = dict[str, Any]
@@ -37,7 +40,8 @@ class SatusehatOptions:
     `client_key` and `secret` reveal their values only when a token is asked for. `order_window_s`: how far an order may
     be from the study's date. `index_lag_s`: how long a created resource may stay invisible to searches.
     `reregister_first_s` doubles with each registration up to `reregister_max_s`. `refusal_interval_s`: pause after
-    refused credentials. `push_parallel`: pushes in flight. `push_floor_bytes_per_s`: the slowest link put up with.
+    refused credentials. `push_parallel`: pushes in flight. `fhir_per_minute`, `bandwidth_bytes_per_s`: see governor.
+    `push_floor_bytes_per_s`: the slowest upload put up with.
     """
 
     base_url: str
@@ -57,7 +61,9 @@ class SatusehatOptions:
     reregister_first_s: float = 10.0
     reregister_max_s: float = 600.0
     refusal_interval_s: float = 300.0
-    push_parallel: int = 8
+    push_parallel: int = 16
+    fhir_per_minute: int = 120
+    bandwidth_bytes_per_s: int = 0
     push_floor_bytes_per_s: int = 16 * 1024
     ca_file: Path | None = None
     proxy_url: str | None = field(default=None, repr=False)
@@ -84,15 +90,21 @@ class Pushed:
 class Client:
     """The platform as one organization sees it; thread-safe. Every verb ends with its deadline, whatever happens."""
 
-    def __init__(self, options: SatusehatOptions, session: Session, tokens: TokenSource) -> None:
+    def __init__(
+        self, options: SatusehatOptions, session: Session, tokens: TokenSource, governor: Governor,
+    ) -> None:
+        self.governor = governor
         self._options = options
         self._session = session
         self._tokens = tokens
         self._acsn_system = build_acsn_system(options.organization_id)
 
-    def fetch_service_requests(self, accession_number: str) -> list[Resource]:
-        """Return every ServiceRequest that the platform finds under our ACSN system and `accession_number`."""
-        return self._search("ServiceRequest", self._acsn_system, accession_number)
+    def fetch_service_requests(self, accession_number: str, *, poll: bool = False) -> list[Resource]:
+        """Return every ServiceRequest that the platform finds under our ACSN system and `accession_number`.
+
+        `poll`: it was not there before; such calls have their own small share of the budget.
+        """
+        return self._search("ServiceRequest", self._acsn_system, accession_number, poll=poll)
 
     def fetch_imaging_studies(self, *, accession_number: str = "", study_uid: str = "") -> list[Resource]:
         """Return every ImagingStudy found under the accession number, or else under the Study Instance UID."""
@@ -120,6 +132,8 @@ class Client:
     def create_imaging_study(self, resource: Mapping[str, Any], deadline: Deadline) -> Resource:
         """POST `resource` and return what the platform made of it, or found under If-None-Exist.
 
+        Call `governor.admit_call` before the deadline begins.
+
         Raises UnknownOutcome when it may exist now, Refused with code "duplicate" when one exists already, and
         Transient, Refused or CredentialsRefused when it was surely not made.
         """
@@ -128,7 +142,7 @@ class Client:
         answer = self._call("POST", f"{self._options.fhir_path}/ImagingStudy", resource=resource, deadline=deadline,
                             headers={"If-None-Exist": condition})
         if answer.meaning is Meaning.SUPPRESSED:
-            raise _not_understood(f"the result of the POST is withheld: {answer.text}")
+            raise not_understood(f"the result of the POST is withheld: {answer.text}")
         return self._require_imaging_study(answer, None)
 
     def update_imaging_study(self, imaging_study_id: str, resource: Mapping[str, Any]) -> Resource | None:
@@ -147,6 +161,21 @@ class Client:
         Raises UnknownOutcome when the reply is lost or says nothing, Transient when it was surely not taken.
         Faults after the first byte blame the job, not the lane: this one instance may be what breaks the connection.
         """
+        with self.governor.push_slot():
+            try:
+                answer = self._push(frozen, imaging_study_id, on_bytes)
+            except UnknownOutcome as lost:
+                if lost.status in ACCEPTED:
+                    raise not_understood(f"the reply came with HTTP {lost.status} and cannot be read: {lost}") from None
+                lost.blame_lane = False
+                raise
+            if answer.meaning is Meaning.THROTTLED:
+                wait_s = self.governor.throttled(answer.retry_after_s)
+                raise Transient(answer.text, code="http-429", retry_after_s=wait_s)
+            self.governor.passed()
+        return _judge_push(answer, frozen.item.instance.header.sop_uid)
+
+    def _push(self, frozen: Frozen, imaging_study_id: str, on_bytes: Callable[[int], None] | None) -> Answer:
         options = self._options
         headers = {"Content-Type": "application/dicom", "Accept": "application/dicom+json",
                    "X-ImagingStudy-ID": imaging_study_id}
@@ -162,12 +191,7 @@ class Client:
                 return self._session.exchange("POST", options.dicom_path, headers={**headers, **authorized}, body=body,
                                               deadline=deadline)
 
-        try:
-            answer = self._authorized(send, deadline)
-        except UnknownOutcome as lost:
-            lost.blame_lane = False
-            raise
-        return _judge_push(answer, frozen.item.instance.header.sop_uid)
+        return self._authorized(send, deadline)
 
     def probe_dicom(self) -> Answer:
         """Ask the DICOM endpoint for an instance that does not exist and return its answer."""
@@ -176,27 +200,28 @@ class Client:
         return self._authorized(lambda headers: self._session.exchange(
             "GET", target, headers={"Accept": "application/dicom", **headers}, deadline=deadline), deadline)
 
-    def _search(self, resource_type: str, system: str, value: str) -> list[Resource]:
+    def _search(self, resource_type: str, system: str, value: str, *, poll: bool = False) -> list[Resource]:
         """Search by identifier with the value written both ways that servers understand; the caller compares values."""
         if not value.strip():
             raise ValueError("an empty identifier matches every resource of the system and is never looked up")
         found: dict[str, Resource] = {}
         for written in spell_token(value):
-            for resource in self._search_pages(resource_type, urlencode({"identifier": f"{system}|{written}"})):
+            query = urlencode({"identifier": f"{system}|{written}"})
+            for resource in self._search_pages(resource_type, query, poll=poll):
                 found.setdefault(str(resource.get("id")), resource)
         return list(found.values())
 
-    def _search_pages(self, resource_type: str, query: str) -> list[Resource]:
+    def _search_pages(self, resource_type: str, query: str, *, poll: bool) -> list[Resource]:
         found: list[Resource] = []
         seen: set[str] = set()
         while query not in seen and len(seen) < MAX_PAGES:
             seen.add(query)
-            answer = self._call("GET", f"{self._options.fhir_path}/{resource_type}?{query}")
+            answer = self._call("GET", f"{self._options.fhir_path}/{resource_type}?{query}", poll=poll)
             if answer.meaning is not Meaning.OK:
                 raise_for(answer)
             bundle = answer.body.content
             if bundle.get("resourceType") != "Bundle":
-                raise _not_understood("a search was not answered with a Bundle")
+                raise not_understood("a search was not answered with a Bundle")
             found += [resource for resource in _resources(bundle) if resource.get("resourceType") == resource_type]
             following = _find_next(bundle)
             if following is None:
@@ -211,22 +236,27 @@ class Client:
         resource = dict(answer.body.content)
         found = resource.get("id")
         if resource.get("resourceType") != "ImagingStudy" or not is_id(found) or imaging_study_id not in (None, found):
-            raise _not_understood("the answer does not name the ImagingStudy")
+            raise not_understood("the answer does not name the ImagingStudy")
         return resource
 
     def _call(
         self, method: str, target: str, *, resource: Mapping[str, Any] | None = None, deadline: Deadline | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None, poll: bool = False,
     ) -> Answer:
+        if deadline is None:
+            self.governor.admit_call(poll=poll)
         over = deadline or self._session.open_deadline(self._options.request_timeout_s)
         sent = {"Accept": "application/json", **(headers or {})}
         body = None
         if resource is not None:
             sent["Content-Type"] = "application/json"
             body = json.dumps(resource, ensure_ascii=False, separators=(",", ":")).encode()
-        return self._authorized(lambda authorized: self._session.exchange(
+        answer = self._authorized(lambda authorized: self._session.exchange(
             method, target, headers={**sent, **authorized}, body=body, deadline=over,
             limit_bytes=MAX_IMAGING_STUDY_BYTES), over)
+        if answer.meaning is Meaning.THROTTLED:
+            self.governor.throttled(answer.retry_after_s)
+        return answer
 
     def _authorized(self, send: Callable[[Mapping[str, str]], Reply], deadline: Deadline) -> Answer:
         """Send with the cached token; after a 401 drop it and send once more with a new one."""
@@ -251,42 +281,6 @@ def spell_token(value: str) -> list[str]:
     return [escaped, value]
 
 
-def raise_for(answer: Answer) -> NoReturn:
-    """Raise the error that an answer other than OK stands for."""
-    meaning, text = answer.meaning, answer.text
-    match meaning:
-        case Meaning.SUPPRESSED | Meaning.ABSENT:
-            raise NotFound(text)
-        case Meaning.NO_PRODUCT:
-            raise CredentialsRefused(no_product_text(answer), code="no-api-product")
-        case Meaning.DUPLICATE:
-            raise Refused(text, code="duplicate", status=answer.status)
-        case Meaning.REFUSED | Meaning.EXISTS:
-            raise Refused(text, code=answer.code, status=answer.status)
-        case Meaning.TOKEN | Meaning.BLOCKED | Meaning.WRONG_PATH | Meaning.REDIRECT:
-            raise Transient(f"{text}{_ADVICE[meaning]}", code=f"http-{answer.status}",
-                            retry_after_s=answer.retry_after_s or SLOW_RETRY_S)
-        case Meaning.THROTTLED | Meaning.UNAVAILABLE:
-            raise Transient(text, code=f"http-{answer.status}", retry_after_s=answer.retry_after_s)
-        case Meaning.FAULT:
-            raise UnknownOutcome(text, code=f"http-{answer.status}", retry_after_s=answer.retry_after_s,
-                                 blame_lane=answer.status in (502, 503, 504))
-        case _:
-            raise _not_understood(f"the answer could not be understood ({answer.body.family}): {text}")
-
-
-_ADVICE = {
-    Meaning.TOKEN: "; a new token was refused too: check that client_key and organization belong together",
-    Meaning.BLOCKED: "; blocked before the platform: ask SATUSEHAT to allow this address, or set user_agent",
-    Meaning.WRONG_PATH: "; nothing answers there: check url, fhir_pathsuffix and dicom_pathsuffix",
-    Meaning.REDIRECT: "; redirects are not followed with a token: check url",
-}
-
-
-def _not_understood(text: str) -> UnknownOutcome:
-    return UnknownOutcome(text, code=NOT_UNDERSTOOD, blame_lane=False)
-
-
 def _judge_push(answer: Answer, sop_uid: str) -> Pushed:
     """Return the verdict on `sop_uid`; success only where the reply names it."""
     store = answer.body.store
@@ -295,20 +289,20 @@ def _judge_push(answer: Answer, sop_uid: str) -> Pushed:
             return _judge_failed(answer, store, sop_uid)
         if sop_uid in store.stored:
             return Pushed(Verdict.STORED, answer.status, answer.code, "stored")
-        raise _not_understood("the reply does not name the instance")
+        raise not_understood("the reply does not name the instance")
     if answer.meaning in (Meaning.EXISTS, Meaning.REFUSED, Meaning.DUPLICATE, Meaning.ABSENT):
         if store is not None and store.failed:
             return _judge_failed(answer, store, sop_uid)
         verdict = Verdict.EXISTS if answer.meaning is Meaning.EXISTS else Verdict.REFUSED
         return Pushed(verdict, answer.status, answer.code, answer.text)
     if answer.meaning in (Meaning.OK, Meaning.SUPPRESSED):
-        raise _not_understood(f"a push was answered with {answer.body.family}")
-    raise_for(answer)
+        raise not_understood(f"a push was answered with {answer.body.family}")
+    raise build_error(answer)
 
 
 def _judge_failed(answer: Answer, store: StoreReply, sop_uid: str) -> Pushed:
     if sop_uid not in store.failed:
-        raise _not_understood("the reply names another instance")
+        raise not_understood("the reply names another instance")
     text = store.failed[sop_uid]
     verdict = Verdict.EXISTS if "already exist" in text.lower() else Verdict.REFUSED
     return Pushed(verdict, answer.status, answer.code, f"HTTP {answer.status}: {text}")

@@ -13,6 +13,7 @@ from datetime import date
 from interface.logs import PHRASES
 from interface.outbound import SessionOptions, open_session
 from interface.satusehat.client import Client, SatusehatOptions
+from interface.satusehat.governor import Governor, Limits
 from interface.satusehat.identification import Identification
 from interface.satusehat.oauth2 import Credentials, TokenSource
 from interface.satusehat.orders import Accepted, Wanted, choose
@@ -28,6 +29,8 @@ from internal.ports import Work
 from internal.states import Finish, More, NotYet, Outcome, Refuse
 
 MAX_REFUSED_SHOWN = 50
+#: Kept-alive connections beside those of the pushes.
+SPARE_CONNECTIONS = 8
 
 
 class Satusehat:
@@ -42,11 +45,14 @@ class Satusehat:
         self._options = options
         self._session = open_session(options.base_url, SessionOptions(
             user_agent=options.user_agent, connect_timeout_s=options.connect_timeout_s,
-            stall_timeout_s=options.request_timeout_s, ca_file=options.ca_file, proxy_url=options.proxy_url))
+            stall_timeout_s=options.request_timeout_s, ca_file=options.ca_file, proxy_url=options.proxy_url,
+            connections=options.push_parallel + SPARE_CONNECTIONS))
         self._tokens = TokenSource(
             self._session, Credentials(options.client_key, options.secret), token_path=options.token_path,
             refusal_interval_s=options.refusal_interval_s)
-        self._client = Client(options, self._session, self._tokens)
+        self._governor = Governor(Limits(
+            options.fhir_per_minute, options.push_parallel, options.bandwidth_bytes_per_s))
+        self._client = Client(options, self._session, self._tokens, self._governor)
         self._identification = Identification(self._client)
         self._registration = Registration(options, self._session, self._client)
         self._pushing = Pushing(self._client, options.push_parallel)
@@ -71,6 +77,14 @@ class Satusehat:
         except Refused as refusal:
             return Refuse(refusal.code, f"SATUSEHAT refused: {refusal}", {"status": refusal.status})
 
+    def may_poll(self) -> bool:
+        """Return whether the waiting room may ask for an order now."""
+        return self._governor.may_poll()
+
+    def report(self) -> dict[str, int]:
+        """Return how far the lane is slowed down, for the status file."""
+        return self._governor.report()
+
     def probe(self) -> Iterator[Probe]:
         """Try DNS, TLS, token, FHIR and DICOM endpoint, one line each, until one fails."""
         return probe_platform(self._options, self._session, self._tokens, self._client)
@@ -89,7 +103,7 @@ class Satusehat:
             return NotYet("no-accession", "the images carry no accession number: no order can be looked up")
         if work.job.waiting_since is None:
             work.event("order-search", PHRASES["obtaining_ids"])
-        found = self._client.fetch_service_requests(run.accession_number)
+        found = self._client.fetch_service_requests(run.accession_number, poll=work.job.waiting_since is not None)
         chosen = choose(found, Wanted(
             self._options.organization_id, run.accession_number, self._find_study_day(work.inventory(), work),
             self._options.order_window_s, self._options.tz_name))
@@ -134,7 +148,8 @@ class Satusehat:
     def _conclude(self, work: Work, counts: dict[ItemState, int]) -> Outcome:
         total = sum(counts.values()) - counts.get(ItemState.WAIVED, 0)
         unverified = counts.get(ItemState.UNVERIFIED, 0)
-        arrived = counts.get(ItemState.STORED, 0) + unverified
+        unread = counts.get(ItemState.UNREAD, 0)
+        arrived = counts.get(ItemState.STORED, 0) + unverified + unread
         if arrived < total:
             refused = work.items((ItemState.REFUSED, ItemState.CONFLICT), MAX_REFUSED_SHOWN)
             detail = {"arrived": arrived, "total": total, "refused": [
@@ -143,4 +158,6 @@ class Satusehat:
             return Refuse("partly-delivered", text, detail)
         hit("study.before_done")
         work.event("sent", PHRASES["sent"], instances=total)
-        return Finish(f"{unverified} were there already, content not verified" if unverified else "")
+        notes = [f"{unverified} were there already, content not verified"] if unverified else []
+        notes += [f"{unread} accepted, reply not understood"] if unread else []
+        return Finish("; ".join(notes))

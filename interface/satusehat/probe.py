@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from interface.outbound import Deadline, Session, build_tls_context, is_loopback
 from interface.satusehat.answers import Meaning
-from interface.satusehat.client import Client, SatusehatOptions, raise_for
+from interface.satusehat.client import Client, SatusehatOptions
+from interface.satusehat.effects import raise_for
 from interface.satusehat.oauth2 import TokenSource
 from internal.errors import RouterError
 from internal.model import Probe

@@ -1,181 +1,245 @@
 """The phase `push`: every due instance to the DICOM store, several at a time, each with its own receipt.
 
-Between register and confirm. Bytes are frozen and committed as sent before the first one leaves; answers are written
-down after each batch, so that a crash costs at most a batch of repeated pushes of equal bytes.
-Imports client, run and internal. Changes when the rules for sending instances change.
-Source: satusehat facts 3; reliability facts 2.5 D9-D14, D21, D23, D34.
+Between register and confirm. Bytes are frozen and committed as sent before the first one leaves; while some are under
+way the next are frozen and answers are written down, so that the line never waits for the disk and a crash costs at
+most a few repeated pushes of equal bytes. Imports client, receipts, run and internal.
+Changes when the order or the number of pushes changes. Source: reliability facts 2.5 D9-D14, D21, D23, D34.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
-from interface.logs import DETAIL, PHRASES
-from interface.logs import event as log_event
-from interface.satusehat.client import NOT_UNDERSTOOD, Client, Pushed, Verdict
+from interface.logs import PHRASES
+from interface.satusehat.client import Client
+from interface.satusehat.effects import NOT_UNDERSTOOD
+from interface.satusehat.governor import MAX_WAIT_S
+from interface.satusehat.receipts import Answered, Result, count_unread, judge, tell
 from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
-from internal.errors import BytesDamaged, BytesMissing, LeaseLost, RouterError, Transient, UnknownOutcome
+from internal.errors import BytesDamaged, BytesMissing, LeaseLost, RouterError, Transient
 from internal.failpoints import hit
 from internal.model import Item, ItemState
 from internal.ports import Frozen
 from internal.states import More, Outcome, Refuse
 
-BATCH_PER_THREAD = 4
-BATCH_BYTES = 256 * 1024 * 1024
+#: Frozen and written down together: one commit each.
+BATCH = 16
 RENEW_EVERY_S = 5.0
+#: So many failures of single instances end the step: something else is wrong.
 MAX_SET_ASIDE = 16
-MAX_UNREADABLE_SENDS = 3
-
-log = logging.getLogger("router.satusehat")
-
-Result = Pushed | RouterError
-
-
-@dataclass
-class _Tour:
-    """One walk over the items of a job: those that failed for themselves wait for the next step."""
-
-    set_aside: set[int] = field(default_factory=set)
-    fault: RouterError | None = None
-
-    def put_aside(self, item: Item, fault: RouterError) -> None:
-        self.set_aside.add(item.item_id)
-        self.fault = self.fault or fault
+MAX_UNREAD = 3
 
 
 class Pushing:
     """Pushes the items of one job after another; the threads are shared by all workers of the lane."""
 
     def __init__(self, client: Client, parallel: int) -> None:
-        self._client = client
-        self._batch = BATCH_PER_THREAD * parallel
-        self._threads = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="push")
+        self.client = client
+        self.parallel = parallel
+        self.threads = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="push")
 
     def close(self) -> None:
         """Let pushes in flight end and start no more."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.threads.shutdown(wait=True, cancel_futures=True)
 
     def push(self, run: Run) -> Outcome | None:
         """Push what is due or of unknown outcome; None: nothing is left.
 
         Raises the fault that stopped it; every answer that came before is written down.
         """
-        tour = _Tour()
-        announced = False
-        while True:
-            batch = self._find_batch(run, tour)
-            if not batch:
-                break
-            listed = find_sop_uids(run.resource or {})
-            ready = [item for item in batch if item.instance.header.sop_uid in listed]
-            if not ready:
-                return self._find_unlisted(run, batch)
-            if not announced:
-                run.work.event("push", PHRASES["push_started"])
-                announced = True
-            self._push_batch(run, ready, tour)
-            if run.work.should_yield():
-                return More()
-        if tour.fault is not None:
-            raise tour.fault
-        return None
+        return _Tour(self, run).walk()
 
-    def _find_batch(self, run: Run, tour: _Tour) -> list[Item]:
-        if len(tour.set_aside) >= MAX_SET_ASIDE:
-            return []
-        found = run.work.items((ItemState.SENT, ItemState.DUE), self._batch + len(tour.set_aside))
-        batch: list[Item] = []
-        size = 0
-        for item in [item for item in found if item.item_id not in tour.set_aside][: self._batch]:
-            size += item.instance.dataset_bytes
-            if batch and size > BATCH_BYTES:
-                break
-            batch.append(item)
-        return batch
 
-    def _find_unlisted(self, run: Run, batch: Sequence[Item]) -> Outcome:
-        """Return what to do about items that the ImagingStudy does not list: newer than it, or dropped by somebody."""
-        known = find_inventory_uids(run.work.inventory())
-        strangers = [item.instance.header.sop_uid for item in batch if item.instance.header.sop_uid not in known]
-        if strangers:
-            return Refuse("not-in-inventory", "instances to send are not part of the study", {"sop_uids": strangers})
-        run.work.record_facts(registered_revision=None)
-        return More()
+class _Tour:
+    """One walk over the items of a job, in sending order; those that failed for themselves wait for the next step."""
 
-    def _push_batch(self, run: Run, items: Sequence[Item], tour: _Tour) -> None:
-        before = {item.item_id: item for item in items}
-        frozen = self._freeze(run, items, tour)
-        hit("push.mid")
-        results = self._send(run, frozen)
-        answers: list[tuple[Item, ItemState, dict[str, Any]]] = []
-        for one, result in zip(frozen, results, strict=True):
-            state = _judge(before[one.item.item_id], one, result)
-            if state is None:
-                assert isinstance(result, RouterError)
-                tour.put_aside(one.item, result)
-                continue
-            answers.append((one.item, state, _describe(run, result)))
-            self._tell(run, one.item, state, result)
-        if answers:
-            run.work.settle_items(answers)
-        for result in results:
-            if isinstance(result, RouterError) and _stops_the_step(result):
-                raise result
+    def __init__(self, pushing: Pushing, run: Run) -> None:
+        self._pushing = pushing
+        self._run = run
+        self._listed = find_sop_uids(run.resource or {})
+        self._stop = threading.Event()
+        self._flying: dict[Future[Result], tuple[Item, Frozen]] = {}
+        self._ready: deque[tuple[Item, Frozen]] = deque()
+        self._again: list[Item] = []
+        self._never_taken: set[int] = set()
+        self._after = 0
+        self._at_end = False
+        self._unlisted: list[Item] = []
+        self._set_aside = 0
+        self._understood = self._changed = False
+        self._answered: list[Answered] = []
+        self._fault: RouterError | None = None
+        self._stopped: RouterError | None = None
+        self._yielding = False
+        self._announced = False
+        self._renewed_s = run.work.clock.monotonic_s()
 
-    def _freeze(self, run: Run, items: Sequence[Item], tour: _Tour) -> list[Frozen]:
-        """Freeze the batch; where a file is missing or damaged, freeze the others one by one."""
+    def walk(self) -> Outcome | None:
+        """Keep the line full until nothing is left, the time is up or a fault stops the step."""
         try:
-            return run.work.freeze(items)
-        except (BytesMissing, BytesDamaged) as fault:
-            if len(items) == 1:
-                tour.put_aside(items[0], fault)
-                return []
-        return [frozen for item in items for frozen in self._freeze(run, [item], tour)]
-
-    def _send(self, run: Run, batch: Sequence[Frozen]) -> list[Result]:
-        stop = threading.Event()
-        imaging_study_id = run.fact("imaging_study_id")
-        futures = [self._threads.submit(self._push_one, one, imaging_study_id, stop) for one in batch]
-        try:
-            self._await(run, futures)
+            while self._launch():
+                self._collect()
         except BaseException:
-            stop.set()
-            for future in futures:
+            self._stop.set()
+            for future in self._flying:
                 future.cancel()
             raise
-        return [future.result() for future in futures]
+        if self._stopped is not None:
+            raise self._stopped
+        if self._unlisted:
+            return self._explain_unlisted()
+        if self._fault is not None:
+            raise self._fault
+        return More() if self._yielding or not self._at_end or self._again else None
 
-    def _await(self, run: Run, futures: Sequence[Future[Result]]) -> None:
-        """Wait for all pushes under a renewed lease: each push ends by its own deadline, which is a floor rate."""
-        pending = set(futures)
-        while pending:
-            _, pending = wait(pending, timeout=RENEW_EVERY_S)
-            if pending:
-                run.work.renew()
+    def _launch(self) -> bool:
+        """Start pushes while there is room for them; return whether any is under way."""
+        room = 2 * self._pushing.parallel
+        while self._stopped is None and len(self._flying) < room and (self._ready or self._freeze_more()):
+            if self._ready:
+                item, frozen = self._ready.popleft()
+                future = self._pushing.threads.submit(self._push_one, frozen, self._run.fact("imaging_study_id"))
+                self._flying[future] = (item, frozen)
+        return bool(self._flying)
 
-    def _push_one(self, frozen: Frozen, imaging_study_id: str, stop: threading.Event) -> Result:
-        def on_bytes(_: int) -> None:
-            if stop.is_set():
+    def _freeze_more(self) -> bool:
+        """Freeze the next few items; False when there are none, or when this step is to begin no more."""
+        if self._yielding or self._set_aside >= MAX_SET_ASIDE:
+            return False
+        items = self._again or self._find_next()
+        self._again = []
+        listed = [item for item in items if item.instance.header.sop_uid in self._listed]
+        self._unlisted += [item for item in items if item.instance.header.sop_uid not in self._listed]
+        if listed and not self._announced:
+            self._run.work.event("push", PHRASES["push_started"])
+            self._announced = True
+        for item, frozen in self._freeze(listed):
+            self._ready.append((item, frozen))
+        return bool(items)
+
+    def _find_next(self) -> list[Item]:
+        if self._at_end:
+            return []
+        found = self._run.work.items((ItemState.SENT, ItemState.DUE), BATCH, self._after)
+        if found:
+            self._after = found[-1].item_id
+        self._at_end = len(found) < BATCH
+        return found
+
+    def _freeze(self, items: Sequence[Item]) -> list[tuple[Item, Frozen]]:
+        """Freeze together; where a file is missing or damaged, one by one."""
+        if not items:
+            return []
+        try:
+            return list(zip(items, self._run.work.freeze(items), strict=True))
+        except (BytesMissing, BytesDamaged) as fault:
+            if len(items) == 1:
+                self._put_aside(fault)
+                return []
+        return [pair for item in items for pair in self._freeze([item])]
+
+    def _push_one(self, frozen: Frozen, imaging_study_id: str) -> Result:
+        handed_over = 0
+        governor = self._pushing.client.governor
+
+        def on_bytes(total: int) -> None:
+            nonlocal handed_over
+            if handed_over == 0:
+                hit("push.mid")
+            if self._stop.is_set():
                 raise LeaseLost
+            governor.pace(total - handed_over)
+            handed_over = total
 
         try:
-            return self._client.push_instance(frozen, imaging_study_id, on_bytes)
+            return self._pushing.client.push_instance(frozen, imaging_study_id, on_bytes)
         except RouterError as fault:
             return fault
 
-    def _tell(self, run: Run, item: Item, state: ItemState, result: Result) -> None:
-        header = item.instance.header
-        if state is ItemState.REFUSED:
-            phrase = PHRASES["instance_failed"].format(sop_uid=header.sop_uid)
-            run.work.event("instance-refused", f"{phrase}: {result_text(result)}", sop_uid=header.sop_uid)
+    def _collect(self) -> None:
+        """Wait for an answer, take every one that is there, and write them down."""
+        done, _ = wait(self._flying, timeout=RENEW_EVERY_S, return_when=FIRST_COMPLETED)
+        for future in done:
+            item, frozen = self._flying.pop(future)
+            self._take(item, frozen, future.result())
+        full = len(self._answered) >= BATCH
+        if self._answered and (full or not self._flying or self._stopped is not None):
+            self._write()
+        self._renew()
+        self._yielding = self._yielding or self._run.work.should_yield()
+
+    def _take(self, before: Item, frozen: Frozen, result: Result) -> None:
+        if before.item_id in self._never_taken:
+            before = replace(before, sends=0)
+        state = judge(before, frozen, result)
+        if state is not None:
+            self._understood = True
+            self._answered.append(Answered(frozen.item, state, result))
+            return
+        assert isinstance(result, RouterError)
+        if isinstance(result, Transient) and result.code == NOT_UNDERSTOOD:
+            self._take_unread(before, frozen, result)
+        elif _is_short_pause(result):
+            if before.sends == 0:
+                self._never_taken.add(before.item_id)
+            self._again.append(frozen.item)
         else:
-            phrase = PHRASES["instance_sent"].format(series_uid=header.series_uid, sop_uid=header.sop_uid)
-            log_event(log, DETAIL, phrase, study=header.study_uid, job=run.work.job.job_id, receipt=str(state))
+            self._put_aside(result)
+
+    def _take_unread(self, before: Item, frozen: Frozen, result: Transient) -> None:
+        """Same bytes again in a later step, at most twice; then a receipt of its own, and the lane says so.
+
+        Where nothing but such replies has come, and one instance has been through all three, the others need not.
+        """
+        unread = count_unread(before) + 1
+        if unread >= MAX_UNREAD or (self._changed and not self._understood):
+            self._changed = True
+            self._answered.append(Answered(frozen.item, ItemState.UNREAD, result, unread))
+        else:
+            self._answered.append(Answered(frozen.item, ItemState.SENT, result, unread))
+            self._put_aside(result)
+
+    def _put_aside(self, fault: RouterError) -> None:
+        self._set_aside += 1
+        self._fault = self._fault or fault
+        if _stops_the_step(fault):
+            self._stopped = self._stopped or fault
+
+    def _write(self) -> None:
+        hit("push.after_answer")
+        work = self._run.work
+        now = work.clock.now_ms()
+        work.settle_items([(one.item, one.state, one.describe(now)) for one in self._answered])
+        for one in self._answered:
+            tell(self._run, one)
+        self._answered = []
+
+    def _renew(self) -> None:
+        """Keep the lease: each push ends by its own deadline, which is a floor rate."""
+        now_s = self._run.work.clock.monotonic_s()
+        if now_s - self._renewed_s >= RENEW_EVERY_S:
+            self._renewed_s = now_s
+            self._run.work.renew()
+
+    def _explain_unlisted(self) -> Outcome:
+        """Return what to do about items that the ImagingStudy does not list: newer than it, or dropped by somebody."""
+        known = find_inventory_uids(self._run.work.inventory())
+        strangers = [item.instance.header.sop_uid for item in self._unlisted
+                     if item.instance.header.sop_uid not in known]
+        if strangers:
+            return Refuse("not-in-inventory", "instances to send are not part of the study", {"sop_uids": strangers})
+        self._run.work.record_facts(registered_revision=None)
+        return More()
+
+
+def _is_short_pause(fault: RouterError) -> bool:
+    """Return whether the platform asks for a pause that this step can wait for itself."""
+    return (isinstance(fault, Transient) and fault.code == "http-429"
+            and fault.retry_after_s is not None and fault.retry_after_s <= MAX_WAIT_S)
 
 
 def _stops_the_step(fault: RouterError) -> bool:
@@ -183,29 +247,3 @@ def _stops_the_step(fault: RouterError) -> bool:
     if isinstance(fault, Transient):
         return fault.blame_lane
     return not isinstance(fault, BytesMissing | BytesDamaged)
-
-
-def _judge(before: Item, frozen: Frozen, result: Result) -> ItemState | None:
-    """Return the state that `result` gives the item, None when it is not known yet.
-
-    409 "already exists" is a receipt for bytes that we have sent before; else what is there is not known to be ours.
-    """
-    sent_before = before.sends > 0 and before.sha256 == frozen.sha256
-    if isinstance(result, Pushed):
-        if result.verdict is Verdict.EXISTS:
-            return ItemState.STORED if sent_before else ItemState.UNVERIFIED
-        return ItemState.STORED if result.verdict is Verdict.STORED else ItemState.REFUSED
-    unreadable = isinstance(result, UnknownOutcome) and result.code == NOT_UNDERSTOOD
-    return ItemState.UNVERIFIED if unreadable and before.sends + 1 >= MAX_UNREADABLE_SENDS else None
-
-
-def _describe(run: Run, result: Result) -> dict[str, Any]:
-    answer: dict[str, Any] = {"at": run.work.clock.now_ms(), "text": result_text(result)}
-    if isinstance(result, Pushed):
-        answer |= {"status": result.status, "code": result.code}
-    return answer
-
-
-def result_text(result: Result) -> str:
-    """Return the platform's words, or what is known in their place."""
-    return result.text if isinstance(result, Pushed) else f"accepted, reply not understood: {result}"

@@ -94,6 +94,7 @@ class Registration:
         inventory = work.inventory()
         built = self._build(run, inventory, None)
         work.event("post", PHRASES["posting"])
+        self._client.governor.admit_call()
         # The request's deadline begins before the intent's: whatever arrives there arrives before `deadline_at`.
         deadline = self._session.open_deadline(self._options.request_timeout_s)
         intent = work.open_intent(CREATE, self._options.request_timeout_s)

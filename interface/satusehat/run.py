@@ -36,8 +36,8 @@ class Run:
 
     @property
     def accession_number(self) -> str:
-        """Return the trimmed accession; "" is never looked up."""
-        return self.work.job.part.strip(" \0")
+        """Return the accession that is sent: the corrected one, else as received, trimmed; "" is never looked up."""
+        return (self.work.job.accession or self.work.job.part).strip(" \0")
 
     def fact(self, name: str) -> str:
         """Return the fact `name` as text, "" when it is not known."""

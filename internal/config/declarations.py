@@ -39,10 +39,12 @@ from internal.config.url import (
 from internal.config.values import (
     Kind,
     Secret,
+    parse_accession_rule,
     parse_ae_title,
     parse_bind_address,
     parse_bool,
     parse_commitment_caller,
+    parse_day_hours,
     parse_destination_name,
     parse_fhir_id,
     parse_header_value,
@@ -140,8 +142,17 @@ class SatusehatSettings:
     webhook_password: Secret = declare_secret(  # noqa: RUF009 - an immutable value
         "Password for the webhook.", "Kata sandi webhook.", env=("WEBHOOK_PASSWORD",))
     webhook_format: str = declare_choice(
-        "simple|imagingstudy", "simple", "What the webhook gets: a short status, or the ImagingStudy.",
-        "Isi webhook: status singkat, atau ImagingStudy.", env=("WEBHOOK_FORMAT",))
+        "simple|imagingstudy|reply", "simple",
+        "What the webhook gets: a short status, the ImagingStudy, or its head with SATUSEHAT's id.",
+        "Isi webhook: status singkat, ImagingStudy, atau bagian awalnya dengan id SATUSEHAT.", env=("WEBHOOK_FORMAT",))
+    alias_file: Path = declare_path(  # noqa: RUF009 - an immutable value
+        "", "CSV file of accession numbers: what a modality sends, what it means; empty for none.",
+        "Berkas CSV accession number: yang dikirim alat, dan maksudnya; kosong bila tidak ada.")
+    accession_rules: tuple[str, ...] = declare_list(
+        parse_accession_rule, "", "Corrections of accession numbers that may be made without asking: alias, blanks, "
+        "case, zeros, cut, candidate. Only with exactly one order and a second identifier that agrees.",
+        "Koreksi accession number yang boleh tanpa bertanya: alias, blanks, case, zeros, cut, candidate. Hanya bila "
+        "tepat satu order dan identitas kedua cocok.", "names with commas between, or empty")
     order_window: float = declare_duration(
         "1d", "3650d", "30d", "How far an order's date may be from the study's; hospitals reuse accession numbers.",
         "Selisih tanggal terbesar antara order dan studi; nomor akses bisa terpakai ulang.")
@@ -150,6 +161,19 @@ class SatusehatSettings:
         "Berapa lama sumber daya baru bisa belum terlihat pada pencarian platform.")
     workers: int = declare_number(
         1, 32, 4, "Studies sent to the platform at the same time.", "Jumlah studi yang dikirim bersamaan.")
+    push_parallel: int = declare_number(
+        1, 64, 16, "Images sent at the same time, over all studies; fewer after SATUSEHAT asks to slow down.",
+        "Jumlah citra yang dikirim bersamaan dari semua studi; berkurang bila SATUSEHAT meminta pelan.")
+    fhir_per_minute: int = declare_number(
+        20, 100000, 120, "Most FHIR requests per minute; a fifth of them may look for orders of waiting studies.",
+        "Permintaan FHIR terbanyak per menit; seperlimanya boleh mencari order studi yang menunggu.")
+    bandwidth: int = declare_size(
+        "0", "10GB", "0", "Most bytes per second for images (at least 64 KB); 0 for no limit.",
+        "Byte per detik terbanyak untuk citra (paling sedikit 64 KB); 0 tanpa batas.")
+    send_hours: str = declare_text(
+        parse_day_hours, "", "Hours for sending studies, in tz_name's time; urgent ones always go. Empty: always.",
+        "Jam pengiriman studi menurut waktu tz_name; yang mendesak selalu dikirim. Kosong: selalu.",
+        allowed="HH:MM-HH:MM such as 19:00-06:00")
     user_agent: str = declare_text(
         parse_header_value, "satusehat-dicom-router/2.0", "User-Agent header of every request.",
         "Header User-Agent setiap permintaan.")
@@ -185,6 +209,9 @@ class RouterSettings:
     patience: float = declare_duration(
         "1s", "3650d", "90d", "How long a study is tried or waits for its order before a person is asked.",
         "Berapa lama studi dicoba atau menunggu order sebelum petugas diminta.")
+    escalate: float = declare_duration(
+        "1m", "365d", "1d", "A study that waits longer than this raises an alarm once (event, webhook).",
+        "Studi yang menunggu lebih lama dari ini memunculkan peringatan satu kali (event, webhook).")
     order_poll_min: float = declare_duration(
         "100ms", "1d", "30s", "First pause before an order is looked for again.",
         "Jeda pertama sebelum order dicari lagi.")
@@ -215,6 +242,19 @@ class SpoolSettings:
     min_free: int = declare_size(
         "0", "1000TB", "2GB", "With less free space than this, images are refused for the time being.",
         "Bila ruang kosong kurang dari ini, gambar ditolak untuk sementara.")
+    purge: str = declare_choice(
+        "confirmed|never", "confirmed",
+        "What may be removed: images confirmed at every destination and older than keep, or nothing.",
+        "Yang boleh dihapus: gambar yang terkonfirmasi di semua tujuan dan lebih tua dari keep, atau tidak ada.")
+    keep: float = declare_duration(
+        "0s", "3650d", "30d", "How long confirmed images are kept after the last one of their study came.",
+        "Berapa lama gambar terkonfirmasi disimpan setelah gambar terakhir studinya datang.")
+    low_space: int = declare_size(
+        "0", "1000TB", "5GB", "With less free space than this, confirmed images go before keep, oldest first.",
+        "Bila ruang kosong kurang dari ini, gambar terkonfirmasi dihapus sebelum keep, dari yang tertua.")
+    purge_unverified: bool = declare(
+        Kind.BOOL, parse_bool, "no", "Whether images that were at the destination before count as confirmed.",
+        "Apakah gambar yang sudah ada di tujuan sebelumnya dihitung terkonfirmasi.", allowed="yes, no")
 
 
 @dataclass(frozen=True, kw_only=True)

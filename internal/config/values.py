@@ -243,6 +243,17 @@ def parse_destination_name(text: str) -> str:
     return name
 
 
+ACCESSION_RULES = ("alias", "blanks", "case", "zeros", "cut", "candidate")
+"""Words of internal.accession.Rule, which a test compares."""
+
+
+def parse_accession_rule(text: str) -> str:
+    """The name of a rule of the accession doctor."""
+    if text not in ACCESSION_RULES:
+        raise WrongValue(f"is not one of {', '.join(ACCESSION_RULES)}")
+    return text
+
+
 def parse_fhir_id(text: str) -> str:
     """An id as FHIR defines it. Source: FHIR R4 datatypes, id."""
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", text):
@@ -281,3 +292,11 @@ def parse_bind_address(text: str) -> str:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:
         raise WrongValue("is not an IP address") from None
+
+
+def parse_day_hours(text: str) -> str:
+    """A span of the day as HH:MM-HH:MM; the end may lie before the beginning: it is the next day's."""
+    times = [part.strip() for part in text.split("-")]
+    if len(times) != 2 or times[0] == times[1] or not all(re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", t) for t in times):
+        raise WrongValue("is not a span of hours such as 19:00-06:00")
+    return "-".join(times)

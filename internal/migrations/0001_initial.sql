@@ -22,6 +22,7 @@ CREATE TABLE catalogue (
 -- What we hold and ever held ------------------------------------------------------------------------------------
 
 -- unsettled_since: arrival of the first instance after the last settled revision (NULL: none).
+-- purged: the bytes of every instance are gone (rows stay).
 -- registrations: how often the study was settled, which is how often a further one has to wait longer.
 CREATE TABLE study (
     study_uid          TEXT PRIMARY KEY,
@@ -35,6 +36,7 @@ CREATE TABLE study (
     settle_requested   INTEGER NOT NULL DEFAULT 0,
     conflict           INTEGER NOT NULL DEFAULT 0,
     instances          INTEGER NOT NULL DEFAULT 0,
+    purged             INTEGER NOT NULL DEFAULT 0,
     patient_id         TEXT NOT NULL DEFAULT '',
     patient_name       TEXT NOT NULL DEFAULT '',
     patient_birth_date TEXT NOT NULL DEFAULT '',
@@ -45,6 +47,7 @@ CREATE TABLE study (
     description        TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX study_unsettled ON study (unsettled_since) WHERE revision > settled_revision;
+CREATE INDEX study_age ON study (last_arrived_at, study_uid) WHERE purged = 0;
 CREATE INDEX study_patient ON study (patient_id);
 CREATE INDEX study_day ON study (study_date);
 
@@ -84,6 +87,7 @@ CREATE TABLE instance (
     dataset_offset      INTEGER NOT NULL,
     dataset_bytes       INTEGER NOT NULL,
     location            TEXT NOT NULL,
+    purging_at          INTEGER,
     purged_at           INTEGER,
     committed_at        INTEGER,
     arrived_at          INTEGER NOT NULL,
@@ -117,6 +121,7 @@ CREATE TABLE instance (
 );
 CREATE UNIQUE INDEX instance_current ON instance (sop_uid) WHERE is_current = 1;
 CREATE INDEX instance_beside ON instance (sop_uid) WHERE is_current = 0;
+CREATE INDEX instance_purging ON instance (purging_at) WHERE purging_at IS NOT NULL AND purged_at IS NULL;
 CREATE INDEX instance_study ON instance (study_uid, part);
 
 -- The same data set again: no instance row, but the entry is known.
@@ -181,6 +186,10 @@ CREATE TABLE device (
 
 -- settled_revision: the study's revision up to which items were planned; revision: that at the last claim;
 -- done_revision: that at the last finish. priority: 0 urgent, 1 normal, 2 backlog.
+-- accession: the number it is sent under where that was corrected, '' if it is the part's.
+-- news: how often it reached a state that others want to know of; told: how many of these were handed to the outbox.
+-- turns: steps that used up their time since it was opened. polling: 1 while WAITING only means looking again for
+-- something that others bring (an order), as often as the lane allows.
 -- node: the spool that holds all bytes still to go ('' anywhere). opened_at: since when it is unfinished.
 CREATE TABLE job (
     job_id           ${serial},
@@ -194,6 +203,8 @@ CREATE TABLE job (
     reason           TEXT NOT NULL DEFAULT '',
     detail           TEXT NOT NULL DEFAULT '{}',
     attempts         INTEGER NOT NULL DEFAULT 0,
+    turns            INTEGER NOT NULL DEFAULT 0,
+    polling          INTEGER NOT NULL DEFAULT 0,
     priority         INTEGER NOT NULL DEFAULT 1 CHECK (priority BETWEEN 0 AND 2),
     due_at           INTEGER NOT NULL,
     revision         INTEGER NOT NULL DEFAULT 0,
@@ -208,12 +219,24 @@ CREATE TABLE job (
     updated_at       INTEGER NOT NULL,
     opened_at        INTEGER NOT NULL,
     waiting_since    INTEGER,
+    escalated_at     INTEGER,
+    accession        TEXT NOT NULL DEFAULT '',
+    news             INTEGER NOT NULL DEFAULT 0,
+    told             INTEGER NOT NULL DEFAULT 0,
     UNIQUE (kind, destination, study_uid, part)
 );
-CREATE INDEX job_claimable ON job (destination, environment, priority, due_at, job_id)
-    WHERE state IN ('queued', 'deferred', 'waiting');
+CREATE INDEX job_fresh ON job (destination, environment, priority, turns, opened_at DESC, job_id DESC)
+    WHERE state = 'queued';
+CREATE INDEX job_again ON job (destination, environment, priority, due_at, job_id)
+    WHERE state IN ('deferred', 'waiting') AND polling = 0;
+CREATE INDEX job_poll_longest ON job (destination, environment, due_at, job_id)
+    WHERE state = 'waiting' AND polling = 1;
+CREATE INDEX job_poll_newest ON job (destination, environment, opened_at DESC, job_id DESC)
+    WHERE state = 'waiting' AND polling = 1;
 CREATE INDEX job_active ON job (lease_until) WHERE state = 'active';
 CREATE INDEX job_behind ON job (job_id) WHERE state = 'done' AND done_revision < settled_revision;
+CREATE INDEX job_accession ON job (accession) WHERE accession <> '';
+CREATE INDEX job_news ON job (job_id) WHERE news > told;
 CREATE INDEX job_state ON job (state, job_id);
 CREATE INDEX job_study ON job (study_uid);
 
@@ -262,7 +285,10 @@ CREATE TABLE lane (
     reason_code  TEXT NOT NULL DEFAULT '',
     reason       TEXT NOT NULL DEFAULT '',
     failures     INTEGER NOT NULL DEFAULT 0,
-    updated_at   INTEGER NOT NULL
+    updated_at   INTEGER NOT NULL,
+    alert_code   TEXT NOT NULL DEFAULT '',
+    alert        TEXT NOT NULL DEFAULT '',
+    alert_at     INTEGER NOT NULL DEFAULT 0
 );
 
 -- Orders known before their images, whatever brought them.

@@ -81,8 +81,10 @@ class Rig:
         log.close()
         wait_for(lambda: _accepts(self.sandbox_port), 20, "sandbox accepts")
 
-    def start_router(self, *options: str, environment: dict[str, str] | None = None) -> None:
-        """Start `main.py -v` and wait until both ports answer and every role is alive."""
+    def start_router(
+        self, *options: str, environment: dict[str, str] | None = None, until: Callable[[], Any] | None = None,
+    ) -> None:
+        """Start `main.py -v` and wait until both ports answer and every role is alive, or for `until`."""
         command = [sys.executable, str(MAIN), "-v", "--config", str(self.config), *options]
         log = (self.folder / "router.log").open("ab")
         self.router_process = subprocess.Popen(
@@ -91,9 +93,13 @@ class Rig:
         )
         log.close()
         try:
-            wait_for(self.is_ready, 30, "router is ready")
+            wait_for(until or self.is_ready, 30, "router is ready")
         except AssertionError:
             raise AssertionError(f"router did not start:\n{self.log()[-4000:]}") from None
+
+    def accepts_images(self) -> bool:
+        """Return whether the DICOM port is open."""
+        return _accepts(self.dicom_port)
 
     def is_ready(self) -> bool:
         """Return whether /health/ready says so."""

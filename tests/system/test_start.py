@@ -12,7 +12,8 @@ import psutil
 import pytest
 import requests
 
-from tests.system.rig import MAIN, ROOT, Rig, wait_for
+from tests.system.images import make_study
+from tests.system.rig import MAIN, ROOT, Rig, check_oracle, send_until_acknowledged, wait_for
 
 
 def _run_to_exit(rig: Rig, *options: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +99,40 @@ def test_a_role_that_dies_comes_back(rig: Rig) -> None:
     old = rig.roles()["web"]
     old.kill()
     wait_for(lambda: rig.roles().get("web") not in (None, old) and rig.is_ready(), 30, "web is back")
+
+
+def test_images_are_accepted_while_the_database_is_away(rig: Rig, tmp_path: Path) -> None:
+    """A folder in the place of the database: it cannot be opened until it is gone."""
+    (tmp_path / "data" / "index.db").mkdir(parents=True)
+    rig.start_sandbox()
+    rig.start_router(until=rig.accepts_images)
+    study = make_study(tmp_path / "s", "NODB1", 2)
+    rig.order(study)
+    send_until_acknowledged(rig.dicom_port, study.images, deadline_s=20, acknowledged=lambda _image: None)
+    wait_for(lambda: "images stay safe in new/" in rig.log(), 20, "the log says what is wrong")
+    assert not rig.is_ready()
+    (tmp_path / "data" / "index.db").rmdir()
+    wait_for(rig.is_ready, 40, "the router goes on by itself")
+    rig.wait_state(study, "done")
+    check_oracle(rig, [study], study.images)
+
+
+@pytest.mark.long(seconds=35)
+@pytest.mark.timeout(120)
+def test_a_request_in_hand_does_not_keep_the_router_from_ending(rig: Rig, tmp_path: Path) -> None:
+    rig.start_sandbox()
+    rig.start_router()
+    rig.faults({"method": "POST", "path": "/dicom/", "count": 1, "delay_s": 55})
+    study = make_study(tmp_path / "s", "SLOW1", 1)
+    rig.order(study)
+    send_until_acknowledged(rig.dicom_port, study.images, deadline_s=20, acknowledged=lambda _image: None)
+    wait_for(lambda: "DICOM Push started" in rig.log(), 20, "the push is under way")
+    assert rig.stop_router(timeout_s=40) == 0
+    assert "it is killed" not in rig.log()
+    rig.clear_faults()
+    rig.start_router()
+    rig.wait_state(study, "done")
+    check_oracle(rig, [study], study.images)
 
 
 def test_hangup_ends_nobody(rig: Rig) -> None:

@@ -24,6 +24,7 @@ def make_options(url: str, **changes: Any) -> SatusehatOptions:
     given: dict[str, Any] = {
         "base_url": url, "organization_id": ORG, "client_key": lambda: "sandbox-client",
         "secret": lambda: "sandbox-secret", "request_timeout_s": 5.0, "index_lag_s": 0.5, "reregister_max_s": 0.0,
+        "fhir_per_minute": 0,
     } | changes
     return SatusehatOptions(**given)
 

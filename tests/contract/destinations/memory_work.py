@@ -71,6 +71,7 @@ class Ledger:
     items: dict[int, Item] = field(default_factory=dict)
     intents: list[Intent] = field(default_factory=list)
     events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    alerts: dict[str, str] = field(default_factory=dict)
     ordered: list[tuple[str, Person]] = field(default_factory=list)
     same_patient: str = ""
     journal: list[str] = field(default_factory=list)
@@ -165,9 +166,10 @@ class MemoryWork:
     def is_same_patient(self, sides: str) -> bool:
         return sides == self.ledger.same_patient
 
-    def items(self, states: Iterable[ItemState], limit: int) -> list[Item]:
+    def items(self, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
         wanted = set(states)
-        return [item for item in self.ledger.items.values() if item.state in wanted][:limit]
+        found = [item for item in self.ledger.items.values() if item.state in wanted and item.item_id > after]
+        return found[:limit]
 
     def count_items(self) -> dict[ItemState, int]:
         return dict(self.ledger.count())
@@ -220,6 +222,11 @@ class MemoryWork:
 
     def event(self, code: str, text: str, **fields: Any) -> None:
         self._commit(f"event {code}", lambda: self.ledger.events.append((code, text, fields)))
+
+
+    def alert(self, code: str, text: str) -> None:
+        if code not in self.ledger.alerts:
+            self._commit(f"alert {code}", lambda: self.ledger.alerts.update({code: text}))
 
 
 def step_once(destination: Destination, ledger: Ledger, clock: SkewClock, yield_after: int = 1000) -> Outcome | None:

@@ -10,6 +10,7 @@ import pytest
 
 from interface.outbound import Session, SessionOptions, open_session
 from interface.satusehat.client import Client
+from interface.satusehat.governor import Governor, Limits
 from interface.satusehat.oauth2 import Credentials, TokenSource
 from internal.errors import CredentialsRefused, Transient
 from internal.states import Refuse
@@ -116,7 +117,7 @@ def test_a_next_link_is_followed_on_our_own_host_only(
     platform.control("POST", "/faults", [{"path": "/fhir-r4/v1/ServiceRequest", "nth": 1, "status": 200, "body": {
         "resourceType": "Bundle", "type": "searchset", "entry": [], "link": [{
             "relation": "next", "url": f"https://healthcare.googleapis.com/v1/x?identifier={case.accession}"}]}}])
-    client = Client(make_options(platform.url), session, TokenSource(session, CREDENTIALS))
+    client = Client(make_options(platform.url), session, TokenSource(session, CREDENTIALS), Governor(Limits(0)))
     found = client.fetch_service_requests(case.accession)
     assert [one["id"] for one in found] == [order["service_request_id"]]
 
@@ -128,14 +129,14 @@ def test_pages_without_end_are_no_answer(make_case: Callable[..., Case], platfor
     platform.control("POST", "/faults", [
         {"path": "/fhir-r4/v1/ServiceRequest", "nth": number, "status": 200, "body": page(number)}
         for number in range(1, 30)])
-    client = Client(make_options(platform.url), session, TokenSource(session, CREDENTIALS))
+    client = Client(make_options(platform.url), session, TokenSource(session, CREDENTIALS), Governor(Limits(0)))
     with pytest.raises(Transient, match="pages"):
         client.fetch_service_requests("X")
 
 
 @pytest.mark.parametrize("accession", ["", " ", "\t"])
 def test_an_empty_value_is_never_sent(platform: Sandbox, session: Session, accession: str) -> None:
-    client = Client(make_options(platform.url), session, TokenSource(session, CREDENTIALS))
+    client = Client(make_options(platform.url), session, TokenSource(session, CREDENTIALS), Governor(Limits(0)))
     client.fetch_service_requests("X")
     before = platform.control("GET", "/counts")["requests"]["GET /fhir-r4/v1/ServiceRequest"]
     with pytest.raises(ValueError, match="empty"):

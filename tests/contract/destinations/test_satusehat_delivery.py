@@ -57,7 +57,7 @@ def test_nothing_of_the_patient_is_told(make_case: MakeCase) -> None:
 def test_it_yields_at_boundaries_and_goes_on(make_case: MakeCase) -> None:
     case = make_case(instances=20, push_parallel=2)
     assert isinstance(step_once(case.destination, case.ledger, case.clock, yield_after=0), More)
-    assert case.ledger.count() == {ItemState.STORED: 8, ItemState.DUE: 12}
+    assert case.ledger.count() == {ItemState.STORED: 16, ItemState.DUE: 4}
     assert isinstance(case.drive(yield_after=0), Finish)
     assert_delivered(case)
     assert all(one["times_received"] == 1 for one in case.stored().values())

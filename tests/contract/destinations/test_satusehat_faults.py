@@ -95,9 +95,11 @@ def test_a_reply_that_stays_unreadable_ends_as_a_receipt_of_its_own(make_case: M
     case = make_case(instances=1)
     platform.control("POST", "/faults", [{**PUSH, "status": 200, "body": {"new": "format"}}])
     outcome = case.drive()
-    assert isinstance(outcome, Finish) and "not verified" in outcome.note
-    assert case.ledger.items[1].state is ItemState.UNVERIFIED and case.ledger.items[1].sends == 3
+    assert isinstance(outcome, Finish) and "1 accepted, reply not understood" in outcome.note
+    assert case.ledger.items[1].state is ItemState.UNREAD and case.ledger.items[1].sends == 3
     assert "reply not understood" in case.ledger.items[1].answer["text"]
+    assert list(case.ledger.alerts) == ["reply-not-understood"]
+    assert requests_of(platform)["POST /dicom/v1/dicomWeb/studies"] >= 3
 
 
 @pytest.mark.parametrize(("fault", "blame", "code"), [

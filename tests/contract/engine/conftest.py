@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Scripted:
     kind: str = "scripted"
     by_accession: bool = True
     environment: str = "env-1"
+    polls: bool = True
     script: Callable[[Work], Outcome] | None = None
     seen: list[tuple[int, int]] = field(default_factory=list)
 
@@ -59,6 +60,12 @@ class Scripted:
 
     def probe(self) -> Iterable[Probe]:
         return ()
+
+    def may_poll(self) -> bool:
+        return self.polls
+
+    def report(self) -> Mapping[str, int]:
+        return {}
 
 
 def deliver_all(work: Work) -> Outcome:
@@ -77,6 +84,7 @@ class Engine:
 
     def __init__(self, store: Store, root: Path) -> None:
         self.store = store
+        self.root = root
         self.clock = HandClock()
         self.spool = Spool.open(root / "spool")
         self.writer: SpoolWriter = self.spool.writer("0")
@@ -129,6 +137,15 @@ class Engine:
 
     def work(self) -> bool:
         return self.lane._once()
+
+    def destination_done(self, count: int) -> bool:
+        """Wait until `count` jobs are done."""
+        ended = threading.Event()
+        for _ in range(500):
+            if self.states().count(State.DONE) >= count:
+                return True
+            ended.wait(0.02)
+        return False
 
     def job(self, job_id: int = 1) -> Job:
         with self.store.reading() as tx:

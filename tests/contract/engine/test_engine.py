@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
 from tests.contract.engine.conftest import Engine, deliver_all
+from tests.system.rig import wait_for
 
 STUDY = "1.2.826.0.1.1"
 
@@ -150,6 +152,29 @@ def test_a_database_that_fails_sets_no_image_aside(engine: Engine) -> None:
     engine.settle()
     assert engine.work()
     assert engine.states() == [State.DONE]
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_waiting(engine: Engine) -> None:
+    unreadable, other = engine.receive(STUDY), engine.receive(STUDY)
+    path = engine.root / "spool" / "new" / unreadable.file_name
+    path.unlink()
+    path.mkdir()
+    engine.index()
+    assert [one.id for one in engine.spool.all_ids()] == [other.id]
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT reason FROM bad WHERE entry_id = ?", (unreadable.id,)).startswith("the disk")
+
+
+def test_an_entry_that_went_away_leaves_nothing_behind(engine: Engine) -> None:
+    entry = engine.receive(STUDY)
+    path = engine.root / "spool" / "new" / entry.file_name
+    path.unlink()
+    path.symlink_to("nowhere")
+    for _ in range(5):
+        engine.indexer.run_once()
+    with engine.store.reading() as tx:
+        assert set_aside.parsing_interrupted(tx) == {}
+        assert tx.rows("SELECT * FROM bad") == []
 
 
 def test_an_image_that_ends_the_process_is_set_aside_at_the_third_start(engine: Engine) -> None:
@@ -319,7 +344,7 @@ def test_moving_to_another_environment_waits_for_a_person(engine: Engine) -> Non
     assert sorted(engine.states()) == [State.DONE, State.HELD]
     assert not engine.work()
     with engine.store.transaction() as tx:
-        for job_id, event in ((1, Event.REOPEN), (2, Event.RETRY)):
+        for job_id, event in ((2, Event.REOPEN), (1, Event.RETRY)):
             jobs.act(tx, [job_id], event, who="test", now=engine.clock.ms, environment={"scripted": "env-2"})
     while engine.work():
         pass
@@ -355,3 +380,34 @@ def test_a_destination_for_whole_studies_gets_one_job_whatever_the_accessions(en
     assert seen == [2]
     assert (engine.job().part, engine.job().state) == ("", State.DONE)
     assert not engine.work()
+
+
+def test_an_idle_worker_can_be_woken(engine: Engine) -> None:
+    engine.policy = replace(engine.policy, idle_s=3600.0)
+    engine.lane = engine.make_lane()
+    engine.lane.start()
+    engine.receive(STUDY)
+    engine.settle()
+
+    def done() -> bool:
+        engine.lane.wake()
+        return engine.states() == [State.DONE]
+
+    wait_for(done, 20, "the study is delivered")
+
+
+def test_a_worker_outlives_its_database(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    engine.receive(STUDY)
+    engine.settle()
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE lane RENAME TO lane_away")
+    engine.lane.start()
+    wait_for(lambda: any("could not go on" in one.message for one in caplog.records), 20, "the worker says so")
+    with engine.store.transaction() as tx:
+        tx.execute("ALTER TABLE lane_away RENAME TO lane")
+
+    def done() -> bool:
+        engine.lane.wake()
+        return engine.states() == [State.DONE]
+
+    wait_for(done, 20, "the study is delivered")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from internal import index, jobs
+from internal.claims import Poll
 from internal.model import Arrival, Header, Instance, Job
 from internal.store import Store, Tx
 
@@ -64,10 +65,11 @@ def settle_study(store: Store, study_uid: str = STUDY, *, now: int = 6000, **opt
 
 
 def claim(store: Store, *, lane: str = LANE, environment: str = STAGING, node: str = NODE, now: int = 7000,
-          lease_ms: int = 60_000) -> Job | None:
+          lease_ms: int = 60_000, poll: Poll = Poll.NEWEST, priorities: Sequence[int] = jobs.PRIORITIES) -> Job | None:
     """Claim in a transaction of its own."""
     with store.transaction() as tx:
-        return jobs.claim(tx, destination=lane, environment=environment, node=node, now=now, lease_ms=lease_ms)
+        return jobs.claim(tx, destination=lane, environment=environment, node=node, now=now, lease_ms=lease_ms,
+                          poll=poll, priorities=priorities)
 
 
 def claimed(store: Store, *instances: Instance, **options: object) -> Job:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from internal import index, jobs
+from internal.claims import Poll
 from internal.errors import LeaseLost, NotFound
 from internal.model import ItemState, Job
 from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State
@@ -153,16 +154,86 @@ def test_studies_without_a_job_at_a_destination(store: Store) -> None:
 
 # --- claiming ------------------------------------------------------------------------------------------------------
 
-def test_claim_takes_what_is_due_oldest_first_and_only_once(store: Store) -> None:
-    for uid, due_at in (("2.25.1", 300), ("2.25.2", 100), ("2.25.3", 200), ("2.25.4", 9_999_999)):
-        add(store, instance(1, study=uid))
-        settle_study(store, uid, due_at=due_at)
+def plan_studies(store: Store, *opened_at: int) -> None:
+    for number, at in enumerate(opened_at, 1):
+        add(store, instance(1, study=f"2.25.{number}"))
+        settle_study(store, f"2.25.{number}", now=at)
+
+
+def claim_all(store: Store, **options: object) -> list[int]:
+    taken = []
+    while job := claim(store, **options):  # type: ignore[arg-type]
+        taken.append(job.job_id)
+    return taken
+
+
+def test_claim_takes_the_newest_study_first_and_each_only_once(store: Store) -> None:
+    plan_studies(store, 300, 100, 200, 9_999_999)
     with store.reading() as tx:
         assert jobs.is_due(tx, destination=LANE, environment=STAGING, now=100)
         assert not jobs.is_due(tx, destination=LANE, environment=STAGING, now=99)
-    taken = [claim(store) for _ in range(4)]
-    assert [one.study_uid for one in taken if one] == ["2.25.2", "2.25.3", "2.25.1"]
-    assert taken[3] is None
+    assert claim_all(store) == [1, 3, 2]
+
+
+def test_nobody_gets_a_second_turn_before_everybody_had_one(store: Store) -> None:
+    plan_studies(store, 300, 100, 200)
+    for expected in (1, 3, 2, 1):
+        job = claim(store)
+        assert job is not None
+        assert job.job_id == expected
+        settled(store, job, More(), due_at=400)
+    add(store, instance(1, study="2.25.9"))
+    settle_study(store, "2.25.9", now=50)
+    assert claim_all(store) == [4, 3, 2, 1]
+
+
+def test_started_work_comes_before_new_studies_and_longest_due_first(store: Store) -> None:
+    plan_studies(store, 100, 200, 300)
+    outcomes: list[Outcome] = [NotYet("index-lag", "soon", retry_after_s=1.0), Later("http-500", "fault")]
+    for outcome, due_at in zip(outcomes, (6900, 6800), strict=True):
+        job = claim(store, now=6500)
+        assert job is not None
+        settled(store, job, outcome, due_at=due_at)
+    assert claim_all(store) == [2, 3, 1]
+
+
+def test_the_waiting_room_asks_only_when_it_may_and_the_newest_first(store: Store) -> None:
+    plan_studies(store, 100, 200, 300, 400)
+    for due_at in (6600, 6700, 6800):
+        job = claim(store, now=6500)
+        assert job is not None
+        settled(store, job, NotYet("no-order", "no order yet"), due_at=due_at)
+    assert claim_all(store, poll=Poll.NONE) == [1]
+    with store.reading() as tx:
+        asked = {"destination": LANE, "environment": STAGING, "now": 7000}
+        assert jobs.is_due(tx, **asked) and not jobs.is_due(tx, **asked, poll=False)  # type: ignore[arg-type]
+    longest = claim(store, poll=Poll.LONGEST)
+    assert longest is not None and longest.job_id == 4
+    assert claim_all(store) == [3, 2]
+
+
+def test_a_woken_or_failed_job_leaves_the_waiting_room(store: Store) -> None:
+    plan_studies(store, 100, 200)
+    for _ in range(2):
+        job = claim(store, now=6500)
+        assert job is not None
+        settled(store, job, NotYet("no-order", "no order yet"), due_at=6900)
+    with store.transaction() as tx:
+        jobs.act(tx, [1], Event.WAKE, who="ani", now=6900)
+    polled = claim(store)
+    assert polled is not None and polled.job_id == 2
+    settled(store, polled, Later("http-500", "fault"), due_at=6950)
+    assert claim_all(store, poll=Poll.NONE) == [2, 1]
+
+
+def test_a_person_makes_a_study_urgent(store: Store) -> None:
+    plan_studies(store, 100, 200)
+    with store.transaction() as tx:
+        jobs.set_priority(tx, [1], jobs.URGENT, 7000)
+        with pytest.raises(ValueError, match="priority"):
+            jobs.set_priority(tx, [1], 3, 7000)
+    assert claim_all(store, priorities=(jobs.URGENT,)) == [1]
+    assert claim_all(store) == [2]
 
 
 def test_claim_prefers_what_is_urgent(store: Store) -> None:
@@ -209,10 +280,13 @@ def test_claiming_is_by_index(store: Store) -> None:
     with store.transaction() as tx:
         if store.dialect == "postgresql":
             tx.execute("SET LOCAL enable_seqscan = off")
-        plan = str(tx.rows(explain + jobs.claim_sql(tx), (LANE, STAGING, jobs.NORMAL, 7000, NODE)))
-    assert "job_claimable" in plan
-    assert "TEMP B-TREE" not in plan
-    assert "Sort" not in plan
+        plans = [str(tx.rows(explain + sql, (LANE, STAGING, jobs.NORMAL, 7000, NODE))) for sql in jobs.claim_sql(tx)]
+        plans += [str(tx.rows(explain + jobs.poll_sql(tx, poll), (LANE, STAGING, 7000, NODE)))
+                  for poll in (Poll.LONGEST, Poll.NEWEST)]
+    for index_name, plan in zip(("job_again", "job_fresh", "job_poll_longest", "job_poll_newest"), plans, strict=True):
+        assert index_name in plan
+        assert "TEMP B-TREE" not in plan
+        assert "Sort" not in plan
 
 
 # --- settling ------------------------------------------------------------------------------------------------------

@@ -137,13 +137,13 @@ def test_after_a_move_nothing_counts_as_delivered_and_a_person_chooses(store: St
     act(store, Event.RETRY, 2, environment=PRODUCTION)
     act(store, Event.REOPEN, 1, environment={LANE: PRODUCTION, "folder": "elsewhere"})
     assert claim(store, now=9000) is None
+    other = claim(store, environment=PRODUCTION, now=9000)
+    assert other is not None
+    assert states_of_items(store, other) == [ItemState.DUE]
     moved = claim(store, environment=PRODUCTION, now=9000)
     assert moved is not None
     assert (moved.job_id, moved.environment, moved.done_revision, moved.facts) == (1, PRODUCTION, 0, {})
     assert states_of_items(store, moved) == [ItemState.DUE] * 3
-    other = claim(store, environment=PRODUCTION, now=9000)
-    assert other is not None
-    assert states_of_items(store, other) == [ItemState.DUE]
     deliver(store, moved)
     assert job_of(store, 1).facts == {"imaging_study_id": "is-1"}
     # Back in staging, everything it said and got is still known there.

@@ -82,8 +82,8 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><NativeDic
     (reply(413), Meaning.REFUSED, Family.EMPTY),
     (reply(429), Meaning.THROTTLED, Family.EMPTY),
     (reply(503, "no healthy upstream"), Meaning.UNAVAILABLE, Family.TEXT),
-    (reply(503, "upstream connect error"), Meaning.FAULT, Family.TEXT),
-    (reply(504, "Gateway Timeout"), Meaning.FAULT, Family.TEXT),
+    (reply(503, "upstream connect error"), Meaning.GATEWAY, Family.TEXT),
+    (reply(504, "Gateway Timeout"), Meaning.GATEWAY, Family.TEXT),
 ])
 def test_table(answer: Reply, meaning: Meaning, family: Family) -> None:
     found = classify(answer)

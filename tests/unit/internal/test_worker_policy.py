@@ -31,6 +31,10 @@ def test_backoff_doubles() -> None:
     assert [POLICY.backoff_ms(n, 0.5) for n in (1, 2, 3, 4)] == [5_000, 10_000, 20_000, 40_000]
 
 
+def test_a_worker_that_cannot_read_its_queue_rests_longer_each_time() -> None:
+    assert [POLICY.rest_s(n) for n in (0, 1, 2, 3, 7, 10**9)] == [0.25, 0.5, 1.0, 2.0, 30.0, 30.0]
+
+
 @given(age_ms=st.integers(0, 10**12))
 def test_waiting_room_slows_down_but_never_stops(age_ms: int) -> None:
     assert 30_000 <= POLICY.poll_ms(age_ms) <= 900_000

@@ -1,0 +1,89 @@
+"""`main.py lane`: what each destination's lane does, and a person's word to pause or resume it.
+
+Writes the lane's row; workers look at it at every boundary. Changes when a lane gets another brake for people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from interface.cli_queue import iso, now_ms, opened
+from interface.destinations import build
+from internal import jobs
+from internal.config import Settings
+from internal.errors import NotFound
+from internal.lanes import BREAKER, Lane
+from internal.store import Tx
+
+#: A person's pause ends by a person's word.
+FOR_EVER_MS = 100 * 365 * 86_400_000
+BY_PERSON = "person"
+
+
+def lane(options: argparse.Namespace, settings: Settings) -> int:
+    """List lanes, or pause or resume one."""
+    if options.name is None:
+        return _list(options, settings)
+    if options.name not in settings.router.send_to:
+        raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(settings.router.send_to)}")
+    with opened(settings) as store, store.transaction() as tx:
+        if options.verb is not None:
+            _change(tx, options)
+        found = jobs.lane(tx, options.name)
+    print(f"{found.name}: {describe(found, now_ms())}")
+    return 0
+
+
+def _change(tx: Tx, options: argparse.Namespace) -> None:
+    now = now_ms()
+    if options.verb == "pause":
+        reason = options.reason or "paused by a person"
+        jobs.pause_lane(tx, options.name, now + FOR_EVER_MS, "paused", reason, now, by=BY_PERSON)
+        jobs.add_event(tx, now, "lane-paused", f"{options.name}: {reason}", fields={"lane": options.name}, who="cli")
+        return
+    jobs.resume_lane(tx, options.name, now, by=BY_PERSON)
+    jobs.clear_alert(tx, options.name, now)
+    jobs.add_event(tx, now, "lane-resumed", f"{options.name} resumed", fields={"lane": options.name}, who="cli")
+
+
+def _list(options: argparse.Namespace, settings: Settings) -> int:
+    with opened(settings) as store, store.reading() as tx:
+        found = configured_lanes(tx, settings)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+        return 0
+    table = Table("lane", "environment", "state")
+    environments = {destination.name: destination.environment for destination in build(settings)}
+    for one in found:
+        table.add_row(one.name, environments.get(one.name, ""), describe(one, now_ms()))
+    Console().print(table)
+    return 0
+
+
+def configured_lanes(tx: Tx, settings: Settings) -> list[Lane]:
+    """Return the lane of every destination in send_to, in that order."""
+    return [jobs.lane(tx, name) for name in dict.fromkeys(settings.router.send_to)]
+
+
+def describe(lane: Lane, now: int) -> str:
+    """Return in words whether the lane is open, who stopped it until when, and what a person has to look at."""
+    words = "open"
+    if lane.paused_until > now and lane.paused_by == BREAKER:
+        words = f"tried again {iso(lane.paused_until)}: {lane.reason}"
+    elif lane.paused_until > now:
+        words = f"paused: {lane.reason} (resume with `lane {lane.name} resume`)"
+    return f"{words}; ALERT since {iso(lane.alert_at)}: {lane.alert}" if lane.alert_code else words
+
+
+def print_trouble(tx: Tx, settings: Settings) -> None:
+    """Print to the error stream what stops the lanes; nothing while all are open."""
+    for one in configured_lanes(tx, settings):
+        words = describe(one, now_ms())
+        if words != "open":
+            print(f"lane {one.name}: {words}", file=sys.stderr)

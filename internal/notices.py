@@ -1,0 +1,121 @@
+"""SQL for the outbox: what others are to be told about a delivery, as jobs of kind "notify" in the same machine.
+
+A delivery that reaches a state worth telling counts one up in `job.news`; `plan` compares that with `job.told` and is
+repeated, so that no news is lost with a process. Layer 3, called by the deliver role. Changes when somebody else has
+to be told, or of something else.
+"""
+# ruff: noqa: S608 - only the lock's fragment is composed; every value is bound
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from internal.events import add_event
+from internal.items import facts_of
+from internal.rows import json_text
+from internal.states import Event, State, can, next_state
+from internal.store import Row, Tx
+
+KIND = "notify"
+#: One outbox whatever its address: a changed URL gets what the old one did not take.
+ENVIRONMENT = "webhook"
+_TOLD = frozenset({State.DONE, State.HELD, State.WAITING})
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A delivery with something to tell: where it stands now, and up to which count this tells it."""
+
+    job_id: int
+    study_uid: str
+    part: str
+    environment: str
+    state: State
+    reason_code: str
+    facts: Mapping[str, Any]
+    news: int
+    accession_number: str
+
+
+def pending(tx: Tx, limit: int = 200) -> list[News]:
+    """Return jobs of every kind whose news has not been handed over, by index; deliveries are told, others ticked off.
+
+    Reads only: an idle outbox never takes the write lock.
+    """
+    return [_news(tx, row) for row in tx.rows(
+        "SELECT job_id, study_uid, part, environment, state, reason_code, news, accession FROM job WHERE news > told"
+        " ORDER BY job_id LIMIT ?", (limit,))]
+
+
+def plan(tx: Tx, news: News, *, of: str, to: str | None, now: int) -> int | None:
+    """Hand one piece of news to the outbox `to` (None: nobody listens) and tick it off; return the notify job, if any.
+
+    Only deliveries to `of` are told, and only in a state that lasts. Several pieces that were not taken yet become one:
+    the newest state counts.
+    """
+    tx.execute("UPDATE job SET told = ? WHERE job_id = ? AND told < ?", (news.news, news.job_id, news.news))
+    row = tx.row("SELECT kind, destination FROM job WHERE job_id = ?", (news.job_id,))
+    if to is None or row is None or row[0] != "deliver" or row[1] != of or news.state not in _TOLD:
+        return None
+    facts = {name: news.facts[name] for name in ("imaging_study_id", "service_request_id", "patient_id")
+             if name in news.facts}
+    body = {"state": str(news.state), "reason_code": news.reason_code, "environment": news.environment,
+            "accession_number": news.accession_number, **facts}
+    job_id = _open(tx, news, to, now)
+    tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?)"
+               " ON CONFLICT (job_id, environment) DO UPDATE SET facts = excluded.facts",
+               (job_id, ENVIRONMENT, json_text(body)))
+    return job_id
+
+
+def _open(tx: Tx, news: News, to: str, now: int) -> int:
+    """Create the notify job of (study, part), or give it one revision more and reopen it where it was done."""
+    row = tx.row("SELECT job_id, state FROM job WHERE kind = ? AND destination = ? AND study_uid = ? AND part = ?"
+                 f"{tx.for_update}", (KIND, to, news.study_uid, news.part))
+    if row is None:
+        return int(tx.value(
+            "INSERT INTO job (kind, destination, environment, study_uid, part, state, due_at, settled_revision,"
+            " created_at, updated_at, opened_at) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) RETURNING job_id",
+            (KIND, to, ENVIRONMENT, news.study_uid, news.part, str(State.QUEUED), now, now, now, now)))
+    job_id, state = int(row[0]), State(row[1])
+    tx.execute("UPDATE job SET settled_revision = settled_revision + 1 WHERE job_id = ?", (job_id,))
+    _reopen(tx, job_id, state, now)
+    return job_id
+
+
+def reopen_behind(tx: Tx, to: str, now: int) -> int:
+    """Reopen notify jobs that finished with an older state than the newest; return how many."""
+    rows = tx.rows("SELECT job_id FROM job WHERE state = 'done' AND done_revision < settled_revision AND kind = ?"
+                   " AND destination = ?", (KIND, to))
+    for (job_id,) in rows:
+        _reopen(tx, job_id, State.DONE, now)
+    return len(rows)
+
+
+def _reopen(tx: Tx, job_id: int, state: State, now: int) -> None:
+    if can(state, Event.REOPEN):
+        tx.execute("UPDATE job SET state = ?, due_at = ?, opened_at = ?, updated_at = ?, attempts = 0 WHERE job_id = ?",
+                   (str(next_state(state, Event.REOPEN)), now, now, now, job_id))
+
+
+def escalate(tx: Tx, older_than_ms: int, now: int) -> list[int]:
+    """Raise the alarm once for each delivery that has been waiting for longer than this; return their jobs.
+
+    Written as an event and as news for the outbox; nothing else changes, the job keeps looking.
+    """
+    rows = tx.rows("SELECT job_id, study_uid, reason_code, waiting_since FROM job WHERE state = 'waiting'"
+                   " AND escalated_at IS NULL AND kind = 'deliver' AND waiting_since < ? ORDER BY job_id LIMIT 500",
+                   (now - older_than_ms,))
+    for job_id, study_uid, reason_code, since in rows:
+        tx.execute("UPDATE job SET escalated_at = ?, news = news + 1 WHERE job_id = ?", (now, job_id))
+        hours = (now - since) // 3_600_000
+        add_event(tx, now, "escalated", f"waiting for {hours} hours: a person should look", study_uid=study_uid,
+                  job_id=job_id, fields={"reason_code": reason_code})
+    return [row[0] for row in rows]
+
+
+def _news(tx: Tx, row: Row) -> News:
+    return News(row[0], row[1], row[2], row[3], State(row[4]), row[5], facts_of(tx, row[0], row[3]), row[6],
+                row[7] or row[2])

@@ -1,0 +1,91 @@
+"""What people's commands do to a real index and spool, while nothing else runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from interface.cli import main
+from internal.spool import EntryKind
+from internal.states import NotYet, Refuse, State
+from internal.store import Store
+from tests.contract.engine.conftest import Engine
+
+STUDY = "1.2.826.0.1.1"
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Iterator[Engine]:
+    """An engine on the index and spool of a data folder."""
+    store = Store.open(f"sqlite://{tmp_path / 'index.db'}")
+    store.migrate()
+    made = Engine(store, tmp_path)
+    yield made
+    made.writer.close()
+    store.close()
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    config = tmp_path / "router.conf"
+    config.write_text(f"[satusehat]\nurl = http://127.0.0.1:8899\n[router]\ndata_dir = {tmp_path}\nlanguage = en\n")
+    return lambda *words: main([*words, "--config", str(config)])
+
+
+def test_send_now_names_what_it_does_not_know(
+    hospital: Engine, command: Command, capsys: pytest.CaptureFixture[str],
+) -> None:
+    hospital.receive(STUDY, accession="A1")
+    hospital.index()
+    assert command("send-now", "A1", "NOSUCH") == 1
+    said = capsys.readouterr()
+    assert "NOSUCH" in said.err
+    assert "A1" not in said.err, "a study that is still coming in is known, though it has no job yet"
+    hospital.assembler.run_once(0)
+    assert hospital.states() == [State.QUEUED]
+
+
+def test_send_now_says_that_a_held_job_does_not_move(
+    hospital: Engine, command: Command, capsys: pytest.CaptureFixture[str],
+) -> None:
+    hospital.receive(STUDY)
+    hospital.settle()
+    hospital.destination.script = lambda work: Refuse("several-orders", "two orders")
+    hospital.work()
+    assert command("send-now", "A1") == 1
+    assert "job 1: held" in capsys.readouterr().err
+    assert hospital.states() == [State.HELD]
+
+
+def test_send_now_wakes_what_waits(hospital: Engine, command: Command) -> None:
+    hospital.receive(STUDY)
+    hospital.settle()
+    hospital.destination.script = lambda work: NotYet("no-order", "no ServiceRequest")
+    hospital.work()
+    assert command("send-now", "A1") == 0
+    assert hospital.states() == [State.QUEUED]
+
+
+def test_reindex_brings_back_images_and_the_ends_of_their_associations(
+    hospital: Engine, command: Command, capsys: pytest.CaptureFixture[str],
+) -> None:
+    hospital.receive(STUDY, association="receive-0.aa.1")
+    kept = {"association_id": "receive-0.aa.1", "how": "released", "studies": {STUDY: 1}, "started_at": 1,
+            "ended_at": hospital.clock.ms}
+    hospital.writer.add_record(EntryKind.ASSOCIATION, json.dumps(kept).encode())
+    restarted = {"how": "slot-restarted", "slot": "receive-0", "boot": "bb", "ended_at": hospital.clock.ms}
+    hospital.writer.add_record(EntryKind.ASSOCIATION, json.dumps(restarted).encode())
+    hospital.receive("1.2.826.0.1.2", association="receive-0.cc.1")
+    hospital.spool.to_cur(hospital.spool.scan_new())
+    assert command("reindex") == 0
+    assert "4 files, 2 rows added, 0 unreadable" in capsys.readouterr().out
+    with hospital.store.reading() as tx:
+        assert tx.rows("SELECT association_id, how FROM association ORDER BY association_id") == [
+            ("receive-0.aa.1", "released"), ("receive-0.cc.1", "")]
+    assert command("reindex") == 0
+    assert "4 files, 0 rows added" in capsys.readouterr().out
