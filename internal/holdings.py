@@ -45,7 +45,8 @@ class Rules:
 def _confirmed(rules: Rules) -> str:
     """Return the condition on instance `n` that each item of it has a receipt that counts, and that it has one."""
     listed = ", ".join(f"'{state}'" for state in rules.receipts)
-    return (f"n.is_current = 1 AND (n.committed_at IS NULL OR n.committed_at < {rules.committed_before}) AND EXISTS (SELECT 1 FROM item i WHERE i.instance_id = n.id)"
+    return (f"n.is_current = 1 AND (n.committed_at IS NULL OR n.committed_at < {rules.committed_before})"
+            " AND EXISTS (SELECT 1 FROM item i WHERE i.instance_id = n.id)"
             " AND NOT EXISTS (SELECT 1 FROM item i JOIN job j ON j.job_id = i.job_id WHERE i.instance_id = n.id"
             f" AND j.kind = 'deliver' AND i.environment = j.environment AND i.state NOT IN ({listed}))")
 
