@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from interface.destinations import PLATFORM, build, build_webhook
+from interface.destinations import PLATFORM, build, build_mroc, build_webhook
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.roles import (
     StatusFile,
@@ -96,6 +96,10 @@ class Deliver:
         if self._webhook is not None:
             policy = replace(lane_policy(settings, self._webhook.kind), workers=_OUTBOX_WORKERS)
             self._lanes.append(Lane(self._webhook, store, spool, self._clock, policy))
+        self._mroc = build_mroc(settings, self._destinations)
+        if self._mroc is not None:
+            policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
+            self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
         self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
         alias_file = settings.satusehat.alias_file
         self._doctor = Doctor(
@@ -207,6 +211,9 @@ class Deliver:
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
             planned = [notices.plan(tx, news, of=PLATFORM, to=to, now=now) for news in pending]
+            if self._mroc is not None:
+                planned += [notices.plan_sidecar(tx, news, of=PLATFORM, to=self._mroc.name,
+                                                 environment=self._mroc.environment, now=now) for news in pending]
         return sum(job_id is not None for job_id in planned)
 
     def _keep_house(self) -> None:

@@ -102,12 +102,33 @@ EXPLANATIONS: dict[str, Explanation] = {
         "See `show`; separate them at the modality and send again, or `same-patient` if it is the same person.",
         "radiographer",
     ),
+    "mroc-insecure": Explanation(
+        "mroc_client_url memakai http ke luar jaringan rumah sakit.", "Pakai alamat di dalam jaringan, atau https.",
+        "mroc_client_url uses http to a host outside the hospital.", "Use an address inside the network, or https.",
+        "IT",
+    ),
     "webhook-insecure": Explanation(
         "webhook_url memakai http ke luar jaringan rumah sakit; sandinya akan terkirim terbuka.",
         "Pakai https, atau alamat di dalam jaringan rumah sakit.",
         "webhook_url uses http to a host outside the hospital; its password would travel in the clear.",
         "Use https, or an address inside the hospital's network.",
         "IT",
+    ),
+    "withdrawn": Explanation(
+        "Studi ini sudah ditarik dari SATUSEHAT dan tidak dikirim lagi.",
+        "Kirim suratnya (`withdraw --letter`) agar citranya dihapus di pusat.",
+        "This study was taken back from SATUSEHAT and is not sent again.",
+        "Send the letter (`withdraw --letter`) so that the images are removed there.",
+        "IT",
+    ),
+    "withdraw-refused": Explanation(
+        "SATUSEHAT tidak menerima penarikan ImagingStudy ini.", "Laporkan dengan suratnya (`withdraw --letter`).",
+        "SATUSEHAT did not take back this ImagingStudy.", "Report it with the letter (`withdraw --letter`).",
+        "platform",
+    ),
+    "study-busy": Explanation(
+        "Accession lain dari studi yang sama sedang didaftarkan.", "Tidak perlu tindakan.",
+        "Another accession of the same study is being registered.", "Nothing to do.",
     ),
     "partly-delivered": Explanation(
         "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
@@ -299,6 +320,13 @@ EXPLANATIONS: dict[str, Explanation] = {
 
 #: Families of codes that end in an HTTP status.
 FAMILIES: dict[str, Explanation] = {
+    "mroc-": Explanation(
+        "Klien MROC tidak menerima salinan citra; pengiriman ke SATUSEHAT tidak terganggu.",
+        "Periksa mroc_client_url dan klien MROC; router mencoba lagi otomatis.",
+        "The MROC client did not take its copies; deliveries go on.",
+        "Check mroc_client_url and the MROC client; the router tries again by itself.",
+        "IT",
+    ),
     "webhook-": Explanation(
         "Sistem rumah sakit menolak pemberitahuan (webhook); pengiriman ke SATUSEHAT tidak terganggu.",
         "Periksa webhook_url, webhook_user dan webhook_password; router mencoba lagi otomatis.",

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internal import devices, index, jobs
+from internal import decisions, devices, index, jobs
 from internal.devices import Verdict
 from internal.model import Inventory
 from internal.ports import Clock
@@ -141,6 +141,8 @@ class Assembler:
             part=inventory.part, instances=inventory.instances, settled_revision=inventory.revision, now=now,
             due_at=now,
         )
+        if decisions.is_withdrawn(tx, inventory.study_uid, lane.name):
+            jobs.hold_for_person(tx, plan.job_id, "withdrawn", "it was taken back; it is never sent again", now)
         if conflict:
             jobs.hold_for_person(
                 tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from internal.devices import Caller, host_of, learn
@@ -129,3 +130,30 @@ def open_associations_of(tx: Tx, study_uid: str) -> bool:
     """Return whether an association that carried the study is still open."""
     return tx.row("SELECT 1 FROM association_study s JOIN association a ON a.association_id = s.association_id"
                   " WHERE s.study_uid = ? AND a.ended_at IS NULL LIMIT 1", (study_uid,)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What one device brought of a study: images in so many associations, first and last arrival in epoch ms."""
+
+    calling_aet: str
+    host: str
+    images: int
+    associations: int
+    first_at: int
+    last_at: int
+
+
+def receptions_of(tx: Tx, study_uid: str) -> list[Reception]:
+    """Return who brought the study, the earliest first; images that came again with equal bytes are not counted."""
+    found: dict[tuple[str, str], Reception] = {}
+    for calling_aet, peer, images, first_at, last_at in tx.rows(
+            "SELECT calling_aet, peer_address, COUNT(*), MIN(arrived_at), MAX(arrived_at) FROM instance"
+            " WHERE study_uid = ? GROUP BY association_id, calling_aet, peer_address ORDER BY MIN(arrived_at)",
+            (study_uid,)):
+        host = peer.rpartition(":")[0]
+        before = found.get((calling_aet, host), Reception(calling_aet, host, 0, 0, first_at, last_at))
+        found[calling_aet, host] = replace(
+            before, images=before.images + images, associations=before.associations + 1,
+            last_at=max(before.last_at, last_at))
+    return list(found.values())

@@ -175,6 +175,6 @@ def _receipts(tx: Tx, ids: Sequence[str]) -> dict[str, str]:
             f" AND i.instance_id IN ({marks(ids)})", ids):
         if state == "stored":
             found[instance_id] = "confirmed" if is_confirmed else "waits"
-        elif state in ("refused", "conflict", "waived", "unverified", "unread"):
+        elif state in ("refused", "conflict", "waived", "unverified", "unread", "skipped"):
             found[instance_id] = "failed"
     return found

@@ -28,6 +28,8 @@ log = logging.getLogger("router.index")
 
 #: Rows of one transaction; keeps it well below 20 ms so that other writers are not held up.
 BATCH_ROWS = 100
+#: Entries of one listing: after an outage a listing of new/ costs more than a batch.
+_LISTED_ENTRIES = 10_000
 _HEAD_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
 #: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
@@ -74,6 +76,7 @@ class Indexer:
         self._clock = clock
         self._suspects = self._crash_suspects()
         self._starts: dict[str, int] = {}
+        self._listed: list[Entry] = []
 
     def _crash_suspects(self) -> set[str]:
         """Return the ids that were being parsed when this role last died; they are read one at a time."""
@@ -83,7 +86,9 @@ class Indexer:
     def run_once(self) -> Pass:
         """Index one batch; on return its rows are committed and its files lie in cur/ (or bad/)."""
         started_at = self._clock.now_ms()
-        entries = self._spool.scan_new(limit=BATCH_ROWS)
+        if not self._listed:
+            self._listed = self._spool.scan_new(limit=_LISTED_ENTRIES)
+        entries = self._listed[:BATCH_ROWS]
         if not entries:
             return Pass(0, 0, False, started_at)
         if self._suspects:
@@ -98,10 +103,12 @@ class Indexer:
         for bad in batch.bad:
             self._spool.set_aside(bad.entry, bad.reason)
             log.warning("Entry set aside", extra={"fields": {"entry": bad.entry.id, "reason": bad.reason}})
-        for entry in entries:
-            self._suspects.discard(entry.id)
-            self._starts.pop(entry.id, None)
-        oldest = self._spool.oldest_new_at()
+        handled = {entry.id for entry in entries}
+        self._listed = [entry for entry in self._listed if entry.id not in handled]
+        self._suspects -= handled
+        for entry_id in handled:
+            self._starts.pop(entry_id, None)
+        oldest = self._listed[0].arrived_at if self._listed else self._spool.oldest_new_at()
         return Pass(len(batch.done), len(batch.bad), oldest is not None, started_at if oldest is None else oldest)
 
     def _single_out(self, entries: list[Entry]) -> list[Entry]:

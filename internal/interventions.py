@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from internal.decisions import is_withdrawn
 from internal.events import add_event
 from internal.items import copy_items, due_again, waive_failed
 from internal.set_aside import accept_missing
@@ -67,24 +68,34 @@ def act(
         raise ValueError(f"{event} is not for people")
     acted = Acted([], [])
     for job_id in sorted(set(job_ids)):
-        row = tx.row("SELECT job_id, state, destination, environment, study_uid, reason_code FROM job WHERE job_id = ?"
-                     f"{tx.for_update}", (job_id,))
+        row = tx.row("SELECT job_id, state, destination, environment, study_uid, kind, reason_code FROM job"
+                     f" WHERE job_id = ?{tx.for_update}", (job_id,))
         if row is None:
             acted.refused.append((job_id, f"there is no job {job_id}"))
             continue
-        if event is Event.RETRY and row[5] == CALLER_NOT_ADMITTED and row[1] == State.HELD:
-            acted.refused.append((job_id, "its caller has to be admitted first (devices admit)"))
+        if event in _AGAIN and (why_not := _why_not_again(tx, row)):
+            acted.refused.append((job_id, why_not))
             continue
         target = environment if isinstance(environment, str) else (environment or {}).get(row[2])
         try:
-            acted.moved.append((job_id, _act(tx, row[:5], event, who, now, target)))
+            acted.moved.append((job_id, _act(tx, row, event, who, now, target)))
         except IllegalTransition as error:
             acted.refused.append((job_id, str(error)))
     return acted
 
 
+def _why_not_again(tx: Tx, row: Row) -> str:
+    """Return why a person may not have this job done (again), "" if nothing is in the way."""
+    _, state, destination, _, study_uid, kind, reason_code = row
+    if kind == "deliver" and is_withdrawn(tx, study_uid, destination):
+        return "the study was withdrawn: it is never sent again"
+    if state == State.HELD and reason_code == CALLER_NOT_ADMITTED:
+        return "its caller has to be admitted first (devices admit)"
+    return ""
+
+
 def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None) -> State:
-    job_id, state, _, environment, study_uid = row
+    job_id, state, _, environment, study_uid, *_ = row
     state = next_state(State(state), event)
     if event is Event.GIVE_UP:
         hold(tx, job_id, state, "given-up", f"given up by {who}", now)
@@ -119,7 +130,7 @@ def accept_partial(tx: Tx, study_uid: str, *, who: str, now: int) -> Acted:
     lost = accept_missing(tx, study_uid, now) if held else 0
     for row in held:
         waived = waive_failed(tx, row[0], row[3])
-        acted.moved.append((row[0], _act(tx, row[:5], Event.RETRY, who, now, None)))
+        acted.moved.append((row[0], _act(tx, row, Event.RETRY, who, now, None)))
         add_event(tx, now, "partial-accepted", f"accepted without {waived + lost} instances by {who}",
                   study_uid=study_uid, job_id=row[0], who=who, fields={"waived": waived, "set_aside": lost})
     acted.refused.extend((row[0], "it is not held as partly delivered") for row in rows if row not in held)

@@ -47,19 +47,23 @@ from internal.items import (
     add_items,
     close_intent,
     count_items,
+    forget_facts,
     guard,
     items,
+    items_of,
     mark_sent,
     newest_item_revision,
     open_intent,
     record_facts,
+    send_again,
     settle_items,
+    sibling_facts,
     unanswered_intent,
     unfinished_items,
 )
 from internal.job_list import JobRow, find_jobs, jobs_of, list_jobs
 from internal.lanes import Lane, alert_lane, clear_alert, hurry_lane, lane, lanes, pause_lane, resume_lane
-from internal.model import FAILED, RECEIPTED, Instance, ItemState, Job
+from internal.model import FAILED, LEFT_OUT, RECEIPTED, Instance, Job
 from internal.rows import json_text, node_of
 from internal.set_aside import missing
 from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State, next_state
@@ -95,12 +99,14 @@ __all__ = [
     "expire_leases",
     "find_jobs",
     "find_request",
+    "forget_facts",
     "give_up_expired",
     "held_for_caller",
     "hold_for_person",
     "hurry_lane",
     "is_due",
     "items",
+    "items_of",
     "job",
     "jobs_behind",
     "jobs_of",
@@ -117,9 +123,11 @@ __all__ = [
     "release_leases",
     "renew",
     "resume_lane",
+    "send_again",
     "set_priority",
     "settle",
     "settle_items",
+    "sibling_facts",
     "unanswered_intent",
     "unplanned",
 ]
@@ -349,7 +357,7 @@ def _checked_finish(tx: Tx, job: Job, revision: int, finish: Finish) -> Outcome:
     if not refused and not lost:
         return finish
     arrived = sum(counts.get(state, 0) for state in RECEIPTED)
-    total = sum(counts.values()) - counts.get(ItemState.WAIVED, 0) + lost
+    total = sum(count for state, count in counts.items() if state not in LEFT_OUT) + lost
     return Refuse(PARTLY_DELIVERED, f"partly delivered {arrived}/{total}: {refused} refused by {job.destination},"
                   f" {lost} unreadable and set aside here",
                   {"arrived": arrived, "total": total, "refused": refused, "set_aside": lost})

@@ -176,6 +176,7 @@ class ItemState(StrEnum):
     UNVERIFIED = "unverified"  #: receipt: it exists there, whether with our bytes is not known
     UNREAD = "unread"  #: receipt: accepted by status, reply not understood; whether it is there is not known
     REFUSED = "refused"  #: refused for itself; does not block the others
+    SKIPPED = "skipped"  #: kept here and not sent, by the hospital's setting
     CONFLICT = "conflict"  #: known to exist there with other content
     WAIVED = "waived"  #: refused or in conflict, and a person accepts that it does not arrive
 
@@ -184,7 +185,9 @@ class ItemState(StrEnum):
 RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.UNREAD})
 #: Answered, but not there: a study with one of these is only partly delivered.
 FAILED = frozenset({ItemState.REFUSED, ItemState.CONFLICT})
-FINAL = RECEIPTED | FAILED | {ItemState.WAIVED}
+#: Not there, and nobody misses it: neither delivered nor counted.
+LEFT_OUT = frozenset({ItemState.SKIPPED, ItemState.WAIVED})
+FINAL = RECEIPTED | FAILED | LEFT_OUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,10 @@ class Spool:
 
     def oldest_new_at(self) -> int | None:
         """Return `arrived_at` (ms) of the oldest entry in new/, None if there is none."""
-        entries = (parse_name(name) for name in _names(self._new))
+        names = _names(self._new)
+        if first := parse_name(min(names, default="")):  # names of entries begin with their time
+            return first.arrived_at
+        entries = (parse_name(name) for name in names)  # a foreign name comes first
         return min((entry.arrived_at for entry in entries if entry is not None), default=None)
 
     def refresh_new(self) -> None:

@@ -106,7 +106,7 @@ class Engine:
 
     def receive(
         self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0",
-        association: str = "", peer: str = "", source: str = "dimse",
+        association: str = "", peer: str = "10.0.0.9:4711", source: str = "dimse",
     ) -> Entry:  # fmt: skip
         """Put one instance into new/ as the receiver would."""
         dataset = Dataset()
