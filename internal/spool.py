@@ -37,12 +37,14 @@ from internal.spool_writer import (
     storage_error,
 )
 
-__all__ = ["Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
+__all__ = ["POLICY_NAME", "Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 MAX_PUBLISHED_BYTES = 16 * 1024 * 1024
 _REFRESH_ABOVE_BYTES = 1024 * 1024
 _FOLDERS = ("tmp", "new", "cur", "bad", "out", "run")
+#: What the receiver is told, in run/.
+POLICY_NAME = "policy.json"
 _ID_FILE = "spool.id"
 _IGNORED_IN_EMPTY = ("lost+found", ".spool.id")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
