@@ -202,18 +202,20 @@ class Deliver:
                 lane.wake()
 
     def _plan_notices(self) -> int:
-        """Hand what became of deliveries to the outbox; one short transaction, and only if there is news."""
+        """Hand what became of deliveries to the outbox; one short transaction each."""
         with self._store.reading() as tx:
             pending = notices.pending(tx)
         if not pending:
             return 0
         to = self._webhook.name if self._webhook else None
         now = self._clock.now_ms()
-        with self._store.transaction() as tx:
-            planned = [notices.plan(tx, news, of=PLATFORM, to=to, now=now) for news in pending]
-            if self._mroc is not None:
-                planned += [notices.plan_sidecar(tx, news, of=PLATFORM, to=self._mroc.name,
-                                                 environment=self._mroc.environment, now=now) for news in pending]
+        planned: list[int | None] = []
+        for news in pending:
+            with self._store.transaction() as tx:
+                planned.append(notices.plan(tx, news, of=PLATFORM, to=to, now=now))
+                if self._mroc is not None:
+                    planned.append(notices.plan_sidecar(tx, news, of=PLATFORM, to=self._mroc.name,
+                                                        environment=self._mroc.environment, now=now))
         return sum(job_id is not None for job_id in planned)
 
     def _keep_house(self) -> None:

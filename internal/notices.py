@@ -40,7 +40,7 @@ class News:
     accession_number: str
 
 
-def pending(tx: Tx, limit: int = 200) -> list[News]:
+def pending(tx: Tx, limit: int = 50) -> list[News]:
     """Return jobs of every kind whose news has not been handed over, by index; deliveries are told, others ticked off.
 
     Reads only: an idle outbox never takes the write lock.

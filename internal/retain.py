@@ -21,8 +21,8 @@ from internal.store import Store, Tx
 log = logging.getLogger("router.retain")
 
 _STUDIES_PER_PASS = 20
-_BATCH = 200
-_INSTANCES_PER_PASS = 5000
+_BATCH = 100
+_INSTANCES_PER_PASS = 2000
 _DAY_MS = 86_400_000
 
 
@@ -88,15 +88,16 @@ class Retainer:
     def _unlink(self) -> int:
         now = self._clock.now_ms()
         before = now - self._policy.grace_ms + 1
+        rules = self._rules()
         with self._store.reading() as tx:
-            if not holdings.purging(tx, self._spool.node, before, 1):
-                return 0
-        with self._store.transaction() as tx:
-            holdings.take_back(tx, self._rules(), self._spool.node)
+            strays = holdings.strays(tx, rules, self._spool.node, _BATCH)
+        if strays:
+            with self._store.transaction() as tx:
+                holdings.unmark(tx, strays)
         removed = 0
         while removed < _INSTANCES_PER_PASS:
             with self._store.reading() as tx:
-                going = holdings.purging(tx, self._spool.node, before, _BATCH)
+                going = holdings.purging(tx, rules, self._spool.node, before, _BATCH)
                 entries = [id_ for one, _, _ in going for id_ in (one, *holdings.duplicates_of(tx, one))]
             if not going:
                 break

@@ -9,7 +9,7 @@ import pytest
 
 from internal import index, jobs, set_aside
 from internal.errors import CredentialsRefused, Transient
-from internal.indexer import Indexer
+from internal.indexer import BATCH_ROWS, Indexer
 from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
@@ -411,3 +411,20 @@ def test_a_worker_outlives_its_database(engine: Engine, caplog: pytest.LogCaptur
         return engine.states() == [State.DONE]
 
     wait_for(done, 20, "the study is delivered")
+
+
+def test_what_vanishes_or_arrives_while_a_backlog_is_indexed(engine: Engine) -> None:
+    """The indexer works off one look into new/ for a while; what it saw may move, what it did not see may be older."""
+    for _ in range(2 * BATCH_ROWS + 5):
+        engine.receive(STUDY)
+    first = engine.indexer.run_once()
+    waiting = engine.spool.scan_new()
+    assert (first.indexed, first.more, first.watermark_at) == (BATCH_ROWS, True, waiting[0].arrived_at)
+    engine.spool.to_cur(waiting[:3])  # somebody else moved them: their bytes are found all the same
+    engine.receive(STUDY)
+    engine.clock.ms += 2_000  # time to look again
+    while engine.indexer.run_once().more:
+        pass
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT count(*) FROM instance") == 2 * BATCH_ROWS + 6
+    assert engine.spool.scan_new() == []
