@@ -256,7 +256,8 @@ def test_our_sender_reports_refusals_and_a_lost_association(shared: Role, tmp_pa
     assert [result.status for result in report.failed] == [0xA900] and report.stored == 3
     role = Role(tmp_path / "spool", environment={"ROUTER_FAULT": "recv.mid:raise:2"})
     try:
-        report = send_paths("127.0.0.1", role.port, [tmp_path / f"00{number}.dcm" for number in (1, 2, 3)])
+        report = send_paths("127.0.0.1", role.port, [tmp_path / f"00{number}.dcm" for number in (1, 2, 3)],
+                            timeout_s=5)
         assert [result.status for result in report.results] == [0, None, None]
         assert "lost" in report.failed[-1].reason
     finally:
