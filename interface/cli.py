@@ -19,7 +19,7 @@ from internal.errors import ConfigurationInvalid, RouterError
 log = logging.getLogger("router")
 
 EXIT_OK, EXIT_FAILED, EXIT_CANNOT_START = 0, 1, 2
-_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot", "--by", "--reason"})
+_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot", "--by", "--reason", "--confirm"})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,11 +78,25 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
         verb.add_argument("--state", help="all jobs in this state")
         if name == "send-now":
             verb.add_argument("--urgent", action="store_true", help="before everything else, also outside send_hours")
+    verify = add("verify", "ask SATUSEHAT whether it has what was delivered; what is missing is sent again")
+    verify.add_argument("study", metavar="STUDY_UID|ACCESSION", nargs="?")
+    verify.add_argument("--since", metavar="YYYY-MM-DD", help="every study delivered since this day")
+    verify.add_argument("--json", action="store_true", help="the findings as JSON")
     lane = add("lane", "show the lanes of all destinations; pause or resume one")
     lane.add_argument("name", metavar="NAME", nargs="?")
     lane.add_argument("verb", metavar="pause|resume", nargs="?", choices=("pause", "resume"))
     lane.add_argument("--reason", help="shown in queue while the lane is paused")
     lane.add_argument("--json", action="store_true", help="the list as JSON")
+    accept = add("accept-partial", "let studies go without the images that were refused or could not be read")
+    accept.add_argument("targets", metavar="STUDY_UID|ACCESSION", nargs="+")
+    bad = add("bad", "list the files that were set aside because they could not be read")
+    bad.add_argument("--json", action="store_true", help="a JSON list of objects")
+    devices = add("devices", "list who has called; admit, hold, refuse or forget callers")
+    devices.add_argument("verb", choices=("admit", "hold", "refuse", "forget"), nargs="?")
+    devices.add_argument("callers", metavar="AET[@ADDRESS]", nargs="*")
+    devices.add_argument("--json", action="store_true", help="the list as JSON")
+    tls = add("tls-init", "make a key and a certificate for [dicom] tls_port")
+    tls.add_argument("names", metavar="NAME|ADDRESS", nargs="*", help="host names and addresses devices use")
     add("reindex", "rebuild missing index rows from the stored files")
 
 
@@ -98,7 +112,7 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
     confirm = decision("same-patient", "both sides of a held study are the same patient: go on")
     confirm.add_argument("--reason", required=True, help="kept with the study")
     discard = decision("discard", "give up a held or cancelled study: its images are removed after 30 days")
-    discard.add_argument("--reason", required=True, help="kept with the study")
+    discard.add_argument("--reason", help="kept with the study; needed unless --undo")
     discard.add_argument("--undo", action="store_true", help="bring it back while its images are still there")
     accession = decision("accession", "send a study under another accession number; without NEW: proposals")
     accession.add_argument("new", metavar="NEW", nargs="?", help="the number of the order")
@@ -108,6 +122,10 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
     alias.add_argument("sent", metavar="SENT", nargs="?", help="as the modality sends it")
     alias.add_argument("meant", metavar="MEANT", nargs="?", help="as the order has it")
     alias.add_argument("--by", metavar="NAME", help="who changes it (default: this account)")
+    withdraw = decision("withdraw", "take a delivered study back; a second person confirms")
+    withdraw.add_argument("--reason", help="ask for it; prints a code for the second person")
+    withdraw.add_argument("--confirm", metavar="CODE", help="confirm it as the second person (--by)")
+    withdraw.add_argument("--letter", action="store_true", help="print the letter that asks to remove the images")
     add("storage", "say what the images on disk are kept for, in bytes")
 
 
@@ -137,7 +155,8 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "same-patient", "discard", "storage", "accession", "alias", "lane"}
+             "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
+             "accession", "alias", "withdraw", "lane", "verify"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -170,14 +189,24 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_check import check
 
         return check(settings)
-    from interface import cli_cases, cli_lanes, cli_queue
+    if options.command == "devices":
+        from interface.cli_devices import run_devices
+
+        return run_devices(options, settings)
+    if options.command == "tls-init":
+        from interface.cli_tls import tls_init
+
+        return tls_init(options, settings)
+    from interface import cli_cases, cli_lanes, cli_queue, cli_verify, cli_withdraw
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
         "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
+        "accept-partial": cli_queue.accept_partial, "bad": cli_queue.bad,
         "same-patient": cli_cases.same_patient, "discard": cli_cases.discard,
         "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
-        "lane": cli_lanes.lane,
+        "withdraw": cli_withdraw.withdraw,
+        "lane": cli_lanes.lane, "verify": cli_verify.verify,
     }[options.command]
     return command(options, settings)
 

@@ -65,6 +65,8 @@ def discard(options: argparse.Namespace, settings: Settings) -> int:
             jobs.add_event(tx, now, "discard-undone", f"brought back by {who}", study_uid=study_uid, who=who)
             print(f"{study_uid}: brought back; `retry` sends it")
             return 0
+        if not options.reason:
+            raise NotAllowed("--reason is needed to discard a study")
         rows = [row for row in jobs.jobs_of(tx, study_uid) if row.kind == "deliver"]
         alive = [row for row in rows if row.state not in (State.HELD, State.CANCELLED)]
         if alive or not rows:

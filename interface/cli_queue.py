@@ -18,21 +18,23 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from interface.explain import explain, state_text
 from interface.roles import open_spool, open_store
-from internal import config, index, jobs
+from internal import config, index, jobs, set_aside
+from internal.associations import receptions_of
 from internal.config import Settings
 from internal.errors import BytesMissing, NotDicom, NotFound
 from internal.indexer import read_instance, read_record
-from internal.model import Instance, Job
+from internal.model import Instance, Item, Job
 from internal.spool import EntryKind, Spool
 from internal.states import Event, State
 from internal.store import Store, Tx
 
 _REINDEX_BATCH = 100
 _QUEUE_ROWS = 10_000
+_PIPE_COLUMNS = 160
 
 
 @contextmanager
@@ -81,22 +83,23 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     language, now = settings.router.language, now_ms()
-    table = Table("job", "accession", "mod.", "images", "lane", "state", "reason", "tries", "age", "next try",
-                  title=_heading(settings))
+    table = Table(*(Column(name, no_wrap=True) for name in ("job", "accession", "mod.", "images", "lane")), "state",
+                  Column("reason", ratio=1), "tries", "age", Column("next try", no_wrap=True), title=_heading(settings))
     for row in rows:
         reason = explain(row["reason_code"]).text(language) or row["reason"]
         table.add_row(
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
             age_text(now - (row["waiting_since"] or row["opened_at"])) if row["state"] != "done" else "",
-            iso(row["due_at"]) if row["state"] in ("deferred", "waiting") else "",
+            iso(row["due_at"])[5:16].replace("T", " ") if row["state"] in ("deferred", "waiting") else "",
         )
     for study in filter(None, receiving):
         table.add_row(
             "", ", ".join(study.accession_numbers), ", ".join(study.modalities), str(study.instances), "",
             state_text("receiving", language), "", "", "",
         )
-    Console().print(table)
+    # A table that is cut to 80 columns on its way into a pipe or a file cannot be read.
+    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
     from interface.cli_lanes import print_trouble
 
     with opened(settings) as store, store.reading() as tx:
@@ -137,6 +140,7 @@ def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
         "modalities": list(study.modalities),
         "instances": study.instances,
         "series": study.series,
+        "received": [dataclasses.asdict(one) for one in receptions_of(tx, study_uid)],
         "first_received_at": study.first_arrived_at,
         "last_received_at": study.last_arrived_at,
         "settled": study.revision == study.settled_revision,
@@ -155,6 +159,17 @@ def _job_story(tx: Tx, job: Job) -> dict[str, Any]:
         "state": str(job.state), "reason_code": job.reason_code, "reason": job.reason,
         "attempts": job.attempts, "due_at": job.due_at, "facts": dict(job.facts), "detail": dict(job.detail),
         "items": {str(state): count for state, count in jobs.count_items(tx, job).items()},
+        "receipts": [_receipt(item) for item in jobs.items_of(tx, job.job_id, job.environment)],
+    }
+
+
+def _receipt(item: Item) -> dict[str, Any]:
+    """Return what proves that one image has arrived: `sha256` is that of the bytes that left."""
+    header, answer = item.instance.header, item.answer
+    return {
+        "sop_uid": header.sop_uid, "series_uid": header.series_uid, "state": str(item.state), "sha256": item.sha256,
+        "dataset_sha256": item.instance.sha256, "bytes": item.size_bytes, "sends": item.sends, "at": answer.get("at"),
+        "status": answer.get("status"), "text": answer.get("text", ""),
     }
 
 
@@ -162,6 +177,10 @@ def _print_story(story: dict[str, Any], language: str) -> None:
     print(f"\nStudy {story['study_uid']}")
     print(f"  accession {', '.join(story['accession_numbers']) or '-'}; {', '.join(story['modalities'])}; "
           f"{story['instances']} images in {story['series']} series")
+    for one in story["received"]:
+        who = f"{one['calling_aet'] or '?'} at {one['host'] or '?'}"
+        print(f"  {iso(one['first_at'])}  {one['images']} images from {who} in {one['associations']} associations, "
+              f"the last at {iso(one['last_at'])}")
     if not story["settled"]:
         print(f"  {state_text('receiving', language)}")
     for job in story["jobs"]:
@@ -173,6 +192,8 @@ def _print_story(story: dict[str, Any], language: str) -> None:
             print(f"    {explanation.text(language)} [{explanation.who}]")
         if job["reason"]:
             print(f"    {job['reason']}")
+        if job["state"] in ("deferred", "waiting"):
+            print(f"    next try {iso(job['due_at'])}")
         if job["facts"].get("imaging_study_id"):
             print(f"    ImagingStudy {job['facts']['imaging_study_id']}")
         print("    " + ", ".join(f"{state} {count}" for state, count in sorted(job["items"].items())))
@@ -231,6 +252,38 @@ def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]
     if options.state is not None:
         job_ids += [row.job_id for row in jobs.list_jobs(tx, state=_state(options.state), limit=_QUEUE_ROWS)]
     return list(dict.fromkeys(job_ids)), [target for target, some in found.items() if not some]
+
+
+def accept_partial(options: argparse.Namespace, settings: Settings) -> int:
+    """Let studies held as partly delivered go without the instances that failed; nothing is deleted."""
+    accepted = 0
+    with opened(settings) as store, store.transaction() as tx:
+        for target in options.targets:
+            studies = index.find_studies(tx, target)
+            if not studies:
+                print(f"{target}: no such study or accession number", file=sys.stderr)
+            for study_uid in studies:
+                acted = jobs.accept_partial(tx, study_uid, who="cli", now=now_ms())
+                accepted += bool(acted.moved)
+                for job_id, why in acted.refused:
+                    print(f"job {job_id}: {why}", file=sys.stderr)
+                for job_id, state in acted.moved:
+                    print(f"job {job_id}: {state_text(state, settings.router.language)}")
+    return 0 if accepted == len(options.targets) else 1
+
+
+def bad(options: argparse.Namespace, settings: Settings) -> int:
+    """List what was set aside, newest first; the files lie in the spool's bad/ with their reason beside them."""
+    with opened(settings) as store, store.reading() as tx:
+        rows = [dataclasses.asdict(row) for row in set_aside.list_set_aside(tx, _QUEUE_ROWS)]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    table = Table("file", "set aside at", "study", "reason", title=str(settings.spool_dir / "bad"))
+    for row in rows:
+        table.add_row(row["entry_id"], iso(row["at"]), row["study_uid"] or "?", row["reason"])
+    Console().print(table)
+    return 0
 
 
 def send_now(options: argparse.Namespace, settings: Settings) -> int:

@@ -6,9 +6,10 @@ Imports the destinations and internal.config. Changes when a kind of destination
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from interface.folder import Folder, FolderOptions
+from interface.mroc import Mroc, MrocOptions, is_own_choice
 from interface.satusehat.client import SatusehatOptions
 from interface.satusehat.delivery import Satusehat
 from interface.webhook import Webhook, WebhookOptions
@@ -28,6 +29,7 @@ def build_satusehat(settings: Settings, name: str) -> Destination:
         token_path=f"{platform.auth_pathsuffix}/accesstoken", fhir_path=platform.fhir_pathsuffix,
         dicom_path=platform.dicom_pathsuffix, tz_name=platform.tz_name, order_window_s=platform.order_window,
         index_lag_s=platform.index_lag, request_timeout_s=platform.request_timeout, user_agent=platform.user_agent,
+        skip_sop_classes=frozenset(platform.skip_sop_classes),
         reregister_max_s=settings.router.reregister_max, push_parallel=platform.push_parallel,
         fhir_per_minute=platform.fhir_per_minute, bandwidth_bytes_per_s=platform.bandwidth,
     ))
@@ -57,6 +59,16 @@ def build_webhook(settings: Settings) -> Webhook | None:
         form=platform.webhook_format, organization_id=platform.organization_id, tz_name=platform.tz_name,
         language=settings.router.language, user_agent=platform.user_agent,
     ))
+
+
+def build_mroc(settings: Settings, destinations: Sequence[Destination]) -> Mroc | None:
+    """Return the lane to an MROC client, None unless this hospital set one of its own and delivers to the platform."""
+    platform = settings.satusehat
+    lane = next((one for one in destinations if isinstance(one, Satusehat)), None)
+    if lane is None or not is_own_choice(platform.mroc_client_url):
+        return None
+    return Mroc(MrocOptions(url=platform.mroc_client_url, organization_id=platform.organization_id,
+                            is_enabled=lane.read_client_flag, user_agent=platform.user_agent))
 
 
 def build(settings: Settings) -> list[Destination]:

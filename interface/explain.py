@@ -102,6 +102,11 @@ EXPLANATIONS: dict[str, Explanation] = {
         "See `show`; separate them at the modality and send again, or `same-patient` if it is the same person.",
         "radiographer",
     ),
+    "mroc-insecure": Explanation(
+        "mroc_client_url memakai http ke luar jaringan rumah sakit.", "Pakai alamat di dalam jaringan, atau https.",
+        "mroc_client_url uses http to a host outside the hospital.", "Use an address inside the network, or https.",
+        "IT",
+    ),
     "webhook-insecure": Explanation(
         "webhook_url memakai http ke luar jaringan rumah sakit; sandinya akan terkirim terbuka.",
         "Pakai https, atau alamat di dalam jaringan rumah sakit.",
@@ -109,11 +114,27 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Use https, or an address inside the hospital's network.",
         "IT",
     ),
+    "withdrawn": Explanation(
+        "Studi ini sudah ditarik dari SATUSEHAT dan tidak dikirim lagi.",
+        "Kirim suratnya (`withdraw --letter`) agar citranya dihapus di pusat.",
+        "This study was taken back from SATUSEHAT and is not sent again.",
+        "Send the letter (`withdraw --letter`) so that the images are removed there.",
+        "IT",
+    ),
+    "withdraw-refused": Explanation(
+        "SATUSEHAT tidak menerima penarikan ImagingStudy ini.", "Laporkan dengan suratnya (`withdraw --letter`).",
+        "SATUSEHAT did not take back this ImagingStudy.", "Report it with the letter (`withdraw --letter`).",
+        "platform",
+    ),
+    "study-busy": Explanation(
+        "Accession lain dari studi yang sama sedang didaftarkan.", "Tidak perlu tindakan.",
+        "Another accession of the same study is being registered.", "Nothing to do.",
+    ),
     "partly-delivered": Explanation(
-        "Sebagian citra ditolak platform; selebihnya sudah terkirim.",
-        "Lihat alasan per citra dengan `show`.",
-        "The platform refused some images; all others were delivered.",
-        "See the reason for each with `show`.",
+        "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
+        "Lihat `show` dan `bad`; kirim ulang citra itu, atau `accept-partial` bila boleh tanpa citra itu.",
+        "Some images were refused or are unreadable; all others were delivered.",
+        "See `show` and `bad`; send those images again, or `accept-partial` if the study may go without them.",
         "IT",
     ),
     "exists-with-other-content": Explanation(
@@ -186,6 +207,33 @@ EXPLANATIONS: dict[str, Explanation] = {
     "cancelled": Explanation(
         "Dibatalkan oleh petugas; citra tetap disimpan.", "`retry` mengirimnya lagi.",
         "Stopped by a person; the images are kept.", "`retry` sends it again.", "IT",
+    ),
+    "caller-not-admitted": Explanation(
+        "Citra dikirim oleh alat yang belum diizinkan (unknown_callers).",
+        "Periksa dengan `devices`; bila benar, izinkan dengan `devices admit AET@ALAMAT`.",
+        "The images were sent by a device that nobody has admitted (unknown_callers).",
+        "Look with `devices`; if it is one of yours, `devices admit AET@ADDRESS`.",
+        "IT",
+    ),
+    "commit-indexing": Explanation(
+        "Permintaan storage commitment menunggu citra yang masih diindeks.", "Tidak perlu tindakan.",
+        "A storage commitment request waits for images that are still being indexed.", "Nothing to do.",
+    ),
+    "commit-waits-delivery": Explanation(
+        "Alat meminta storage commitment; SATUSEHAT belum mengonfirmasi semua citra.", "Tidak perlu tindakan.",
+        "A device asked for storage commitment; SATUSEHAT has not confirmed every image yet.", "Nothing to do.",
+    ),
+    "commit-unreachable": Explanation(
+        "Jawaban storage commitment tidak sampai: alat tidak dapat dihubungi.",
+        "Periksa alamat di commitment_callers dan apakah alat mendengarkan; router mencoba lagi otomatis.",
+        "A storage commitment answer could not be brought: the device cannot be reached.",
+        "Check the address in commitment_callers and that the device listens; the router tries again by itself.",
+        "IT",
+    ),
+    "commit-refused": Explanation(
+        "Alat menolak jawaban storage commitment.", "Periksa peran (role selection) dan AE title pada alat.",
+        "The device refused the storage commitment answer.", "Check role selection and AE titles at the device.",
+        "IT",
     ),
     "conflict": Explanation(
         "Satu citra datang dua kali dengan isi berbeda.",
@@ -272,6 +320,13 @@ EXPLANATIONS: dict[str, Explanation] = {
 
 #: Families of codes that end in an HTTP status.
 FAMILIES: dict[str, Explanation] = {
+    "mroc-": Explanation(
+        "Klien MROC tidak menerima salinan citra; pengiriman ke SATUSEHAT tidak terganggu.",
+        "Periksa mroc_client_url dan klien MROC; router mencoba lagi otomatis.",
+        "The MROC client did not take its copies; deliveries go on.",
+        "Check mroc_client_url and the MROC client; the router tries again by itself.",
+        "IT",
+    ),
     "webhook-": Explanation(
         "Sistem rumah sakit menolak pemberitahuan (webhook); pengiriman ke SATUSEHAT tidak terganggu.",
         "Periksa webhook_url, webhook_user dan webhook_password; router mencoba lagi otomatis.",

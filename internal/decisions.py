@@ -28,7 +28,7 @@ class Kind(StrEnum):
     PATIENT = "patient"  #: these sides are one patient; body: {"sides": fingerprint}
     ACCESSION = "accession"  #: body: {"before": received, "after": sent}
     DISCARD = "discard"  #: the study's bytes may go; body: {"until": epoch ms}
-    WITHDRAW = "withdraw"  #: body: {"code_sha256": ..., "confirmed_by": name once confirmed}
+    WITHDRAW = "withdraw"  #: body: code_sha256, job_id, destination, confirmed_by (name, "" until then)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,14 @@ def decisions_of(tx: Tx, study_uid: str) -> list[Decision]:
     """Return every decision about a study, revoked ones included, oldest first."""
     return [_decision(row) for row in tx.rows(
         f"SELECT {_COLUMNS} FROM decision WHERE study_uid = ? ORDER BY decision_id", (study_uid,))]
+
+
+def is_withdrawn(tx: Tx, study_uid: str, destination: str) -> bool:
+    """Return whether the study was taken back from `destination`, confirmed by a second person: never sent again."""
+    rows = tx.rows("SELECT body FROM decision WHERE study_uid = ? AND kind = ? AND revoked_at IS NULL",
+                   (study_uid, str(Kind.WITHDRAW)))
+    bodies = [json_object(body) for (body,) in rows]
+    return any(body["confirmed_by"] and body["destination"] == destination for body in bodies)
 
 
 def revoke(tx: Tx, kind: Kind, study_uid: str, *, part: str = "", now: int) -> bool:

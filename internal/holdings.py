@@ -32,18 +32,21 @@ _HELD = "n.purged_at IS NULL AND n.purging_at IS NULL AND n.location LIKE ?"
 class Rules:
     """What may go: older than `confirmed_before` and confirmed, or discarded before `discarded_before` (epoch ms).
 
-    `receipts` are the item states that count as confirmed.
+    `receipts` are the item states that count as confirmed. What a modality was promised later than `committed_before`
+    to be kept is never "confirmed" yet.
     """
 
     confirmed_before: int
     discarded_before: int
     receipts: tuple[str, ...]
+    committed_before: int = 0
 
 
 def _confirmed(rules: Rules) -> str:
     """Return the condition on instance `n` that each item of it has a receipt that counts, and that it has one."""
     listed = ", ".join(f"'{state}'" for state in rules.receipts)
-    return ("n.is_current = 1 AND EXISTS (SELECT 1 FROM item i WHERE i.instance_id = n.id)"
+    return (f"n.is_current = 1 AND (n.committed_at IS NULL OR n.committed_at < {rules.committed_before})"
+            " AND EXISTS (SELECT 1 FROM item i WHERE i.instance_id = n.id)"
             " AND NOT EXISTS (SELECT 1 FROM item i JOIN job j ON j.job_id = i.job_id WHERE i.instance_id = n.id"
             f" AND j.kind = 'deliver' AND i.environment = j.environment AND i.state NOT IN ({listed}))")
 
@@ -66,27 +69,45 @@ def studies_to_purge(tx: Tx, rules: Rules, node: str, limit: int) -> list[str]:
 def mark_purging(tx: Tx, study_uid: str, rules: Rules, node: str, now: int, limit: int) -> int:
     """Mark up to `limit` instances of a study whose bytes may go; return how many. Locks the study's row first."""
     tx.row(f"SELECT 1 FROM study WHERE study_uid = ?{tx.for_update}", (study_uid,))
+    at_rest = tx.row(f"SELECT 1 FROM study s WHERE s.study_uid = ? AND s.last_arrived_at < ? AND {_STUDY_AT_REST}",
+                     (study_uid, rules.confirmed_before))
+    condition, params = (_confirmed(rules), []) if at_rest else (_DISCARDED, [rules.discarded_before])
     return tx.execute(
-        "UPDATE instance SET purging_at = ? WHERE id IN (SELECT n.id FROM instance n JOIN study s"
-        f" ON s.study_uid = n.study_uid WHERE n.study_uid = ? AND {_HELD} AND ((s.last_arrived_at < ?"
-        f" AND {_STUDY_AT_REST} AND {_confirmed(rules)}) OR ({_DISCARDED})) ORDER BY n.id LIMIT ?)",
-        (now, study_uid, f"spool:{node}/%", rules.confirmed_before, rules.discarded_before, limit))
+        "UPDATE instance SET purging_at = ? WHERE id IN (SELECT n.id FROM instance n WHERE n.study_uid = ?"
+        f" AND {_HELD} AND {condition} LIMIT ?)", (now, study_uid, f"spool:{node}/%", *params, limit))
 
 
-def take_back(tx: Tx, rules: Rules, node: str) -> int:
-    """Unmark what must stay after all: somebody asked to send it again between two passes. Return how many."""
-    return tx.execute(
-        "UPDATE instance SET purging_at = NULL WHERE id IN (SELECT n.id FROM instance n JOIN study s"
-        " ON s.study_uid = n.study_uid WHERE n.purging_at IS NOT NULL AND n.purged_at IS NULL AND n.location LIKE ?"
-        f" AND NOT (({_STUDY_AT_REST} AND {_confirmed(rules)}) OR ({_DISCARDED})))",
-        (f"spool:{node}/%", rules.discarded_before))
+def strays(tx: Tx, rules: Rules, node: str, limit: int) -> list[str]:
+    """Return marked instances that must stay after all: somebody asked to send them again between two passes.
+
+    Reads only, and with nothing marked it costs one look at an index.
+    """
+    return [id_ for (id_,) in tx.rows(
+        "SELECT n.id FROM instance n JOIN study s ON s.study_uid = n.study_uid WHERE n.purging_at IS NOT NULL"
+        f" AND n.purged_at IS NULL AND n.location LIKE ? AND NOT {_may_go(rules)} LIMIT ?",
+        (f"spool:{node}/%", rules.discarded_before, limit))]
 
 
-def purging(tx: Tx, node: str, before: int, limit: int) -> list[tuple[str, str, int]]:
-    """Return (id, study, bytes) of instances marked before `before`: a reader that had the row has had its time."""
+def unmark(tx: Tx, instance_ids: list[str]) -> None:
+    """Take instances back that were marked and are not gone."""
+    tx.executemany("UPDATE instance SET purging_at = NULL WHERE id = ? AND purged_at IS NULL",
+                   [(id_,) for id_ in instance_ids])
+
+
+def _may_go(rules: Rules) -> str:
+    """Return the condition on instance `n` of study `s` that it may go, whatever its age; one parameter."""
+    return f"(({_STUDY_AT_REST} AND {_confirmed(rules)}) OR ({_DISCARDED}))"
+
+
+def purging(tx: Tx, rules: Rules, node: str, before: int, limit: int) -> list[tuple[str, str, int]]:
+    """Return (id, study, bytes) of instances marked before `before` that may still go.
+
+    A reader that had the row has had its time.
+    """
     return [(row[0], row[1], row[2]) for row in tx.rows(
-        "SELECT id, study_uid, dataset_bytes FROM instance WHERE purging_at < ? AND purged_at IS NULL"
-        " AND location LIKE ? ORDER BY purging_at, id LIMIT ?", (before, f"spool:{node}/%", limit))]
+        "SELECT n.id, n.study_uid, n.dataset_bytes FROM instance n JOIN study s ON s.study_uid = n.study_uid"
+        " WHERE n.purging_at IS NOT NULL AND n.purging_at < ? AND n.purged_at IS NULL AND n.location LIKE ?"
+        f" AND {_may_go(rules)} LIMIT ?", (before, f"spool:{node}/%", rules.discarded_before, limit))]
 
 
 def duplicates_of(tx: Tx, instance_id: str) -> list[str]:

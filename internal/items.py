@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from internal.errors import BytesDamaged, LeaseLost
-from internal.model import FINAL, Instance, Intent, Item, ItemState, Job
+from internal.model import FAILED, FINAL, Instance, Intent, Item, ItemState, Job
 from internal.rows import INSTANCE_COLUMNS, chunks, instance_from, json_object, json_text, marks, select_instance
 from internal.store import Row, Tx
 
 _WIDTH = len(INSTANCE_COLUMNS)
 _ITEM_COLUMNS = "i.item_id, i.job_id, i.state, i.sha256, i.size_bytes, i.recipe, i.sends, i.answer"
+_FAILED = ", ".join(f"'{state}'" for state in sorted(FAILED))
 _FINAL = ", ".join(f"'{state}'" for state in sorted(FINAL))
 
 
@@ -55,8 +56,14 @@ def copy_items(tx: Tx, job_id: int, environment: str) -> int:
 
 
 def due_again(tx: Tx, job_id: int, environment: str) -> int:
-    """Make refused items DUE again, with the same frozen bytes: a person has asked to send them once more."""
-    return tx.execute("UPDATE item SET state = 'due' WHERE job_id = ? AND environment = ? AND state = 'refused'",
+    """Make refused and skipped items DUE again, with the same frozen bytes: a person has asked for them once more."""
+    return tx.execute("UPDATE item SET state = 'due' WHERE job_id = ? AND environment = ?"
+                      " AND state IN ('refused', 'skipped')", (job_id, environment))
+
+
+def waive_failed(tx: Tx, job_id: int, environment: str) -> int:
+    """Make refused and conflicting items WAIVED, because a person accepts that they do not arrive; return how many."""
+    return tx.execute(f"UPDATE item SET state = 'waived' WHERE job_id = ? AND environment = ? AND state IN ({_FAILED})",
                       (job_id, environment))
 
 
@@ -92,6 +99,23 @@ def _item(row: Row) -> Item:
     item_id, job_id, state, sha256, size_bytes, recipe, sends, answer = row[_WIDTH:]
     return Item(item_id=item_id, job_id=job_id, instance=instance_from(row), state=ItemState(state), sha256=sha256,
                 size_bytes=size_bytes, recipe=json_object(recipe), sends=sends, answer=json_object(answer))
+
+
+def items_of(tx: Tx, job_id: int, environment: str) -> list[Item]:
+    """Return every item of a job in sending order; for people and audits, so without a lease."""
+    return [_item(row) for row in tx.rows(
+        f"SELECT {select_instance('n')}, {_ITEM_COLUMNS} FROM item i JOIN instance n ON n.id = i.instance_id"
+        " WHERE i.job_id = ? AND i.environment = ? ORDER BY i.item_id", (job_id, environment))]
+
+
+def send_again(tx: Tx, items: Sequence[Item]) -> None:
+    """Make items DUE again that have a receipt, because the other side was found not to have them.
+
+    Their frozen bytes stay the same; the receipt is kept inside the answer. Call it with the job reopened in the same
+    transaction.
+    """
+    tx.executemany("UPDATE item SET state = 'due', answer = ? WHERE item_id = ?",
+                   [(json_text({"lost_receipt": dict(item.answer)}), item.item_id) for item in items])
 
 
 def count_items(tx: Tx, job: Job) -> dict[ItemState, int]:
@@ -145,6 +169,14 @@ def facts_of(tx: Tx, job_id: int, environment: str) -> dict[str, Any]:
     return json_object(text) if text else {}
 
 
+def sibling_facts(tx: Tx, job: Job) -> list[Mapping[str, Any]]:
+    """Return the facts of the study's other jobs of the same kind, destination and environment, in a stable order."""
+    return [json_object(text) for (text,) in tx.rows(
+        "SELECT f.facts FROM job j JOIN job_facts f ON f.job_id = j.job_id AND f.environment = j.environment"
+        " WHERE j.study_uid = ? AND j.kind = ? AND j.destination = ? AND j.environment = ? AND j.job_id <> ?"
+        " ORDER BY j.job_id", (job.study_uid, job.kind, job.destination, job.environment, job.job_id))]
+
+
 def record_facts(tx: Tx, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Merge JSON values into the facts of the job's environment (None removes a key) and return all of them.
 
@@ -158,6 +190,13 @@ def record_facts(tx: Tx, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
                (job.job_id, job.environment, json_text(merged)))
     note_progress(tx, job)
     return merged
+
+
+def forget_facts(tx: Tx, job_id: int, environment: str, *names: str) -> None:
+    """Remove facts of a job that nobody works on, so that its next step finds them out again."""
+    kept = {key: value for key, value in facts_of(tx, job_id, environment).items() if key not in names}
+    tx.execute("UPDATE job_facts SET facts = ? WHERE job_id = ? AND environment = ?",
+               (json_text(kept), job_id, environment))
 
 
 # --- intents -------------------------------------------------------------------------------------------------------

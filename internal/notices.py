@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from internal import index, jobs
 from internal.events import add_event
 from internal.items import facts_of
 from internal.rows import json_text
@@ -39,7 +40,7 @@ class News:
     accession_number: str
 
 
-def pending(tx: Tx, limit: int = 200) -> list[News]:
+def pending(tx: Tx, limit: int = 50) -> list[News]:
     """Return jobs of every kind whose news has not been handed over, by index; deliveries are told, others ticked off.
 
     Reads only: an idle outbox never takes the write lock.
@@ -67,6 +68,25 @@ def plan(tx: Tx, news: News, *, of: str, to: str | None, now: int) -> int | None
     tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?)"
                " ON CONFLICT (job_id, environment) DO UPDATE SET facts = excluded.facts",
                (job_id, ENVIRONMENT, json_text(body)))
+    return job_id
+
+
+def plan_sidecar(tx: Tx, news: News, *, of: str, to: str, environment: str, now: int) -> int | None:
+    """Plan copies of a finished delivery to `of` for the lane `to`; return the job, None where there is nothing to do.
+
+    Call it in the transaction of `plan`. A late image adds to the same job.
+    """
+    row = tx.row("SELECT kind, destination FROM job WHERE job_id = ?", (news.job_id,))
+    if row is None or tuple(row) != ("deliver", of) or news.state is not State.DONE:
+        return None
+    held = index.inventory(tx, news.study_uid, news.part)
+    job_id = jobs.plan(
+        tx, kind=to, destination=to, environment=environment, study_uid=news.study_uid, part=news.part,
+        instances=held.instances, settled_revision=held.revision, now=now, due_at=now, priority=jobs.BACKLOG).job_id
+    facts = {"patient_id": news.facts.get("patient_id", ""), "accession_number": news.accession_number}
+    tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?)"
+               " ON CONFLICT (job_id, environment) DO UPDATE SET facts = excluded.facts",
+               (job_id, environment, json_text(facts)))
     return job_id
 
 

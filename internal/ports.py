@@ -70,6 +70,9 @@ class Work(Protocol):
     def is_same_patient(self, sides: str) -> bool:
         """Return whether a person has decided that these sides (identity.fingerprint) are one patient."""
 
+    def siblings(self) -> list[Mapping[str, Any]]:
+        """Return the facts of this study's other jobs of the same kind here: those under its other accessions."""
+
     def items(self, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
         """Return up to `limit` items of this job and environment in one of `states`, in sending order.
 

@@ -21,8 +21,8 @@ from internal.store import Store, Tx
 log = logging.getLogger("router.retain")
 
 _STUDIES_PER_PASS = 20
-_BATCH = 200
-_INSTANCES_PER_PASS = 5000
+_BATCH = 100
+_INSTANCES_PER_PASS = 2000
 _DAY_MS = 86_400_000
 
 
@@ -33,7 +33,7 @@ class RetentionPolicy:
     `keep_ms` after the last image of a confirmed study; with less than `low_space_bytes` free, confirmed studies go
     before that, oldest first. `unverified_counts`: a receipt without proof of content counts as confirmed.
     `recycle_ms`: how long a discarded study can be brought back. `grace_ms`: between marking and unlinking.
-    `purge` False: only what was discarded ever goes.
+    `purge` False: only what was discarded ever goes. `commit_keep_ms` after a storage commitment.
     """
 
     keep_ms: int = 30 * _DAY_MS
@@ -42,6 +42,7 @@ class RetentionPolicy:
     recycle_ms: int = 30 * _DAY_MS
     grace_ms: int = 60_000
     purge: bool = True
+    commit_keep_ms: int = 90 * _DAY_MS
 
 
 class Retainer:
@@ -68,7 +69,8 @@ class Retainer:
         pressed = self._free_bytes() < policy.low_space_bytes
         before = -1 if not policy.purge else now if pressed else now - policy.keep_ms
         return Rules(before, now - policy.recycle_ms,
-                     ("stored", "unverified") if policy.unverified_counts else ("stored",))
+                     ("stored", "unverified") if policy.unverified_counts else ("stored",),
+                     committed_before=now - policy.commit_keep_ms)
 
     def _mark(self) -> None:
         rules, now = self._rules(), self._clock.now_ms()
@@ -86,15 +88,16 @@ class Retainer:
     def _unlink(self) -> int:
         now = self._clock.now_ms()
         before = now - self._policy.grace_ms + 1
+        rules = self._rules()
         with self._store.reading() as tx:
-            if not holdings.purging(tx, self._spool.node, before, 1):
-                return 0
-        with self._store.transaction() as tx:
-            holdings.take_back(tx, self._rules(), self._spool.node)
+            strays = holdings.strays(tx, rules, self._spool.node, _BATCH)
+        if strays:
+            with self._store.transaction() as tx:
+                holdings.unmark(tx, strays)
         removed = 0
         while removed < _INSTANCES_PER_PASS:
             with self._store.reading() as tx:
-                going = holdings.purging(tx, self._spool.node, before, _BATCH)
+                going = holdings.purging(tx, rules, self._spool.node, before, _BATCH)
                 entries = [id_ for one, _, _ in going for id_ in (one, *holdings.duplicates_of(tx, one))]
             if not going:
                 break

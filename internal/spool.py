@@ -37,12 +37,14 @@ from internal.spool_writer import (
     storage_error,
 )
 
-__all__ = ["Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
+__all__ = ["POLICY_NAME", "Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 MAX_PUBLISHED_BYTES = 16 * 1024 * 1024
 _REFRESH_ABOVE_BYTES = 1024 * 1024
 _FOLDERS = ("tmp", "new", "cur", "bad", "out", "run")
+#: What the receiver is told, in run/.
+POLICY_NAME = "policy.json"
 _ID_FILE = "spool.id"
 _IGNORED_IN_EMPTY = ("lost+found", ".spool.id")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -130,11 +132,11 @@ class Spool:
 
     def oldest_new_at(self) -> int | None:
         """Return `arrived_at` (ms) of the oldest entry in new/, None if there is none."""
-        for name in sorted(_names(self._new)):  # names begin with the time; most of a backlog need not be parsed
-            entry = parse_name(name)
-            if entry is not None:
-                return entry.arrived_at
-        return None
+        names = _names(self._new)
+        if first := parse_name(min(names, default="")):  # names of entries begin with their time
+            return first.arrived_at
+        entries = (parse_name(name) for name in names)  # a foreign name comes first
+        return min((entry.arrived_at for entry in entries if entry is not None), default=None)
 
     def refresh_new(self) -> None:
         """Replace new/ by a fresh directory if it is empty and has grown beyond 1 MB; otherwise do nothing.

@@ -77,6 +77,11 @@ class LeasedWork:
             decision = decisions.find_decision(tx, decisions.Kind.PATIENT, self.job.study_uid, self.job.part)
         return decision is not None and decision.body.get("sides") == sides
 
+    def siblings(self) -> list[Mapping[str, Any]]:
+        """Return the facts of this study's other jobs of the same kind, destination and environment."""
+        with self._store.reading() as tx:
+            return jobs.sibling_facts(tx, self.job)
+
     def items(self, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
         """Return up to `limit` items in one of `states` beyond the id `after`, in sending order."""
         with self._store.reading() as tx:

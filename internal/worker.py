@@ -154,7 +154,8 @@ class Lane:
         faults = 0
         while not self._stop.is_set():
             try:
-                job, faults = (self._advance(job, follow=True) if job else self._take()), 0
+                job = self._advance(job, follow=True) if job else self._take()
+                faults = 0
             except Exception as fault:
                 job, faults = None, faults + 1
                 # A database that is away is no news each time, and says all in one sentence.

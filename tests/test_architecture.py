@@ -23,13 +23,17 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "scan"),
     ("L2", "engines spool_writer"),
     ("L2", "store spool"),
+    ("L3", "set_aside catalogue"),
+    ("L3", "devices"),
     ("L3", "associations events lanes"),
     ("L3", "items index decisions"),
     ("L3", "claims interventions job_list"),
     ("L3", "jobs"),
-    ("L3", "notices holdings corrections"),
+    ("L3", "commitments"),
+    ("L3", "notices holdings corrections withdrawals"),
     ("L4", "frozen"),
     ("L4", "work"),
+    ("L4", "admission"),
     ("L4", "indexer assemble worker retain doctor"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}

@@ -23,6 +23,7 @@ from interface.satusehat.oauth2 import TokenSource
 from interface.satusehat.orders import is_id
 from internal.errors import Transient, UnknownOutcome
 from internal.fhir.imaging_study import STUDY_UID_SYSTEM, build_acsn_system, build_uid_value
+from internal.model import Header
 from internal.ports import Frozen
 
 MAX_PAGES = 10
@@ -65,6 +66,7 @@ class SatusehatOptions:
     fhir_per_minute: int = 120
     bandwidth_bytes_per_s: int = 0
     push_floor_bytes_per_s: int = 16 * 1024
+    skip_sop_classes: frozenset[str] = frozenset()
     ca_file: Path | None = None
     proxy_url: str | None = field(default=None, repr=False)
 
@@ -85,6 +87,14 @@ class Pushed:
     status: int
     code: str
     text: str
+
+
+class Presence(StrEnum):
+    """What the platform says about one instance."""
+
+    HERE = "here"
+    ABSENT = "absent"  #: or not shown: a platform that shows none at all says the same
+    UNKNOWN = "unknown"
 
 
 class Client:
@@ -128,6 +138,13 @@ class Client:
             raise_for(answer)
         resource = dict(answer.body.content)
         return resource if resource.get("resourceType") == resource_type else None
+
+    def read_client_flag(self) -> bool:
+        """Return the platform's flag SATUSEHAT_CLIENT_ENABLE; what is missing or unknown there is False."""
+        answer = self._call("GET", f"{self._options.fhir_path}/dcm_cfg")
+        if answer.status != 200 and answer.meaning not in (Meaning.ABSENT, Meaning.WRONG_PATH, Meaning.REFUSED):
+            raise_for(answer)
+        return answer.status == 200 and answer.body.content.get("SATUSEHAT_CLIENT_ENABLE") is True
 
     def create_imaging_study(self, resource: Mapping[str, Any], deadline: Deadline) -> Resource:
         """POST `resource` and return what the platform made of it, or found under If-None-Exist.
@@ -192,6 +209,36 @@ class Client:
                                               deadline=deadline)
 
         return self._authorized(send, deadline)
+
+    def look_for(self, header: Header) -> Presence:
+        """Ask by HEAD whether the platform has an instance; raises as the other verbs do."""
+        answer = self._ask_instance("HEAD", header, None, 1024)
+        if answer.status == 200:
+            return Presence.HERE
+        return Presence.ABSENT if answer.status in (404, 410) else Presence.UNKNOWN
+
+    def fetch_instance(self, header: Header, sink: Callable[[bytes], None], limit_bytes: int) -> bool:
+        """Hand the file that the platform holds to `sink`, piece by piece; False when it does not show one."""
+        return self._ask_instance("GET", header, sink, limit_bytes).status == 200
+
+    def _ask_instance(
+        self, method: str, header: Header, sink: Callable[[bytes], None] | None, limit_bytes: int,
+    ) -> Answer:
+        options = self._options
+        target = "/".join((options.dicom_path, quote(header.study_uid, safe=""), "series",
+                           quote(header.series_uid, safe=""), "instances", quote(header.sop_uid, safe="")))
+        headers = {"Accept": "application/dicom; transfer-syntax=*"}
+        with self.governor.push_slot():
+            floor_s = limit_bytes / options.push_floor_bytes_per_s
+            deadline = self._session.open_deadline(options.request_timeout_s + floor_s)
+            answer = self._authorized(lambda authorized: self._session.exchange(
+                method, target, headers={**headers, **authorized}, deadline=deadline, limit_bytes=limit_bytes,
+                sink=sink), deadline)
+        if answer.meaning is Meaning.THROTTLED:
+            self.governor.throttled(answer.retry_after_s)
+        if answer.status == 401 or answer.status == 429 or answer.status >= 500:
+            raise_for(answer)
+        return answer
 
     def probe_dicom(self) -> Answer:
         """Ask the DICOM endpoint for an instance that does not exist and return its answer."""

@@ -7,11 +7,14 @@ Source: the map, section 4; satusehat facts 2-4.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 
 from interface.logs import PHRASES
 from interface.outbound import SessionOptions, open_session
+from interface.satusehat.audit import Audit
 from interface.satusehat.client import Client, SatusehatOptions
 from interface.satusehat.governor import Governor, Limits
 from interface.satusehat.identification import Identification
@@ -21,14 +24,17 @@ from interface.satusehat.probe import probe_platform
 from interface.satusehat.pushing import Pushing
 from interface.satusehat.registration import Registration, refuse_gone
 from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
+from interface.satusehat.withdrawal import withdraw
+from internal import withdrawals
 from internal.errors import NotFound, Refused
 from internal.failpoints import hit
 from internal.fhir import dates
-from internal.model import Inventory, ItemState, Probe
+from internal.model import LEFT_OUT, Inventory, ItemState, Probe
 from internal.ports import Work
 from internal.states import Finish, More, NotYet, Outcome, Refuse
 
 MAX_REFUSED_SHOWN = 50
+MAX_ITEMS = 100_000
 #: Kept-alive connections beside those of the pushes.
 SPARE_CONNECTIONS = 8
 
@@ -50,11 +56,14 @@ class Satusehat:
         self._tokens = TokenSource(
             self._session, Credentials(options.client_key, options.secret), token_path=options.token_path,
             refusal_interval_s=options.refusal_interval_s)
+        self._lock = threading.Lock()
+        self._studies: set[str] = set()
         self._governor = Governor(Limits(
             options.fhir_per_minute, options.push_parallel, options.bandwidth_bytes_per_s))
         self._client = Client(options, self._session, self._tokens, self._governor)
         self._identification = Identification(self._client)
         self._registration = Registration(options, self._session, self._client)
+        self.audit = Audit(self._client)
         self._pushing = Pushing(self._client, options.push_parallel)
 
     @property
@@ -64,9 +73,17 @@ class Satusehat:
 
     def step(self, work: Work) -> Outcome:
         """Bring the study as far as it goes; see ports.Destination for what may be raised."""
-        run = Run(work, self._options.organization_id)
+        run = Run(work, self._options.organization_id, skip_sop_classes=self._options.skip_sop_classes)
+        with self._one_at_a_time(work.job.study_uid) as is_alone:
+            if not is_alone:
+                return NotYet("study-busy", "another accession of this study is being registered", retry_after_s=1.0)
+            return self._step(run)
+
+    def _step(self, run: Run) -> Outcome:
         try:
-            for phase in (self._resolve, self._identification.identify, self._registration.register,
+            if run.work.job.kind == withdrawals.KIND:
+                return withdraw(self._client, run)
+            for phase in (self._set_aside, self._resolve, self._identification.identify, self._registration.register,
                           self._pushing.push):
                 outcome = phase(run)
                 if outcome is not None:
@@ -76,6 +93,19 @@ class Satusehat:
             return NotYet("withheld", f"SATUSEHAT shows nothing here: {withheld}")
         except Refused as refusal:
             return Refuse(refusal.code, f"SATUSEHAT refused: {refusal}", {"status": refusal.status})
+
+    @contextmanager
+    def _one_at_a_time(self, study_uid: str) -> Iterator[bool]:
+        """Keep two accessions of one study from updating its one ImagingStudy over each other."""
+        with self._lock:
+            is_alone = study_uid not in self._studies
+            self._studies.add(study_uid)
+        try:
+            yield is_alone
+        finally:
+            if is_alone:
+                with self._lock:
+                    self._studies.discard(study_uid)
 
     def may_poll(self) -> bool:
         """Return whether the waiting room may ask for an order now."""
@@ -89,10 +119,30 @@ class Satusehat:
         """Try DNS, TLS, token, FHIR and DICOM endpoint, one line each, until one fails."""
         return probe_platform(self._options, self._session, self._tokens, self._client)
 
+    def read_client_flag(self) -> bool:
+        """Return whether the platform wants MROC clients to be used."""
+        return self._client.read_client_flag()
+
     def close(self) -> None:
         """End the threads and close the connections."""
         self._pushing.close()
         self._session.close()
+
+    def _set_aside(self, run: Run) -> Outcome | None:
+        """Mark what the hospital keeps here, once for each revision; a study of nothing else is done."""
+        work, skip = run.work, self._options.skip_sop_classes
+        if not skip or run.number("skipped_revision") >= work.job.revision:
+            return None
+        due = work.items((ItemState.DUE,), MAX_ITEMS)
+        kept = [item for item in due if run.is_skipped(item.instance)]
+        if kept:
+            answer = {"at": work.clock.now_ms(), "text": "kept here: skip_sop_classes"}
+            work.settle_items([(item, ItemState.SKIPPED, answer) for item in kept])
+            work.event("skipped", f"{len(kept)} images are kept here and not sent (skip_sop_classes)")
+        if not run.inventory().instances:
+            return Finish("nothing of it is sent (skip_sop_classes)")
+        work.record_facts(skipped_revision=work.job.revision)
+        return None
 
     def _resolve(self, run: Run) -> Outcome | None:
         """Find the order once; an empty accession number is never looked up."""
@@ -105,7 +155,7 @@ class Satusehat:
             work.event("order-search", PHRASES["obtaining_ids"])
         found = self._client.fetch_service_requests(run.accession_number, poll=work.job.waiting_since is not None)
         chosen = choose(found, Wanted(
-            self._options.organization_id, run.accession_number, self._find_study_day(work.inventory(), work),
+            self._options.organization_id, run.accession_number, self._find_study_day(run.inventory(), work),
             self._options.order_window_s, self._options.tz_name))
         if not isinstance(chosen, Accepted):
             return chosen
@@ -134,11 +184,14 @@ class Satusehat:
         refusal = run.check(resource)
         if refusal is not None:
             return refusal
-        missing = find_inventory_uids(work.inventory()) - find_sop_uids(resource)
-        if missing:
+        missing = find_inventory_uids(run.inventory()) - find_sop_uids(resource)
+        if missing or not run.is_listed(resource):
             work.record_facts(registered_revision=None)
             return NotYet("registration-changed", f"the ImagingStudy does not list {len(missing)} of the instances: "
                           "it will be updated", retry_after_s=1.0)
+        outcome = self.audit.compare_unproven(run)
+        if outcome is not None:
+            return outcome
         counts = work.count_items()
         if counts.get(ItemState.DUE, 0) or counts.get(ItemState.SENT, 0):
             return More()
@@ -146,7 +199,7 @@ class Satusehat:
         return self._conclude(work, counts)
 
     def _conclude(self, work: Work, counts: dict[ItemState, int]) -> Outcome:
-        total = sum(counts.values())
+        total = sum(count for state, count in counts.items() if state not in LEFT_OUT)
         unverified = counts.get(ItemState.UNVERIFIED, 0)
         unread = counts.get(ItemState.UNREAD, 0)
         arrived = counts.get(ItemState.STORED, 0) + unverified + unread

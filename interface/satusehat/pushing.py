@@ -227,7 +227,7 @@ class _Tour:
 
     def _explain_unlisted(self) -> Outcome:
         """Return what to do about items that the ImagingStudy does not list: newer than it, or dropped by somebody."""
-        known = find_inventory_uids(self._run.work.inventory())
+        known = find_inventory_uids(self._run.inventory())
         strangers = [item.instance.header.sop_uid for item in self._unlisted
                      if item.instance.header.sop_uid not in known]
         if strangers:

@@ -52,6 +52,8 @@ class Registration:
         if foreign:
             return run.refuse_foreign(foreign)
         if hits:
+            if run.is_of_sibling(hits[0]):
+                work.event("several-accessions", "This study has several accession numbers: one ImagingStudy names all")
             self._adopt(run, hits, intent)
             return None
         wait = self._find_lag(run, intent, looked_at)
@@ -91,7 +93,7 @@ class Registration:
 
     def _create(self, run: Run) -> Outcome | None:
         work = run.work
-        inventory = work.inventory()
+        inventory = run.inventory()
         built = self._build(run, inventory, None)
         work.event("post", PHRASES["posting"])
         self._client.governor.admit_call()
@@ -147,7 +149,7 @@ class Registration:
         run.resource = resource
         if run.number("registered_revision") >= work.job.revision:
             return None
-        inventory = work.inventory()
+        inventory = run.inventory()
         built = self._build(run, inventory, resource)
         if built.resource == union.comparable(resource):
             work.record_facts(registered_revision=inventory.revision)

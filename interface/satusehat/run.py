@@ -7,12 +7,12 @@ Changes when a phase has to hand something new to the next.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from interface.satusehat.orders import find_identifiers, find_patient_id, find_reference_id, is_id
 from internal.fhir.imaging_study import STUDY_UID_SYSTEM, build_acsn_system, build_uid_value
-from internal.model import Inventory
+from internal.model import Instance, Inventory
 from internal.ports import Work
 from internal.states import Refuse
 
@@ -33,6 +33,7 @@ class Run:
     organization_id: str
     resource: Mapping[str, Any] | None = None
     order: Mapping[str, Any] | None = None
+    skip_sop_classes: frozenset[str] = frozenset()
 
     @property
     def accession_number(self) -> str:
@@ -49,6 +50,23 @@ class Run:
         value = self.work.facts.get(name)
         return value if isinstance(value, int) else -1
 
+    def inventory(self) -> Inventory:
+        """Return everything that is to be at the platform: all that was accepted, without what is not sent."""
+        held = self.work.inventory()
+        if not self.skip_sop_classes:
+            return held
+        series = (replace(one, instances=tuple(i for i in one.instances if not self.is_skipped(i)))
+                  for one in held.series)
+        return replace(held, series=tuple(one for one in series if one.instances))
+
+    def is_skipped(self, instance: Instance) -> bool:
+        """Return whether the hospital's setting keeps this instance here."""
+        return instance.header.sop_class_uid in self.skip_sop_classes
+
+    def is_of_sibling(self, resource: Mapping[str, Any]) -> bool:
+        """Return whether `resource` was registered by this study's own job under another of its accessions."""
+        return any(one.get("imaging_study_id") == resource.get("id") for one in self.work.siblings())
+
     def find_differences(self, resource: Mapping[str, Any]) -> list[str]:
         """Return in what `resource` is not the ImagingStudy of this study and order; empty: it is ours."""
         uids = {value.removeprefix("urn:oid:") for value in find_identifiers(resource, STUDY_UID_SYSTEM)}
@@ -57,9 +75,14 @@ class Run:
             differences.append("study UID")
         if find_patient_id(resource) != self.fact("patient_id"):
             differences.append("subject")
-        if self.fact("service_request_id") not in _orders(resource):
+        if self.fact("service_request_id") not in _orders(resource) and not self.is_of_sibling(resource):
             differences.append("basedOn")
         return differences
+
+    def is_listed(self, resource: Mapping[str, Any]) -> bool:
+        """Return whether `resource` names our order and our accession number, beside those of siblings."""
+        return (self.fact("service_request_id") in _orders(resource)
+                and self.accession_number in find_identifiers(resource, build_acsn_system(self.organization_id)))
 
     def concerns(self, resource: Mapping[str, Any]) -> bool:
         """Return whether `resource` carries our accession number or our Study Instance UID at all."""

@@ -67,7 +67,8 @@ class Rig:
         lines = "\n".join(f"{key} = {value}" for key, value in values.items())
         self.config.write_text(
             f"[satusehat]\nurl = {self.sandbox_url}\norganization_id = {ORGANIZATION}\nclient_key = sandbox-client\n"
-            f"secret_key = sandbox-secret\ndicom_port = {self.dicom_port}\nhttp_port = {self.http_port}\n{satusehat}\n"
+            f"secret_key = sandbox-secret\ndicom_port = {self.dicom_port}\nhttp_port = {self.http_port}\n"
+            f"fhir_per_minute = 100000\n{satusehat}\n"
             f"[router]\n{lines}\n{extra}\n"
         )
         self.config.chmod(0o600)

@@ -74,6 +74,8 @@ class Ledger:
     alerts: dict[str, str] = field(default_factory=dict)
     ordered: list[tuple[str, Person]] = field(default_factory=list)
     same_patient: str = ""
+    siblings: list[Ledger] = field(default_factory=list)
+    kind: str = "deliver"
     journal: list[str] = field(default_factory=list)
     crash_at: int = 0
     crash_on: str = ""
@@ -130,7 +132,7 @@ class MemoryWork:
         self._yield_after = yield_after
         ledger.state = next_state(ledger.state, Event.CLAIM)
         self.job = Job(
-            job_id=1, kind="deliver", destination="d", environment=ledger.environment, study_uid=ledger.study_uid,
+            job_id=1, kind=ledger.kind, destination="d", environment=ledger.environment, study_uid=ledger.study_uid,
             part=ledger.part, state=State.ACTIVE, reason_code="", reason="", attempts=0, due_at=0,
             revision=ledger.revision, done_revision=ledger.done_revision, settled_revision=ledger.revision, lease="l",
             lease_until=clock.now_ms() + 120_000, created_at=0, updated_at=0, waiting_since=ledger.waiting_since,
@@ -165,6 +167,9 @@ class MemoryWork:
 
     def is_same_patient(self, sides: str) -> bool:
         return sides == self.ledger.same_patient
+
+    def siblings(self) -> list[Mapping[str, Any]]:
+        return [dict(one.facts) for one in self.ledger.siblings]
 
     def items(self, states: Iterable[ItemState], limit: int, after: int = 0) -> list[Item]:
         wanted = set(states)

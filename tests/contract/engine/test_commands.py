@@ -89,3 +89,31 @@ def test_reindex_brings_back_images_and_the_ends_of_their_associations(
             ("receive-0.aa.1", "released"), ("receive-0.cc.1", "")]
     assert command("reindex") == 0
     assert "4 files, 0 rows added" in capsys.readouterr().out
+
+
+def test_show_tells_who_brought_the_images(
+    hospital: Engine, command: Command, capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in range(3):
+        hospital.receive(STUDY, association=f"receive-0.aa.{number // 2}")
+    hospital.settle()
+    hospital.destination.script = lambda work: NotYet("no-order", "no ServiceRequest", retry_after_s=3600)
+    hospital.work()
+    assert command("show", "A1", "--json") == 0
+    received = json.loads(capsys.readouterr().out)[0]["received"]
+    assert [(one["calling_aet"], one["images"], one["associations"]) for one in received] == [("CT1", 3, 2)]
+    assert command("show", "A1") == 0
+    said = capsys.readouterr().out
+    assert "3 images from CT1 at 10.0.0.9 in 2 associations" in said
+    assert "next try" in said
+
+
+def test_queue_in_a_pipe_is_not_cut(
+    hospital: Engine, command: Command, capsys: pytest.CaptureFixture[str],
+) -> None:
+    hospital.receive(STUDY, accession="RAD-2026-000123")
+    hospital.settle()
+    assert command("queue") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "RAD-2026-000123" in line)
+    assert "scripted" in line
+    assert "queued" in line

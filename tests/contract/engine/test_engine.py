@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from internal import index, jobs
+from internal import index, jobs, set_aside
 from internal.errors import CredentialsRefused, Transient
 from internal.indexer import BATCH_ROWS, Indexer
 from internal.model import ItemState
@@ -173,7 +173,7 @@ def test_an_entry_that_went_away_leaves_nothing_behind(engine: Engine) -> None:
     for _ in range(5):
         engine.indexer.run_once()
     with engine.store.reading() as tx:
-        assert index.parsing_interrupted(tx) == {}
+        assert set_aside.parsing_interrupted(tx) == {}
         assert tx.rows("SELECT * FROM bad") == []
 
 
@@ -182,12 +182,12 @@ def test_an_image_that_ends_the_process_is_set_aside_at_the_third_start(engine: 
     other = engine.receive(STUDY)
     for _ in range(2):
         with engine.store.transaction() as tx:
-            index.parsing_started(tx, [entry.id])
+            set_aside.parsing_started(tx, [entry.id])
     engine.indexer = Indexer(engine.spool, engine.store, engine.clock)
     engine.index()
     assert [one.id for one in engine.spool.all_ids()] == [other.id]
     with engine.store.reading() as tx:
-        assert index.parsing_interrupted(tx) == {}
+        assert set_aside.parsing_interrupted(tx) == {}
 
 
 def test_a_lane_fault_pauses_the_lane_once_and_charges_no_attempt(engine: Engine) -> None:

@@ -161,7 +161,9 @@ def test_a_crash_after_the_unlink_is_repeated_without_harm(engine: Engine) -> No
     keeper.run_once()
     engine.clock.ms += 61_000
     with engine.store.reading() as tx:
-        engine.spool.remove([id_ for id_, _, _ in holdings.purging(tx, engine.spool.node, engine.clock.ms, 10)])
+        going = holdings.purging(tx, keeper._rules(), engine.spool.node, engine.clock.ms, 10)
+    assert len(going) == 3
+    engine.spool.remove([id_ for id_, _, _ in going])
     assert keeper.run_once() == 3
 
 

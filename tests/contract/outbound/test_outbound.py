@@ -85,6 +85,7 @@ def test_a_bad_reply_is_an_unknown_outcome(serve: Serve, data: bytes, code: str)
     with pytest.raises(UnknownOutcome) as caught:
         ask(session_to(server), limit_bytes=4000)
     assert caught.value.code == code
+    assert caught.value.status == (None if code == "reset" else 200)
     assert "secret-query" not in str(caught.value)
 
 

@@ -1,0 +1,128 @@
+"""Proof of arrival, asked for afterwards: the ImagingStudy, and each instance where the platform shows them.
+
+`delivery` compares what was there already; `main.py verify` goes through studies that count as delivered. Imports
+client, run and internal. Changes when the platform offers another way to look at what it holds.
+Source: PS3.18 10.4 (WADO-RS); satusehat facts 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from interface.satusehat.client import Client, Presence
+from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
+from internal import dicomfile
+from internal.errors import NotDicom
+from internal.model import RECEIPTED, Instance, Inventory, Item, ItemState
+from internal.states import More, Outcome
+
+PARALLEL = 8
+COMPARED = "compared_item"
+_META_BYTES = 132 + 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a look at one delivered study found.
+
+    `gone`: the ImagingStudy is not there. `unlisted`: SOP Instance UIDs that it does not list. `missing`: items with a
+    receipt that the platform does not have. `here`: how many it answered for; 0: it does not answer for instances.
+    """
+
+    gone: bool = False
+    unlisted: tuple[str, ...] = ()
+    missing: tuple[Item, ...] = ()
+    here: int = 0
+    receipts: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Return whether nothing speaks against the study's being there."""
+        return not (self.gone or self.unlisted or self.missing)
+
+
+class DatasetHash:
+    """SHA-256 of the data set of a Part 10 file that arrives piece by piece; the file meta is left out."""
+
+    def __init__(self) -> None:
+        self._head: bytes | None = b""
+        self._foreign = False
+        self._digest = hashlib.sha256()
+
+    def take(self, data: bytes) -> None:
+        """Take the next piece."""
+        if self._head is None:
+            self._digest.update(data)
+            return
+        self._head += data
+        if len(self._head) >= _META_BYTES:
+            self._begin()
+
+    def hexdigest(self) -> str:
+        """Return the hash after the last piece, "" when this was no DICOM file."""
+        if self._head is not None:
+            self._begin()
+        return "" if self._foreign else self._digest.hexdigest()
+
+    def _begin(self) -> None:
+        head, self._head = self._head or b"", None
+        try:
+            self._digest.update(head[dicomfile.read_meta(io.BytesIO(head)).dataset_offset:])
+        except NotDicom:
+            self._foreign = True
+
+
+@dataclass
+class Audit:
+    """Looks at what the platform holds; asks for several instances at once."""
+
+    client: Client
+    parallel: int = field(default=PARALLEL)
+
+    def check(self, imaging_study_id: str, inventory: Inventory, items: Sequence[Item]) -> Finding:
+        """Look at one study that was delivered; raises what the client raises."""
+        resource = self.client.read_imaging_study(imaging_study_id)
+        receipted = [item for item in items if item.state in RECEIPTED]
+        if resource is None:
+            return Finding(gone=True, receipts=len(receipted))
+        unlisted = tuple(sorted(find_inventory_uids(inventory) - find_sop_uids(resource)))
+        with ThreadPoolExecutor(self.parallel) as threads:
+            seen = list(threads.map(lambda item: self.client.look_for(item.instance.header), receipted))
+        here = seen.count(Presence.HERE)
+        # A platform that shows no instances at all answers like one that has none.
+        missing = tuple(item for item, presence in zip(receipted, seen, strict=True)
+                        if presence is Presence.ABSENT and here)
+        return Finding(unlisted=unlisted, missing=missing, here=here, receipts=len(receipted))
+
+    def compare_unproven(self, run: Run) -> Outcome | None:
+        """Fetch what is there without proof and compare it; equal data sets make a full receipt. None: all looked at.
+
+        Where bytes differ nothing is concluded: the same content can be encoded in several ways.
+        """
+        work = run.work
+        while True:
+            unproven = work.items((ItemState.UNVERIFIED, ItemState.UNREAD), 1, max(run.number(COMPARED), 0))
+            if not unproven:
+                return None
+            (item,) = unproven
+            sha256 = self.fetch_dataset_sha256(item.instance)
+            if not sha256:
+                return None
+            work.record_facts(**{COMPARED: item.item_id})
+            equal = sha256 == item.instance.sha256
+            note = "what is there has been fetched: " + ("the data sets are equal" if equal else "the bytes differ")
+            answer = {**item.answer, "compared_at": work.clock.now_ms(), "compared": note, "held_sha256": sha256}
+            work.settle_items([(item, ItemState.STORED if equal else item.state, answer)])
+            work.renew()
+            if work.should_yield():
+                return More()
+
+    def fetch_dataset_sha256(self, instance: Instance) -> str:
+        """Return the hash of the data set that the platform holds, "" when it does not show it."""
+        digest = DatasetHash()
+        shown = self.client.fetch_instance(instance.header, digest.take, 2 * instance.dataset_bytes + _META_BYTES)
+        return digest.hexdigest() if shown else ""

@@ -1,0 +1,106 @@
+"""Proof of arrival against the real sandbox: what is missing is found, what was there already is compared."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interface.satusehat.audit import DatasetHash
+from internal import dicomfile
+from internal.model import ItemState
+from internal.states import Finish
+from tests.contract.destinations.conftest import Case
+from tests.contract.destinations.images import IMPLEMENTATION
+from tests.contract.destinations.memory_work import step_once
+from tests.contract.sandbox.sandbox_client import Sandbox
+
+MakeCase = Callable[..., Case]
+META = dicomfile.canonical_meta("1.2.3", "1.2.4", "1.2.840.10008.1.2.1")
+
+
+def dataset_sha256(data: bytes) -> str:
+    return hashlib.sha256(data[dicomfile.read_meta(io.BytesIO(data)).dataset_offset:]).hexdigest()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_was_there_already_is_fetched_and_compared(make_case: MakeCase, same: bool) -> None:
+    case = make_case(instances=2)
+    case.ledger.crash_on = "event push"
+    assert step_once(case.destination, case.ledger, case.clock) is None
+    for item_id, item in list(case.ledger.items.items()):
+        sha256 = dataset_sha256(case.ledger.files[item.instance.id])
+        case.ledger.items[item_id] = replace(item, instance=replace(item.instance, sha256=sha256))
+    data = case.ledger.files[case.ledger.items[1].instance.id]
+    # Another router's file meta around the same, or around another data set.
+    other = data.replace(IMPLEMENTATION.encode(), b"1.2.826.0.1.99.78", 1)
+    if not same:
+        other = other[:-1] + bytes([data[-1] ^ 1])
+    assert case.sandbox.push(other, case.ledger.facts["imaging_study_id"]).status_code == 200
+    outcome = case.drive()
+    assert isinstance(outcome, Finish)
+    item = case.ledger.items[1]
+    assert item.state is (ItemState.STORED if same else ItemState.UNVERIFIED)
+    assert item.answer["held_sha256"] == dataset_sha256(other)
+    assert ("not verified" in outcome.note) is not same
+
+
+def test_a_platform_that_shows_no_images_leaves_it_unverified(make_case: MakeCase, platform: Sandbox) -> None:
+    case = make_case(instances=1)
+    case.ledger.crash_on = "event push"
+    step_once(case.destination, case.ledger, case.clock)
+    data = case.ledger.files[case.ledger.items[1].instance.id]
+    other = data.replace(IMPLEMENTATION.encode(), b"1.2.826.0.1.99.78", 1)
+    case.sandbox.push(other, case.ledger.facts["imaging_study_id"])
+    platform.control("POST", "/faults", [{"method": "GET", "path": "/dicom", "status": 404, "body": "<html></html>"}])
+    assert isinstance(case.drive(), Finish)
+    assert case.ledger.items[1].state is ItemState.UNVERIFIED
+    assert "compared" not in case.ledger.items[1].answer
+
+
+def check(case: Case) -> tuple[bool, int, list[str], tuple[str, ...]]:
+    items = list(case.ledger.items.values())
+    finding = case.destination.audit.check(case.ledger.facts["imaging_study_id"], case.ledger.inventory(), items)
+    return finding.ok, finding.here, [one.instance.header.sop_uid for one in finding.missing], finding.unlisted
+
+
+def test_the_audit_finds_what_is_missing(make_case: MakeCase, platform: Sandbox) -> None:
+    case = make_case(instances=3)
+    assert isinstance(case.drive(), Finish)
+    assert check(case) == (True, 3, [], ())
+    lost = case.ledger.items[2].instance.header
+    path = f"/dicom/v1/dicomWeb/studies/{lost.study_uid}/series/{lost.series_uid}/instances/{lost.sop_uid}"
+    platform.control("POST", "/faults", [{"method": "HEAD", "path": path, "status": 404, "body": ""}])
+    assert check(case) == (False, 2, [lost.sop_uid], ())
+    platform.control("DELETE", "/faults")
+    platform.control("POST", "/faults", [{"method": "HEAD", "path": "/dicom", "status": 404, "body": ""}])
+    assert check(case) == (True, 0, [], ())
+    case.add(4)
+    platform.control("DELETE", "/faults")
+    assert check(case)[3] == (case.ledger.items[4].instance.header.sop_uid,)
+
+
+@given(st.binary(max_size=200_000), st.lists(st.integers(1, 70_000), max_size=20))
+def test_the_data_set_is_hashed_however_it_arrives(dataset: bytes, cuts: list[int]) -> None:
+    data, digest, at = META + dataset, DatasetHash(), 0
+    for cut in cuts:
+        digest.take(data[at:at + cut])
+        at += cut
+    digest.take(data[at:])
+    # Group 0002 goes on as long as elements say so.
+    expected = dataset_sha256(data) if not dataset.startswith(b"\x02\x00") else None
+    assert expected in (None, digest.hexdigest())
+
+
+@given(st.binary(max_size=1000), st.integers(0, 70_000))
+def test_what_is_no_dicom_file_has_no_hash(data: bytes, more: int) -> None:
+    digest = DatasetHash()
+    digest.take(data)
+    digest.take(bytes(more))
+    digest.take(b"end")
+    assert digest.hexdigest() == "" or data[128:132] == b"DICM"
