@@ -39,7 +39,7 @@ from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
 from internal.fhir import dates
 from internal.hours import parse_hours
-from internal.indexer import Indexer, Pass
+from internal.indexer import BATCH_ROWS, Indexer, Pass
 from internal.model import Inventory
 from internal.ports import Destination
 from internal.retain import Retainer, RetentionPolicy
@@ -51,6 +51,8 @@ log = logging.getLogger("router.deliver")
 
 _DRAIN_S = 20.0
 _DOORBELL_S = 0.05
+#: While images come in, they are gathered this long: each batch costs two commits of the disk that receiving waits for.
+_GATHER_S = 0.25
 _FULL_SCAN_S = 5.0
 _ASSEMBLE_S = 0.5
 _HOUSEKEEPING_S = 10.0
@@ -165,7 +167,8 @@ class Deliver:
         while not self._stop.is_set():
             now_s = time.monotonic()
             rang = self._spool.doorbell()
-            if more or rang != bell or now_s - scanned_s >= _FULL_SCAN_S:
+            rests = now_s - scanned_s < _GATHER_S
+            if more or (rang != bell and not rests) or now_s - scanned_s >= _FULL_SCAN_S:
                 bell, scanned_s = rang, now_s
                 more = self._index()
             if now_s - assembled_s >= _ASSEMBLE_S:
@@ -184,7 +187,7 @@ class Deliver:
             result: Pass = self._indexer.run_once()
             self._counters["indexed"] += result.indexed
             self._counters["set_aside"] += result.set_aside
-            if not result.more or (result.indexed == 0 and result.set_aside == 0):
+            if not result.more or result.indexed + result.set_aside < BATCH_ROWS:
                 return False
             if time.monotonic() >= until_s:
                 return True
