@@ -73,6 +73,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def platform(running: Sandbox) -> Iterator[Sandbox]:
     yield running
     running.control("DELETE", "/faults")
+    running._token = ""  # a test may have revoked it
 
 
 @pytest.fixture
