@@ -87,6 +87,16 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     lane.add_argument("verb", metavar="pause|resume", nargs="?", choices=("pause", "resume"))
     lane.add_argument("--reason", help="shown in queue while the lane is paused")
     lane.add_argument("--json", action="store_true", help="the list as JSON")
+    accept = add("accept-partial", "let studies go without the images that were refused or could not be read")
+    accept.add_argument("targets", metavar="STUDY_UID|ACCESSION", nargs="+")
+    bad = add("bad", "list the files that were set aside because they could not be read")
+    bad.add_argument("--json", action="store_true", help="a JSON list of objects")
+    devices = add("devices", "list who has called; admit, hold, refuse or forget callers")
+    devices.add_argument("verb", choices=("admit", "hold", "refuse", "forget"), nargs="?")
+    devices.add_argument("callers", metavar="AET[@ADDRESS]", nargs="*")
+    devices.add_argument("--json", action="store_true", help="the list as JSON")
+    tls = add("tls-init", "make a key and a certificate for [dicom] tls_port")
+    tls.add_argument("names", metavar="NAME|ADDRESS", nargs="*", help="host names and addresses devices use")
     add("reindex", "rebuild missing index rows from the stored files")
 
 
@@ -145,8 +155,8 @@ def main(argv: Sequence[str]) -> int:
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
-             "reindex", "same-patient", "discard", "storage", "accession", "alias", "withdraw", "lane",
-             "verify"}
+             "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
+             "accession", "alias", "withdraw", "lane", "verify"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -179,11 +189,20 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_check import check
 
         return check(settings)
+    if options.command == "devices":
+        from interface.cli_devices import run_devices
+
+        return run_devices(options, settings)
+    if options.command == "tls-init":
+        from interface.cli_tls import tls_init
+
+        return tls_init(options, settings)
     from interface import cli_cases, cli_lanes, cli_queue, cli_verify, cli_withdraw
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
         "send-now": cli_queue.send_now, "reindex": cli_queue.reindex,
+        "accept-partial": cli_queue.accept_partial, "bad": cli_queue.bad,
         "same-patient": cli_cases.same_patient, "discard": cli_cases.discard,
         "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
         "withdraw": cli_withdraw.withdraw,

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from interface.destinations import build, build_webhook
-from interface.roles import SystemClock, open_spool
-from internal import config
+from interface.roles import SystemClock, open_spool, open_store
+from internal import config, devices
 from internal.config import Settings
-from internal.errors import StorageNotMounted
+from internal.errors import RouterError, StorageNotMounted
 from internal.model import Probe
 
+_CALLERS_SHOWN = 5
 _SLOW_FSYNC_S = 0.25
 _BUILT_AT_MS = 1_767_225_600_000  # 2026-01-01: no correct clock is before this program was written
 
@@ -42,6 +43,7 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     yield _port("DICOM port", settings.satusehat.dicom_port, "", settings, "receive")
     yield _port("HTTP port", settings.satusehat.http_port, settings.router.http_bind, settings, "web")
     yield _clock()
+    yield from _callers(settings)
     webhook = build_webhook(settings)
     for destination in [*build(settings), *([webhook] if webhook else [])]:
         for probe in destination.probe():
@@ -118,6 +120,31 @@ def _is_alive(settings: Settings, role: str) -> bool:
         return False
     alive_at = json.loads(status or b"{}").get("alive_at", 0)
     return SystemClock().now_ms() - int(alive_at) < STALE_AFTER_MS
+
+
+def _callers(settings: Settings) -> Iterator[Probe]:
+    """Under unknown_callers = accept anybody on the network may send: say who does without being listed."""
+    if not settings.database.url and not settings.database_path.is_file():
+        return
+    store = open_store(settings)
+    try:
+        store.migrate()
+        with store.reading() as tx:
+            unlisted = [one for one in devices.list_devices(tx) if not one.verdict]
+    except RouterError as fault:
+        yield Probe("database", False, str(fault), "see docs/troubleshooting.md")
+        return
+    finally:
+        store.close()
+    policy = settings.dicom.unknown_callers
+    shown = ", ".join(f"{one.aet!r} at {one.address}" for one in unlisted[:_CALLERS_SHOWN])
+    if not unlisted:
+        yield Probe("callers", True, f"every caller is listed; unknown ones: {policy}")
+    elif policy == "accept":
+        yield Probe("callers", True, f"WARNING: {len(unlisted)} callers are not listed and accepted: {shown};"
+                    " admit those you know (devices admit), then set [dicom] unknown_callers to hold or refuse")
+    else:
+        yield Probe("callers", True, f"{len(unlisted)} callers are not listed ({policy}): {shown}")
 
 
 def _clock() -> Probe:

@@ -22,7 +22,7 @@ from rich.table import Column, Table
 
 from interface.explain import explain, state_text
 from interface.roles import open_spool, open_store
-from internal import config, index, jobs
+from internal import config, index, jobs, set_aside
 from internal.associations import receptions_of
 from internal.config import Settings
 from internal.errors import BytesMissing, NotDicom, NotFound
@@ -252,6 +252,38 @@ def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]
     if options.state is not None:
         job_ids += [row.job_id for row in jobs.list_jobs(tx, state=_state(options.state), limit=_QUEUE_ROWS)]
     return list(dict.fromkeys(job_ids)), [target for target, some in found.items() if not some]
+
+
+def accept_partial(options: argparse.Namespace, settings: Settings) -> int:
+    """Let studies held as partly delivered go without the instances that failed; nothing is deleted."""
+    accepted = 0
+    with opened(settings) as store, store.transaction() as tx:
+        for target in options.targets:
+            studies = index.find_studies(tx, target)
+            if not studies:
+                print(f"{target}: no such study or accession number", file=sys.stderr)
+            for study_uid in studies:
+                acted = jobs.accept_partial(tx, study_uid, who="cli", now=now_ms())
+                accepted += bool(acted.moved)
+                for job_id, why in acted.refused:
+                    print(f"job {job_id}: {why}", file=sys.stderr)
+                for job_id, state in acted.moved:
+                    print(f"job {job_id}: {state_text(state, settings.router.language)}")
+    return 0 if accepted == len(options.targets) else 1
+
+
+def bad(options: argparse.Namespace, settings: Settings) -> int:
+    """List what was set aside, newest first; the files lie in the spool's bad/ with their reason beside them."""
+    with opened(settings) as store, store.reading() as tx:
+        rows = [dataclasses.asdict(row) for row in set_aside.list_set_aside(tx, _QUEUE_ROWS)]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    table = Table("file", "set aside at", "study", "reason", title=str(settings.spool_dir / "bad"))
+    for row in rows:
+        table.add_row(row["entry_id"], iso(row["at"]), row["study_uid"] or "?", row["reason"])
+    Console().print(table)
+    return 0
 
 
 def send_now(options: argparse.Namespace, settings: Settings) -> int:

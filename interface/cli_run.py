@@ -15,6 +15,7 @@ from interface.roles import lock_wait_s, open_spool
 from interface.supervisor import Supervisor
 from internal import __version__, config
 from internal.config import Settings
+from internal.config.values import split_commitment_caller
 
 log = logging.getLogger("router")
 
@@ -66,6 +67,11 @@ def receive_settings(settings: Settings, *, supervised: bool) -> ReceiveSettings
         fsync=settings.spool.fsync,
         min_free_bytes=settings.spool.min_free,
         unknown_callers=dicom.unknown_callers,  # type: ignore[arg-type]
+        commitment_callers=tuple(split_commitment_caller(text)[0] for text in dicom.commitment_callers),
+        tls_port=dicom.tls_port or None,
+        tls_certificate=str(settings.tls_certificate),
+        tls_key=str(settings.tls_key),
+        tls_client_ca=str(dicom.tls_client_ca) if dicom.tls_client_ca.name else "",
         supervised=supervised,
         lock_wait_s=lock_wait_s(supervised=supervised),
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from interface.destinations import PLATFORM, build, build_mroc, build_webhook
+from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.roles import (
     StatusFile,
     SystemClock,
@@ -26,11 +27,14 @@ from interface.roles import (
     stop_on_signals,
     stop_with_parent,
 )
-from internal import jobs, notices, rules
+from internal import admission, jobs, notices, rules
 from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
+from internal.commitments import Commitments
 from internal.config import Settings
+from internal.config.values import split_commitment_caller
+from internal.devices import Verdict
 from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
 from internal.fhir import dates
@@ -74,14 +78,19 @@ class Deliver:
         self._store = store
         self._clock = SystemClock()
         self._destinations = destinations
+        self._unknown_callers = Verdict(settings.dicom.unknown_callers)
         self._stop = stop
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
             [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations], self._route,
+            self._unknown_callers,
         )
         self._lanes = [
             Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
+        ] + [
+            Lane(report, store, spool, self._clock, replace(lane_policy(settings, report.kind), workers=1))
+            for report in self._commitment_reports()
         ]
         self._webhook = build_webhook(settings)
         if self._webhook is not None:
@@ -99,6 +108,14 @@ class Deliver:
         self._slow_duties_s = time.monotonic()
         self._counters = {"indexed": 0, "set_aside": 0, "planned": 0, "purged": 0}
         self._status = StatusFile(spool, "deliver", self._report)
+
+    def _commitment_reports(self) -> list[CommitmentReport]:
+        """One destination for each caller that may ask for storage commitment."""
+        dicom = self._settings.dicom
+        commitments = Commitments(
+            self._store, self._spool, "delivered" if dicom.commitment_policy == "delivered" else "stored")
+        return [CommitmentReport(CommitmentPeer(*split_commitment_caller(text)), self._settings.satusehat.ae_title,
+                                 commitments) for text in dicom.commitment_callers]
 
     def _route(self, inventory: Inventory) -> tuple[str, ...]:
         return rules.route(inventory, self._settings.router.send_to)
@@ -139,6 +156,7 @@ class Deliver:
             displaced = sum(
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
+            admission.release(tx, self._unknown_callers, who="configuration", now=now)
         self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
@@ -213,6 +231,7 @@ class Deliver:
             self._doctor.run_once()
             self._slow_duties_s = time.monotonic()
         self._store.checkpoint()
+        admission.publish(self._store, self._spool)
         self._spool.refresh_new()
 
 
@@ -231,7 +250,8 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
     """Return how long images are kept according to `settings`."""
     spool = settings.spool
     return RetentionPolicy(keep_ms=int(spool.keep * 1000), low_space_bytes=spool.low_space,
-                           unverified_counts=spool.purge_unverified, purge=spool.purge == "confirmed")
+                           unverified_counts=spool.purge_unverified, purge=spool.purge == "confirmed",
+                           commit_keep_ms=int(settings.dicom.commit_keep * 1000))
 
 
 def lane_policy(settings: Settings, kind: str) -> LanePolicy:

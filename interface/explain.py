@@ -131,10 +131,10 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Another accession of the same study is being registered.", "Nothing to do.",
     ),
     "partly-delivered": Explanation(
-        "Sebagian citra ditolak platform; selebihnya sudah terkirim.",
-        "Lihat alasan per citra dengan `show`.",
-        "The platform refused some images; all others were delivered.",
-        "See the reason for each with `show`.",
+        "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
+        "Lihat `show` dan `bad`; kirim ulang citra itu, atau `accept-partial` bila boleh tanpa citra itu.",
+        "Some images were refused or are unreadable; all others were delivered.",
+        "See `show` and `bad`; send those images again, or `accept-partial` if the study may go without them.",
         "IT",
     ),
     "exists-with-other-content": Explanation(
@@ -207,6 +207,33 @@ EXPLANATIONS: dict[str, Explanation] = {
     "cancelled": Explanation(
         "Dibatalkan oleh petugas; citra tetap disimpan.", "`retry` mengirimnya lagi.",
         "Stopped by a person; the images are kept.", "`retry` sends it again.", "IT",
+    ),
+    "caller-not-admitted": Explanation(
+        "Citra dikirim oleh alat yang belum diizinkan (unknown_callers).",
+        "Periksa dengan `devices`; bila benar, izinkan dengan `devices admit AET@ALAMAT`.",
+        "The images were sent by a device that nobody has admitted (unknown_callers).",
+        "Look with `devices`; if it is one of yours, `devices admit AET@ADDRESS`.",
+        "IT",
+    ),
+    "commit-indexing": Explanation(
+        "Permintaan storage commitment menunggu citra yang masih diindeks.", "Tidak perlu tindakan.",
+        "A storage commitment request waits for images that are still being indexed.", "Nothing to do.",
+    ),
+    "commit-waits-delivery": Explanation(
+        "Alat meminta storage commitment; SATUSEHAT belum mengonfirmasi semua citra.", "Tidak perlu tindakan.",
+        "A device asked for storage commitment; SATUSEHAT has not confirmed every image yet.", "Nothing to do.",
+    ),
+    "commit-unreachable": Explanation(
+        "Jawaban storage commitment tidak sampai: alat tidak dapat dihubungi.",
+        "Periksa alamat di commitment_callers dan apakah alat mendengarkan; router mencoba lagi otomatis.",
+        "A storage commitment answer could not be brought: the device cannot be reached.",
+        "Check the address in commitment_callers and that the device listens; the router tries again by itself.",
+        "IT",
+    ),
+    "commit-refused": Explanation(
+        "Alat menolak jawaban storage commitment.", "Periksa peran (role selection) dan AE title pada alat.",
+        "The device refused the storage commitment answer.", "Check role selection and AE titles at the device.",
+        "IT",
     ),
     "conflict": Explanation(
         "Satu citra datang dua kali dengan isi berbeda.",

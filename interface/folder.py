@@ -129,14 +129,15 @@ class Folder:
 
     def _conclude(self, work: Work) -> Outcome:
         counts = work.count_items()
-        total, stored = sum(counts.values()), counts.get(ItemState.STORED, 0)
+        total, stored = sum(counts.values()) - counts.get(ItemState.WAIVED, 0), counts.get(ItemState.STORED, 0)
         if stored == total:
             hit("study.before_done")
             work.event("sent", f"{stored} files are in the folder {self.name}")
             return Finish()
         others = work.items((ItemState.CONFLICT, ItemState.REFUSED), MAX_SHOWN)
         detail = {"files": [{"sop_uid": item.instance.header.sop_uid, **item.answer} for item in others]}
-        return Refuse("exists-with-other-content", f"{total - stored} files are there with other content", detail)
+        text = f"partly delivered {stored}/{total}: the others are there with other content"
+        return Refuse("partly-delivered", text, detail)
 
     def may_poll(self) -> bool:
         """Nothing is waited for in a folder."""

@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internal import decisions, index, jobs
+from internal import decisions, devices, index, jobs
+from internal.devices import Verdict
 from internal.model import Inventory
 from internal.ports import Clock
 from internal.store import Store, Tx
@@ -20,6 +21,7 @@ log = logging.getLogger("router.assemble")
 
 _SINGLE_SHOT_MODALITIES = frozenset({"CR", "DX", "DR", "PX", "IO"})
 _STUDIES_PER_PASS = 200
+_CALLERS_SHOWN = 5
 _STUDIES_AT_START = 100_000
 
 
@@ -74,12 +76,14 @@ class Assembler:
         policy: SettlePolicy,
         lanes: Sequence[Lane],
         route: Callable[[Inventory], Sequence[str]],
+        unknown_callers: Verdict = Verdict.ACCEPT,
     ) -> None:
         self._store = store
         self._clock = clock
         self._policy = policy
         self._lanes: Mapping[str, Lane] = {lane.name: lane for lane in lanes}
         self._route = route
+        self._unknown_callers = unknown_callers
 
     def recover(self) -> int:
         """Compare every finished job with its study once, as after a restore; return how many were planned again."""
@@ -121,13 +125,16 @@ class Assembler:
         parts = [index.inventory(tx, study_uid, part) for part in index.parts_of(tx, study_uid)]
         for inventory in parts:
             log.info("Accession Number: %s", inventory.part, extra={"fields": {"study": study_uid}})
+        unadmitted = devices.unadmitted(tx, study_uid, self._unknown_callers)
         lanes = [self._lanes[name] for name in self._route(whole) if name in self._lanes]
         planned = [(lane, inventory) for lane in lanes for inventory in (parts if lane.by_accession else [whole])]
         for lane, inventory in planned:
-            self._plan_job(tx, lane, inventory, conflict=study.conflict)
+            self._plan_job(tx, lane, inventory, conflict=study.conflict, unadmitted=unadmitted)
         return len(planned)
 
-    def _plan_job(self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool) -> None:
+    def _plan_job(
+        self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool, unadmitted: Sequence[tuple[str, str]],
+    ) -> None:
         now = self._clock.now_ms()
         plan = jobs.plan(
             tx, kind="deliver", destination=lane.name, environment=lane.environment, study_uid=inventory.study_uid,
@@ -141,3 +148,7 @@ class Assembler:
                 tx, plan.job_id, "conflict", "one image came twice with different content; choose which one counts",
                 now, reopen=True,
             )
+        elif unadmitted:
+            callers = ", ".join(f"{aet!r} at {address}" for aet, address in unadmitted[:_CALLERS_SHOWN])
+            reason = f"brought by callers that nobody has admitted: {callers}"
+            jobs.hold_for_person(tx, plan.job_id, jobs.CALLER_NOT_ADMITTED, reason, now, reopen=True)

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from internal.devices import Caller, host_of, learn
 from internal.model import Instance
 from internal.rows import json_text, node_of
+from internal.set_aside import claim_of_association
 from internal.store import Tx
 
 _INSERT_ASSOCIATION = """
@@ -37,6 +39,8 @@ def note_associations(tx: Tx, batch: Sequence[Instance]) -> None:
             key = (instance.header.study_uid, association_id)
             last_at[key] = max(at, last_at.get(key, at))
     tx.executemany(_INSERT_ASSOCIATION, [_association_values(*pair) for pair in sorted(opened.items())])
+    learn(tx, [Caller(one.arrival.calling_aet, host_of(one.arrival.peer_address), one.arrival.arrived_at)
+               for one in opened.values() if one.arrival.source == "dimse"])
     tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(*key, at) for key, at in sorted(last_at.items())])
 
 
@@ -57,18 +61,20 @@ def add_association(tx: Tx, record: Mapping[str, Any], *, node: str = "") -> Non
 
     With association_id: it has ended, and carried these studies (calling_aet, called_aet, peer, started_at, ended_at,
     how, studies {UID: count}, refused {status: count}). How "slot-restarted" ends what earlier boots of the slot left
-    open. A sum of refused associations has no id and is kept under its digest. A missing or unreadable field counts as
-    empty: a record of a newer receiver must not stop the index.
+    open. How "refused" sums associations that were refused, as refusals [{peer, calling_aet, called_aet, reason, count,
+    started_at, ended_at}]; each is kept under its digest, and its caller is learned. A missing or unreadable field
+    counts as empty: a record of a newer receiver must not stop the index.
     """
     ended_at, how = _integer(record.get("ended_at")), _text(record.get("how"))
     if how == "slot-restarted":
         end_associations_of_slot(tx, _text(record.get("slot")), _text(record.get("boot")), ended_at, node=node)
         return
+    if how == "refused":
+        _add_refusals(tx, record, node)
+        return
     digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
     association_id = _text(record.get("association_id")) or f"record:{digest[:32]}"
     studies, refused = _counts(record.get("studies")), _counts(record.get("refused"))
-    if how == "refused":
-        refused = {_text(record.get("reason")): _integer(record.get("count"))}
     started_at = _integer(record.get("started_at")) or ended_at
     peers = [_text(record.get(key)) for key in ("calling_aet", "called_aet", "peer")]
     tx.execute(_INSERT_ASSOCIATION, [association_id, node, *slot_and_boot(association_id), *peers, started_at])
@@ -76,6 +82,27 @@ def add_association(tx: Tx, record: Mapping[str, Any], *, node: str = "") -> Non
                " WHERE association_id = ?",
                (started_at, ended_at, how, json_text(studies), json_text(refused), association_id))
     tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(uid, association_id, started_at) for uid in sorted(studies)])
+    claim_of_association(tx, association_id, list(studies), ended_at)
+
+
+def _add_refusals(tx: Tx, record: Mapping[str, Any], node: str) -> None:
+    listed = record.get("refusals")
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    callers: list[Caller] = []
+    for number, refusal in enumerate(listed if isinstance(listed, list) else []):
+        if not isinstance(refusal, dict):
+            continue
+        association_id = f"record:{digest}.{number}"
+        peer, calling_aet, called_aet, reason = (
+            _text(refusal.get(key)) for key in ("peer", "calling_aet", "called_aet", "reason"))
+        started_at, ended_at = _integer(refusal.get("started_at")), _integer(refusal.get("ended_at"))
+        tx.execute(_INSERT_ASSOCIATION, [association_id, node, _text(record.get("slot")), "", calling_aet,
+                                         called_aet, peer, started_at])
+        tx.execute("UPDATE association SET ended_at = ?, how = 'refused', refused = ? WHERE association_id = ?",
+                   (ended_at, json_text({reason: _integer(refusal.get("count"))}), association_id))
+        if calling_aet:  # a connection over the caps has said no name yet
+            callers.append(Caller(calling_aet, host_of(peer), ended_at))
+    learn(tx, callers)
 
 
 def _text(value: object) -> str:

@@ -32,18 +32,21 @@ _HELD = "n.purged_at IS NULL AND n.purging_at IS NULL AND n.location LIKE ?"
 class Rules:
     """What may go: older than `confirmed_before` and confirmed, or discarded before `discarded_before` (epoch ms).
 
-    `receipts` are the item states that count as confirmed.
+    `receipts` are the item states that count as confirmed. What a modality was promised later than `committed_before`
+    to be kept is never "confirmed" yet.
     """
 
     confirmed_before: int
     discarded_before: int
     receipts: tuple[str, ...]
+    committed_before: int = 0
 
 
 def _confirmed(rules: Rules) -> str:
     """Return the condition on instance `n` that each item of it has a receipt that counts, and that it has one."""
     listed = ", ".join(f"'{state}'" for state in rules.receipts)
-    return ("n.is_current = 1 AND EXISTS (SELECT 1 FROM item i WHERE i.instance_id = n.id)"
+    return (f"n.is_current = 1 AND (n.committed_at IS NULL OR n.committed_at < {rules.committed_before})"
+            " AND EXISTS (SELECT 1 FROM item i WHERE i.instance_id = n.id)"
             " AND NOT EXISTS (SELECT 1 FROM item i JOIN job j ON j.job_id = i.job_id WHERE i.instance_id = n.id"
             f" AND j.kind = 'deliver' AND i.environment = j.environment AND i.state NOT IN ({listed}))")
 

@@ -21,8 +21,8 @@ from internal.store import Tx, storable
 
 __all__ = [
     "Added", "Settling", "add_association", "add_instances", "end_associations_of_slot", "find_studies", "instance",
-    "inventory", "mark_settled", "normalise_accession", "note_bad", "open_associations_of", "parsing_done",
-    "parsing_interrupted", "parsing_started", "parts_of", "studies_to_settle", "study",
+    "inventory", "mark_settled", "normalise_accession", "open_associations_of", "parts_of", "studies_to_settle",
+    "study",
 ]
 
 _INSERT_INSTANCE = f"INSERT INTO instance ({', '.join(INSTANCE_COLUMNS)}) VALUES ({marks(INSTANCE_COLUMNS)})"
@@ -352,34 +352,3 @@ def study(tx: Tx, study_uid: str) -> Study | None:
         modalities=tuple(sorted({modality for (modality,) in series if modality})), study_date=row[6],
         description=row[7], conflict=bool(row[8]),
     )
-
-
-# --- entries that make trouble -------------------------------------------------------------------------------------
-
-def note_bad(tx: Tx, entry_id: str, reason: str, now: int) -> None:
-    """Write down that an entry was set aside, and why."""
-    tx.execute("INSERT INTO bad (entry_id, reason, at) VALUES (?, ?, ?) ON CONFLICT (entry_id) DO UPDATE SET"
-               " reason = excluded.reason, at = excluded.at", (entry_id, reason, now))
-    parsing_done(tx, [entry_id])
-
-
-def parsing_started(tx: Tx, entry_ids: Sequence[str]) -> dict[str, int]:
-    """Write down that these entries are about to be parsed; return how often each was started, this time included.
-
-    What `parsing_done` has not removed when the process starts again was being parsed when it died: an entry whose
-    count would pass 2 is to be set aside by the caller.
-    """
-    tx.executemany("INSERT INTO parsing (entry_id, starts) VALUES (?, 1) ON CONFLICT (entry_id) DO UPDATE SET"
-                   " starts = parsing.starts + 1", [(entry_id,) for entry_id in entry_ids])
-    interrupted = parsing_interrupted(tx)
-    return {entry_id: interrupted[entry_id] for entry_id in entry_ids}
-
-
-def parsing_done(tx: Tx, entry_ids: Sequence[str]) -> None:
-    """Forget that these entries are being parsed; call it in the transaction that adds them."""
-    tx.executemany("DELETE FROM parsing WHERE entry_id = ?", [(entry_id,) for entry_id in entry_ids])
-
-
-def parsing_interrupted(tx: Tx) -> dict[str, int]:
-    """Return the entries whose parsing has not ended, with how often it was started."""
-    return dict(tx.rows("SELECT entry_id, starts FROM parsing"))

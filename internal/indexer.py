@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from internal import dicomfile, index, scan
+from internal import commitments, dicomfile, index, scan, set_aside
+from internal.commitments import CommitRequest
 from internal.errors import BytesMissing, NotDicom
 from internal.model import Arrival, Header, Instance
 from internal.ports import Clock
 from internal.spool import Entry, EntryKind, Spool
-from internal.store import Store, Tx
+from internal.store import Store, Tx, storable
 
 log = logging.getLogger("router.index")
 
@@ -51,9 +52,19 @@ class Pass:
 class _Batch:
     instances: list[Instance]
     records: list[dict[str, Any]]
+    requests: list[tuple[Entry, CommitRequest]]
     done: list[Entry]
-    bad: list[tuple[Entry, str]]
+    bad: list[_Bad]
     gone: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    """An entry to set aside; `association_id` is "" where its file meta does not tell who brought it."""
+
+    entry: Entry
+    reason: str
+    association_id: str = ""
 
 
 class Indexer:
@@ -70,7 +81,7 @@ class Indexer:
     def _crash_suspects(self) -> set[str]:
         """Return the ids that were being parsed when this role last died; they are read one at a time."""
         with self._store.reading() as tx:
-            return set(index.parsing_interrupted(tx))
+            return set(set_aside.parsing_interrupted(tx))
 
     def run_once(self) -> Pass:
         """Index one batch; on return its rows are committed and its files lie in cur/ (or bad/)."""
@@ -82,13 +93,16 @@ class Indexer:
             return Pass(0, 0, False, started_at)
         if self._suspects:
             entries = self._single_out(entries)
-        batch = self._read(entries, self._note_parsing(entries))
+        starts = self._note_parsing(entries)
+        if self._suspects:
+            self._note_study(entries[0], starts)
+        batch = self._read(entries, starts)
         with self._store.transaction() as tx:
             self._write(tx, batch)
         self._spool.to_cur(batch.done)
-        for entry, reason in batch.bad:
-            self._spool.set_aside(entry, reason)
-            log.warning("Entry set aside", extra={"fields": {"entry": entry.id, "reason": reason}})
+        for bad in batch.bad:
+            self._spool.set_aside(bad.entry, bad.reason)
+            log.warning("Entry set aside", extra={"fields": {"entry": bad.entry.id, "reason": bad.reason}})
         handled = {entry.id for entry in entries}
         self._listed = [entry for entry in self._listed if entry.id not in handled]
         self._suspects -= handled
@@ -112,16 +126,27 @@ class Indexer:
         fresh = [entry.id for entry in entries if entry.id not in self._starts]
         if fresh:
             with self._store.transaction() as tx:
-                started = index.parsing_started(tx, fresh)
+                started = set_aside.parsing_started(tx, fresh)
             self._starts |= started
         return self._starts
 
+    def _note_study(self, suspect: Entry, starts: Mapping[str, int]) -> None:
+        """Commit the study of an entry that has ended the process before it is read once more, to know who lacks it."""
+        if suspect.kind is not EntryKind.INSTANCE or starts[suspect.id] > _STARTS_BEFORE_ASIDE:
+            return
+        try:
+            study_uid = read_study_uid(self._spool, suspect)
+        except (NotDicom, BytesMissing):
+            return  # reading it in full says why
+        with self._store.transaction() as tx:
+            set_aside.parsing_belongs(tx, suspect.id, storable(study_uid))
+
     def _read(self, entries: Sequence[Entry], starts: Mapping[str, int]) -> _Batch:
-        batch = _Batch([], [], [], [], [])
+        batch = _Batch([], [], [], [], [], [])
         for entry in entries:
             try:
                 if starts[entry.id] > _STARTS_BEFORE_ASIDE:
-                    batch.bad.append((entry, "reading it ended the process twice"))
+                    batch.bad.append(_Bad(entry, "reading it ended the process twice"))
                 elif entry.kind is EntryKind.INSTANCE:
                     batch.instances.append(read_instance(self._spool, entry))
                     batch.done.append(entry)
@@ -129,17 +154,19 @@ class Indexer:
                     batch.records.append(read_record(self._spool, entry))
                     batch.done.append(entry)
                 else:
-                    batch.bad.append((entry, "no service for this request is enabled"))
+                    batch.requests.append((entry, commitments.parse_request(self._spool.read(entry))))
+                    batch.done.append(entry)
             except BytesMissing:
                 # Another pass (or a person) moved it; a full scan will see it again if it is still there.
                 batch.gone.append(entry)
             except NotDicom as refusal:
-                batch.bad.append((entry, str(refusal)))
+                batch.bad.append(_Bad(entry, str(refusal), _association_of(self._spool, entry)))
             except OSError as fault:
                 if fault.errno in _SHORTAGES:
                     raise
                 # One file that cannot be read must not keep all others from being indexed.
-                batch.bad.append((entry, f"the disk does not give it back ({os.strerror(fault.errno or errno.EIO)})"))
+                reason = f"the disk does not give it back ({os.strerror(fault.errno or errno.EIO)})"
+                batch.bad.append(_Bad(entry, reason))
         return batch
 
     def _write(self, tx: Tx, batch: _Batch) -> None:
@@ -153,9 +180,12 @@ class Indexer:
                 )
         for record in batch.records:
             index.add_association(tx, record, node=self._spool.node)
-        for entry, reason in batch.bad:
-            index.note_bad(tx, entry.id, reason, now)
-        index.parsing_done(tx, [entry.id for entry in (*batch.done, *batch.gone, *(bad for bad, _ in batch.bad))])
+        for entry, request in batch.requests:
+            commitments.add_request(tx, request, entry, self._spool.node, now)
+        for bad in batch.bad:
+            set_aside.note_bad(tx, bad.entry.id, bad.reason, now, association_id=bad.association_id)
+        over = [*batch.done, *batch.gone, *(bad.entry for bad in batch.bad)]
+        set_aside.parsing_done(tx, [entry.id for entry in over])
 
 
 def read_instance(spool: Spool, entry: Entry) -> Instance:
@@ -186,6 +216,27 @@ def read_instance(spool: Spool, entry: Entry) -> Instance:
         location=f"spool:{spool.node}/{entry.id}",
         arrival=meta.arrival or Arrival(arrived_at=entry.arrived_at, source="unknown"),
     )
+
+
+def read_study_uid(spool: Spool, entry: Entry) -> str:
+    """Return the Study Instance UID from the first 256 KB of an instance; raises NotDicom or BytesMissing."""
+    with spool.open_entry(entry.id) as file:
+        meta = dicomfile.read_meta(file)
+        file.seek(meta.dataset_offset)
+        head = file.read(_HEAD_BYTES)
+    return scan.scan_uids(head, meta.transfer_syntax_uid, whole=len(head) < _HEAD_BYTES).study_uid
+
+
+def _association_of(spool: Spool, entry: Entry) -> str:
+    """Return the association that brought an instance whose data set is not readable, "" if that is not readable."""
+    if entry.kind is not EntryKind.INSTANCE:
+        return ""
+    try:
+        with spool.open_entry(entry.id) as file:
+            arrival = dicomfile.read_meta(file).arrival
+    except (NotDicom, BytesMissing):
+        return ""
+    return arrival.association_id if arrival else ""
 
 
 def _header(file: Any, head: bytes, meta: dicomfile.Meta) -> Header:

@@ -12,13 +12,20 @@ from dataclasses import dataclass
 
 from internal.decisions import is_withdrawn
 from internal.events import add_event
-from internal.items import copy_items, due_again
+from internal.items import copy_items, due_again, waive_failed
+from internal.set_aside import accept_missing
 from internal.states import Event, IllegalTransition, State, can, next_state
 from internal.store import Row, Tx
 
 #: Why a job is HELD after the destination's base URL or organization has changed.
 ENVIRONMENT_CHANGED = "environment-changed"
 ENVIRONMENT_REASON = "it belongs to another environment; a person chooses whether it is sent to this one"
+
+#: Why a job is HELD whose study has instances that were refused or set aside, when all others have arrived.
+PARTLY_DELIVERED = "partly-delivered"
+
+#: Why a job is HELD whose images were brought by a caller that nobody has admitted.
+CALLER_NOT_ADMITTED = "caller-not-admitted"
 
 #: What a person may do; everything else belongs to the worker.
 ACTS = frozenset({Event.RETRY, Event.CANCEL, Event.WAKE, Event.GIVE_UP, Event.REOPEN})
@@ -61,13 +68,13 @@ def act(
         raise ValueError(f"{event} is not for people")
     acted = Acted([], [])
     for job_id in sorted(set(job_ids)):
-        row = tx.row("SELECT job_id, state, destination, environment, study_uid, kind FROM job WHERE job_id = ?"
-                     f"{tx.for_update}", (job_id,))
+        row = tx.row("SELECT job_id, state, destination, environment, study_uid, kind, reason_code FROM job"
+                     f" WHERE job_id = ?{tx.for_update}", (job_id,))
         if row is None:
             acted.refused.append((job_id, f"there is no job {job_id}"))
             continue
-        if event in _AGAIN and row[5] == "deliver" and is_withdrawn(tx, row[4], row[2]):
-            acted.refused.append((job_id, "the study was withdrawn: it is never sent again"))
+        if event in _AGAIN and (why_not := _why_not_again(tx, row)):
+            acted.refused.append((job_id, why_not))
             continue
         target = environment if isinstance(environment, str) else (environment or {}).get(row[2])
         try:
@@ -77,8 +84,18 @@ def act(
     return acted
 
 
+def _why_not_again(tx: Tx, row: Row) -> str:
+    """Return why a person may not have this job done (again), "" if nothing is in the way."""
+    _, state, destination, _, study_uid, kind, reason_code = row
+    if kind == "deliver" and is_withdrawn(tx, study_uid, destination):
+        return "the study was withdrawn: it is never sent again"
+    if state == State.HELD and reason_code == CALLER_NOT_ADMITTED:
+        return "its caller has to be admitted first (devices admit)"
+    return ""
+
+
 def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None) -> State:
-    job_id, state, _, environment, study_uid, _ = row
+    job_id, state, _, environment, study_uid, *_ = row
     state = next_state(State(state), event)
     if event is Event.GIVE_UP:
         hold(tx, job_id, state, "given-up", f"given up by {who}", now)
@@ -100,10 +117,49 @@ def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None)
     return state
 
 
-def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int, *, reopen: bool = False) -> bool:
-    """Hold an unfinished, unclaimed job for a reason that only a person can settle; False where that cannot be.
+def accept_partial(tx: Tx, study_uid: str, *, who: str, now: int) -> Acted:
+    """A person lets a study go without the instances that failed: they are waived, and its held jobs may finish.
 
-    `reopen`: a finished job too, because what has come since must not stay unseen.
+    Only jobs HELD as 'partly-delivered' are moved, by RETRY: the next step confirms the rest. `refused` says of each
+    other job why not.
+    """
+    acted = Acted([], [])
+    rows = tx.rows("SELECT job_id, state, destination, environment, study_uid, reason_code FROM job"
+                   f" WHERE study_uid = ? AND kind = 'deliver' ORDER BY job_id{tx.for_update}", (study_uid,))
+    held = [row for row in rows if row[1] == State.HELD and row[5] == PARTLY_DELIVERED]
+    lost = accept_missing(tx, study_uid, now) if held else 0
+    for row in held:
+        waived = waive_failed(tx, row[0], row[3])
+        acted.moved.append((row[0], _act(tx, row, Event.RETRY, who, now, None)))
+        add_event(tx, now, "partial-accepted", f"accepted without {waived + lost} instances by {who}",
+                  study_uid=study_uid, job_id=row[0], who=who, fields={"waived": waived, "set_aside": lost})
+    acted.refused.extend((row[0], "it is not held as partly delivered") for row in rows if row not in held)
+    return acted
+
+
+def held_for_caller(tx: Tx) -> list[tuple[int, str]]:
+    """Return (job, study) of every job that waits for its caller to be admitted."""
+    return [(job_id, study_uid) for job_id, study_uid in tx.rows(
+        "SELECT job_id, study_uid FROM job WHERE state = 'held' AND reason_code = ? ORDER BY job_id",
+        (CALLER_NOT_ADMITTED,))]
+
+
+def admit(tx: Tx, job_ids: Iterable[int], *, who: str, now: int) -> list[tuple[int, State]]:
+    """Let jobs go on that were held for their caller; the caller of this has looked who is admitted."""
+    moved: list[tuple[int, State]] = []
+    for job_id in sorted(set(job_ids)):
+        row = tx.row("SELECT job_id, state, destination, environment, study_uid FROM job WHERE job_id = ?"
+                     f" AND state = 'held' AND reason_code = ?{tx.for_update}", (job_id, CALLER_NOT_ADMITTED))
+        if row is not None:
+            moved.append((job_id, _act(tx, row, Event.RETRY, who, now, None)))
+    return moved
+
+
+def hold_for_person(tx: Tx, job_id: int, code: str, reason: str, now: int, *, reopen: bool = False) -> bool:
+    """Hold an unfinished job for a reason that only a person can settle; False where that cannot be.
+
+    An active one loses its lease: the worker's next write raises LeaseLost, so nothing more of the study leaves.
+    `reopen`: a finished or held job too, because what has come since must not stay unseen.
     """
     row = tx.row(f"SELECT job_id, state, study_uid FROM job WHERE job_id = ?{tx.for_update}", (job_id,))
     if row is None:

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from internal.errors import BytesDamaged, LeaseLost
-from internal.model import FINAL, Instance, Intent, Item, ItemState, Job
+from internal.model import FAILED, FINAL, Instance, Intent, Item, ItemState, Job
 from internal.rows import INSTANCE_COLUMNS, chunks, instance_from, json_object, json_text, marks, select_instance
 from internal.store import Row, Tx
 
 _WIDTH = len(INSTANCE_COLUMNS)
 _ITEM_COLUMNS = "i.item_id, i.job_id, i.state, i.sha256, i.size_bytes, i.recipe, i.sends, i.answer"
+_FAILED = ", ".join(f"'{state}'" for state in sorted(FAILED))
 _FINAL = ", ".join(f"'{state}'" for state in sorted(FINAL))
 
 
@@ -58,6 +59,12 @@ def due_again(tx: Tx, job_id: int, environment: str) -> int:
     """Make refused and skipped items DUE again, with the same frozen bytes: a person has asked for them once more."""
     return tx.execute("UPDATE item SET state = 'due' WHERE job_id = ? AND environment = ?"
                       " AND state IN ('refused', 'skipped')", (job_id, environment))
+
+
+def waive_failed(tx: Tx, job_id: int, environment: str) -> int:
+    """Make refused and conflicting items WAIVED, because a person accepts that they do not arrive; return how many."""
+    return tx.execute(f"UPDATE item SET state = 'waived' WHERE job_id = ? AND environment = ? AND state IN ({_FAILED})",
+                      (job_id, environment))
 
 
 def unfinished_items(tx: Tx, job_id: int, environment: str, revision: int) -> int:

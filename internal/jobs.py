@@ -8,8 +8,9 @@ names callers find here. Changes when a job has to be found, owned or moved in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from internal.claims import (
     BACKLOG,
@@ -28,12 +29,17 @@ from internal.claims import (
 from internal.errors import LeaseLost, NotFound
 from internal.events import EventRow, add_event, events_after, events_of
 from internal.interventions import (
+    CALLER_NOT_ADMITTED,
     ENVIRONMENT_CHANGED,
     ENVIRONMENT_REASON,
+    PARTLY_DELIVERED,
     Acted,
+    accept_partial,
     act,
+    admit,
     displace,
     give_up_expired,
+    held_for_caller,
     hold,
     hold_for_person,
 )
@@ -57,13 +63,16 @@ from internal.items import (
 )
 from internal.job_list import JobRow, find_jobs, jobs_of, list_jobs
 from internal.lanes import Lane, alert_lane, clear_alert, hurry_lane, lane, lanes, pause_lane, resume_lane
-from internal.model import Instance, Job
+from internal.model import FAILED, LEFT_OUT, RECEIPTED, Instance, Job
 from internal.rows import json_text, node_of
+from internal.set_aside import missing
 from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State, next_state
 from internal.store import Row, Tx
 
 __all__ = [
     "BACKLOG",
+    "CALLER_NOT_ADMITTED",
+    "ENDED",
     "NORMAL",
     "PRIORITIES",
     "URGENT",
@@ -74,8 +83,10 @@ __all__ = [
     "Lane",
     "PlanResult",
     "Poll",
+    "accept_partial",
     "act",
     "add_event",
+    "admit",
     "alert_lane",
     "claim",
     "claim_sql",
@@ -87,8 +98,10 @@ __all__ = [
     "events_of",
     "expire_leases",
     "find_jobs",
+    "find_request",
     "forget_facts",
     "give_up_expired",
+    "held_for_caller",
     "hold_for_person",
     "hurry_lane",
     "is_due",
@@ -104,6 +117,7 @@ __all__ = [
     "open_intent",
     "pause_lane",
     "plan",
+    "plan_request",
     "poll_sql",
     "record_facts",
     "release_leases",
@@ -117,6 +131,12 @@ __all__ = [
     "unanswered_intent",
     "unplanned",
 ]
+
+#: States that a job leaves only by a person's word or by new work.
+ENDED = frozenset({State.DONE, State.CANCELLED})
+
+#: The kind of job that brings images to a destination.
+DELIVER = "deliver"
 
 _LOSSES_BEFORE_HOLD = 3
 _UNFINISHED_RETRY_MS = 60_000
@@ -162,13 +182,15 @@ def plan(
     """Create the job, or add the items it lacks; call it in the transaction that settled the study.
 
     `instances` is everything to send, in sending order; an item that exists stays as it is. A DONE job with an item
-    that is newer than its done_revision is reopened, due at `due_at`; one without takes over `settled_revision` and
-    stays DONE. Other states stay. A job of another environment keeps it, and its items: a DONE one is not reopened by
-    itself but HELD as 'environment-changed', until a person chooses (`act`). Locks the study row, then the job's.
+    that is newer than its done_revision, or whose study has lost an image since, is reopened, due at `due_at`; one
+    without takes over `settled_revision` and stays DONE. One HELD as partly delivered is reopened by new items: what
+    can be delivered is. Other states stay. A job of another environment keeps it, and its items: a DONE one is not
+    reopened by itself but HELD as 'environment-changed', until a person chooses (`act`). Locks the study row, then
+    the job's.
     """
     _lock_study(tx, study_uid)
-    row = tx.row("SELECT job_id, state, environment, node FROM job WHERE kind = ? AND destination = ? AND study_uid = ?"
-                 f" AND part = ?{tx.for_update}", (kind, destination, study_uid, part))
+    row = tx.row("SELECT job_id, state, environment, node, reason_code FROM job WHERE kind = ? AND destination = ?"
+                 f" AND study_uid = ? AND part = ?{tx.for_update}", (kind, destination, study_uid, part))
     if row is None:
         job_id = int(tx.value(
             "INSERT INTO job (kind, destination, environment, study_uid, part, state, priority, due_at,"
@@ -180,16 +202,50 @@ def plan(
         add_event(tx, now, "job-planned", f"{len(added)} instances to go to {destination}", study_uid=study_uid,
                   job_id=job_id, fields={"revision": settled_revision})
         return PlanResult(job_id, len(added), reopened=False)
-    job_id, state, own_environment, node = row
+    job_id, state, own_environment, node, reason_code = row
     added = add_items(tx, job_id, own_environment, instances, settled_revision)
     if added:
         node = _node(added) if state == State.DONE or node == _node(added) else ""
     tx.execute("UPDATE job SET node = ?, settled_revision = CASE WHEN settled_revision > ? THEN settled_revision ELSE ?"
                " END WHERE job_id = ?", (node, settled_revision, settled_revision, job_id))
-    reopened = state == State.DONE and _is_behind(tx, job_id, own_environment, bool(added))
+    if state == State.DONE:
+        reopened = _is_behind(tx, job_id, own_environment, bool(added) or missing(tx, study_uid) > 0)
+    else:
+        reopened = state == State.HELD and reason_code == PARTLY_DELIVERED and bool(added)
     if reopened:
-        _reopen(tx, job_id, now, due_at, here=own_environment == environment)
+        _reopen(tx, job_id, State(state), now, due_at, here=own_environment == environment)
     return PlanResult(job_id, len(added), reopened)
+
+
+def find_request(tx: Tx, kind: str, lane: str, part: str) -> Job | None:
+    """Return the job without a study that `plan_request` made under this key, None if there is none."""
+    row = tx.row(f"SELECT {JOB_COLUMNS} FROM job WHERE kind = ? AND destination = ? AND study_uid = '' AND part = ?",
+                 (kind, lane, part))
+    return None if row is None else job_from(tx, row)
+
+
+def plan_request(
+    tx: Tx, *, kind: str, lane: str, part: str, facts: Mapping[str, Any], node: str, now: int,
+) -> int:
+    """Create a job that belongs to no study and has no items; `facts` name the spool entry it is about ("entry").
+
+    An equal entry again changes nothing; another entry takes its place, and a DONE job is done once more.
+    """
+    known = find_request(tx, kind, lane, part)
+    if known is None:
+        job_id = int(tx.value(
+            "INSERT INTO job (kind, destination, environment, study_uid, part, state, due_at, settled_revision, node,"
+            " created_at, updated_at, opened_at) VALUES (?, ?, ?, '', ?, ?, ?, 1, ?, ?, ?, ?) RETURNING job_id",
+            (kind, lane, lane, part, str(State.QUEUED), now, node, now, now, now)))
+    elif known.facts.get("entry") == facts["entry"]:
+        return known.job_id
+    else:
+        job_id = known.job_id
+        if known.state is State.DONE:
+            _reopen(tx, job_id, known.state, now, now, here=True)
+    tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?) ON CONFLICT (job_id, environment)"
+               " DO UPDATE SET facts = excluded.facts", (job_id, lane, json_text(facts)))
+    return job_id
 
 
 def _lock_study(tx: Tx, study_uid: str) -> None:
@@ -202,25 +258,25 @@ def _node(instances: Sequence[Instance]) -> str:
     return nodes.pop() if len(nodes) == 1 else ""
 
 
-def _is_behind(tx: Tx, job_id: int, environment: str, has_new_items: bool) -> bool:
+def _is_behind(tx: Tx, job_id: int, environment: str, has_news: bool) -> bool:
     """Return whether a DONE job has work again; if not, let its done_revision catch up with its settled_revision."""
     done, settled = tx.rows("SELECT done_revision, settled_revision FROM job WHERE job_id = ?", (job_id,))[0]
     newest = newest_item_revision(tx, job_id, environment)
-    if has_new_items or (done < settled and (newest is None or newest > done)):
+    if has_news or (done < settled and (newest is None or newest > done)):
         return True
     if done < settled:  # the study grew in another part, or by what the rules do not send here
         tx.execute("UPDATE job SET done_revision = settled_revision WHERE job_id = ?", (job_id,))
     return False
 
 
-def _reopen(tx: Tx, job_id: int, now: int, due_at: int, *, here: bool) -> None:
-    """Reopen a DONE job; `here` False: it belongs to another environment, and is held instead of sent."""
-    state = next_state(State.DONE, Event.REOPEN)
+def _reopen(tx: Tx, job_id: int, state: State, now: int, due_at: int, *, here: bool) -> None:
+    """Reopen a job; `here` False: it belongs to another environment, and is held instead of sent."""
+    state = next_state(state, Event.REOPEN)
     revision, done_revision, study_uid = tx.rows(
         "UPDATE job SET state = ?, due_at = ?, opened_at = ?, updated_at = ?, attempts = 0, turns = 0,"
         " reason_code = '', reason = '' WHERE job_id = ? RETURNING settled_revision, done_revision, study_uid",
         (str(state), due_at, now, now, job_id))[0]
-    add_event(tx, now, "job-reopened", "more instances have arrived", study_uid=study_uid, job_id=job_id,
+    add_event(tx, now, "job-reopened", "the study has changed", study_uid=study_uid, job_id=job_id,
               fields={"revision": revision, "done_revision": done_revision})
     if not here:
         hold(tx, job_id, next_state(state, Event.GIVE_UP), ENVIRONMENT_CHANGED, ENVIRONMENT_REASON, now)
@@ -266,7 +322,8 @@ def settle(tx: Tx, job: Job, outcome: Outcome, *, now: int, due_at: int) -> Stat
     """Write the outcome of a step and end the lease; the only place that does. Return the job's new state.
 
     Finish stores done_revision = the claimed revision and forgets attempts; with an item of that revision still
-    unanswered it is taken as Later instead: a job is never done by mistake. Later(blame="job") charges an attempt.
+    unanswered it is taken as Later instead, with an instance refused or set aside as Refuse: a job is never done by
+    mistake. Later(blame="job") charges an attempt.
     `due_at` counts for More, Later and NotYet. Raises LeaseLost.
     """
     if isinstance(outcome, Finish):
@@ -275,10 +332,9 @@ def settle(tx: Tx, job: Job, outcome: Outcome, *, now: int, due_at: int) -> Stat
     row = tx.row("SELECT revision, reason_code, reason, attempts FROM job WHERE job_id = ?", (job.job_id,))
     assert row is not None  # guarded
     if isinstance(outcome, Finish):
-        open_items = unfinished_items(tx, job.job_id, job.environment, row[0])
-        if open_items:
+        outcome = _checked_finish(tx, job, row[0], outcome)
+        if isinstance(outcome, Later):
             due_at = max(due_at, now + _UNFINISHED_RETRY_MS)
-            outcome = Later("unfinished-items", f"{open_items} instances have no receipt yet")
     state = next_state(State.ACTIVE, outcome.event)
     assignments, params = _consequences(outcome, now, due_at)
     polling = isinstance(outcome, NotYet) and outcome.retry_after_s is None
@@ -288,6 +344,23 @@ def settle(tx: Tx, job: Job, outcome: Outcome, *, now: int, due_at: int) -> Stat
         raise LeaseLost
     _note_outcome(tx, job, outcome, state, now, (row[1], row[2]))
     return state
+
+
+def _checked_finish(tx: Tx, job: Job, revision: int, finish: Finish) -> Outcome:
+    """Return `finish`, or what the items and the set-aside entries say instead."""
+    open_items = unfinished_items(tx, job.job_id, job.environment, revision)
+    if open_items:
+        return Later("unfinished-items", f"{open_items} instances have no receipt yet")
+    counts = count_items(tx, job)
+    refused = sum(counts.get(state, 0) for state in FAILED)
+    lost = missing(tx, job.study_uid) if job.kind == DELIVER else 0
+    if not refused and not lost:
+        return finish
+    arrived = sum(counts.get(state, 0) for state in RECEIPTED)
+    total = sum(count for state, count in counts.items() if state not in LEFT_OUT) + lost
+    return Refuse(PARTLY_DELIVERED, f"partly delivered {arrived}/{total}: {refused} refused by {job.destination},"
+                  f" {lost} unreadable and set aside here",
+                  {"arrived": arrived, "total": total, "refused": refused, "set_aside": lost})
 
 
 def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[object]]:

@@ -13,6 +13,9 @@ from typing import Any
 
 from internal.states import State
 
+#: What a request entry of the spool calls itself that asks for storage commitment.
+COMMITMENT_REQUEST = "storage-commitment"
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -175,11 +178,16 @@ class ItemState(StrEnum):
     REFUSED = "refused"  #: refused for itself; does not block the others
     SKIPPED = "skipped"  #: kept here and not sent, by the hospital's setting
     CONFLICT = "conflict"  #: known to exist there with other content
+    WAIVED = "waived"  #: refused or in conflict, and a person accepts that it does not arrive
 
 
 #: States after which an item needs no further push.
 RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.UNREAD})
-FINAL = RECEIPTED | {ItemState.REFUSED, ItemState.SKIPPED, ItemState.CONFLICT}
+#: Answered, but not there: a study with one of these is only partly delivered.
+FAILED = frozenset({ItemState.REFUSED, ItemState.CONFLICT})
+#: Not there, and nobody misses it: neither delivered nor counted.
+LEFT_OUT = frozenset({ItemState.SKIPPED, ItemState.WAIVED})
+FINAL = RECEIPTED | FAILED | LEFT_OUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class RetentionPolicy:
     `keep_ms` after the last image of a confirmed study; with less than `low_space_bytes` free, confirmed studies go
     before that, oldest first. `unverified_counts`: a receipt without proof of content counts as confirmed.
     `recycle_ms`: how long a discarded study can be brought back. `grace_ms`: between marking and unlinking.
-    `purge` False: only what was discarded ever goes.
+    `purge` False: only what was discarded ever goes. `commit_keep_ms` after a storage commitment.
     """
 
     keep_ms: int = 30 * _DAY_MS
@@ -42,6 +42,7 @@ class RetentionPolicy:
     recycle_ms: int = 30 * _DAY_MS
     grace_ms: int = 60_000
     purge: bool = True
+    commit_keep_ms: int = 90 * _DAY_MS
 
 
 class Retainer:
@@ -68,7 +69,8 @@ class Retainer:
         pressed = self._free_bytes() < policy.low_space_bytes
         before = -1 if not policy.purge else now if pressed else now - policy.keep_ms
         return Rules(before, now - policy.recycle_ms,
-                     ("stored", "unverified") if policy.unverified_counts else ("stored",))
+                     ("stored", "unverified") if policy.unverified_counts else ("stored",),
+                     committed_before=now - policy.commit_keep_ms)
 
     def _mark(self) -> None:
         rules, now = self._rules(), self._clock.now_ms()

@@ -1,6 +1,7 @@
 """The spool: a maildir of instances, association records and requests; the only module that knows where bytes lie.
 
-Layer 2, imports errors, filelock and spool_writer. A file in new/ or cur/ is the one answer to "did we accept this?".
+Layer 2, imports errors, filelock, new_directory and spool_writer. A file in new/ or cur/ is the one answer to "did we
+accept this?".
 Flow: a writer puts entries into new/ (spool_writer), the indexer reads them and moves them to cur/YYYYMMDD/HH (UTC).
 Changes when the layout on disk changes.
 """
@@ -26,22 +27,24 @@ from internal.errors import (
     StorageNotMounted,
 )
 from internal.filelock import Lock
+from internal.new_directory import fsync_directory
 from internal.spool_writer import (
     Entry,
     EntryKind,
     SpoolWriter,
     arrived_at_of,
-    fsync_directory,
     parse_name,
     storage_error,
 )
 
-__all__ = ["Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
+__all__ = ["POLICY_NAME", "Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 MAX_PUBLISHED_BYTES = 16 * 1024 * 1024
 _REFRESH_ABOVE_BYTES = 1024 * 1024
 _FOLDERS = ("tmp", "new", "cur", "bad", "out", "run")
+#: What the receiver is told, in run/.
+POLICY_NAME = "policy.json"
 _ID_FILE = "spool.id"
 _IGNORED_IN_EMPTY = ("lost+found", ".spool.id")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")

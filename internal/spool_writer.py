@@ -1,7 +1,8 @@
 """How bytes become an entry of the spool that survives a power cut: write, fsync, rename, fsync the directory.
 
-Layer 1, imports errors, failpoints and filelock. `Spool.writer` makes the one writer of a slot; everything that accepts
-something (DIMSE, HTTP, fetch) goes through it. Changes when the order that keeps the promise changes.
+Layer 2, imports errors, failpoints, filelock and new_directory. `Spool.writer` makes the one writer of a slot;
+everything that accepts something (DIMSE, HTTP, fetch) goes through it. Changes when the order that keeps the promise
+changes.
 
 On return of `commit` or `add_record` the bytes and their name are durable; only then may anyone be told so.
 """
@@ -24,13 +25,12 @@ from typing import BinaryIO
 from internal import failpoints
 from internal.errors import RouterError, StorageFailed, StorageFull
 from internal.filelock import Lock
+from internal.new_directory import NewDirectory
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_HAS_DIR_FD = os.rename in os.supports_dir_fd
 _MAX_SEQUENCE = 0xFFFF
 _MAX_VECTOR = 512
-_RENAME_TRIES = 100
 _SYNC_FILE_RANGE_WRITE = 2
 _START_WRITING_BYTES = 128 * 1024
 
@@ -104,103 +104,6 @@ class _Ids:
             else:
                 self._last_ms, self._sequence = self._last_ms + 1, 0
             return f"{self._last_ms:012x}-{self._sequence:04x}-{self._tail}", self._last_ms
-
-
-class _NewDirectory:
-    """The directory new/ held open: names go in through the same descriptor that is fsynced afterwards.
-
-    `Spool.refresh_new` may replace the (empty) directory at any time. A rename through the descriptor of a replaced
-    directory fails with ENOENT, so no name can land where it is not synced.
-    """
-
-    def __init__(self, path: Path, durable: bool) -> None:
-        self._path = path
-        self._durable = durable
-        self._fd = -1
-        self._parent_due = False
-        self._changed = threading.Condition()
-        self._begun = self._done = 0
-        self._running = False
-        self._error: tuple[int, OSError] | None = None
-        self._open()
-
-    def _open(self) -> None:
-        if not _HAS_DIR_FD:
-            return
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        # A descriptor of a replaced directory stays open: another thread may be about to sync through it. Replacing
-        # is rare (once after a backlog of tens of thousands), so this is no leak that counts.
-        self._fd = fd
-        self._parent_due = True  # a fresh new/ must itself have a durable name before one in it counts
-
-    def rename_into(self, source: str, name: str) -> None:
-        """Move the file `source` into new/ under `name`; the name is not durable yet."""
-        if not _HAS_DIR_FD:
-            Path(source).rename(self._path / name)
-            return
-        for _ in range(_RENAME_TRIES):
-            fd = self._fd
-            try:
-                os.rename(source, name, dst_dir_fd=fd)
-                return
-            except FileNotFoundError:
-                with self._changed:
-                    if fd == self._fd:
-                        self._open()
-        raise FileNotFoundError(errno.ENOENT, "new/ cannot be written to", name)
-
-    def make_names_durable(self) -> None:
-        """Return when every name this thread has put in is durable; one fsync serves all threads that wait for it.
-
-        An fsync that began before our rename may not cover it, so we wait for one that begins from now on.
-        """
-        if not (_HAS_DIR_FD and self._durable):
-            return
-        with self._changed:
-            ticket = self._begun + 1
-            while self._done < ticket:
-                if self._running:
-                    self._changed.wait()
-                else:
-                    self._lead()
-            if self._error is not None and ticket <= self._error[0]:
-                raise OSError(self._error[1].errno, "fsync of new/ failed")
-
-    def _lead(self) -> None:
-        self._begun += 1
-        current = self._begun
-        self._running = True
-        self._changed.release()
-        error: OSError | None = None
-        try:
-            if self._parent_due:
-                self._parent_due = False
-                fsync_directory(self._path.parent)
-            os.fsync(self._fd)
-        except OSError as failed:
-            error = failed
-            self._parent_due = True  # whichever of the two failed: the next leader makes both durable
-        finally:
-            self._changed.acquire()
-        self._running = False
-        self._done = current
-        if error is not None:
-            self._error = (current, error)
-        self._changed.notify_all()
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def fsync_directory(path: Path) -> None:
-    """Make the names in the directory `path` durable (POSIX only); raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _find_start_writing() -> Callable[[int, int, int], object] | None:
@@ -314,7 +217,7 @@ class SpoolWriter:
         self.is_durable = self._fsync = fsync and not failpoints.active("lie.ack")
         self._check_room = check_room
         self._ids = _Ids(slot)
-        self._new = _NewDirectory(new, self._fsync)
+        self._new = NewDirectory(new, self._fsync)
         self._counter = 0
         self._counter_lock = threading.Lock()
 

@@ -35,7 +35,7 @@ class Event(StrEnum):
     REFUSE = "refuse"  #: only a person can go on from here
     WAKE = "wake"  #: what it waited for may have come
     RETRY = "retry"  #: a person asks for it
-    GIVE_UP = "give_up"  #: patience ended, or it belongs to another environment
+    GIVE_UP = "give_up"  #: patience ended, or something came up that a person has to decide first
     CANCEL = "cancel"  #: a person stops it
     REOPEN = "reopen"  #: a late instance, or a person asks to send again
 
@@ -55,8 +55,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.DEFERRED, Event.RETRY): State.QUEUED,
     (State.WAITING, Event.RETRY): State.QUEUED,
     (State.HELD, Event.RETRY): State.QUEUED,
+    (State.HELD, Event.REOPEN): State.QUEUED,
     (State.CANCELLED, Event.RETRY): State.QUEUED,
     (State.QUEUED, Event.GIVE_UP): State.HELD,
+    (State.ACTIVE, Event.GIVE_UP): State.HELD,
     (State.DEFERRED, Event.GIVE_UP): State.HELD,
     (State.WAITING, Event.GIVE_UP): State.HELD,
     (State.QUEUED, Event.CANCEL): State.CANCELLED,

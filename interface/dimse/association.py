@@ -32,6 +32,7 @@ from internal.model import Arrival
 BUFFER_BYTES: Final = 320 * 1024  #: holds the largest A-ASSOCIATE-RQ; more bytes per system call gain nothing
 MAX_DATA_SET_BYTES: Final = 8 * 1024 * 1024  #: of anything but C-STORE
 _PDU_SLACK_BYTES: Final = 1024  #: some peers count their PDU's headers in, some do not
+_CONTEXTS_SHOWN: Final = 5
 _PDV: Final = struct.Struct(">IBB")
 _PDU: Final = struct.Struct(">BxI")
 
@@ -128,6 +129,11 @@ class Association:
             if self._idle:
                 self._stream.wake()
 
+    def cut(self) -> None:
+        """End without waiting for the instance in hand, which was not answered; from another thread."""
+        self._stopping = True
+        self._stream.wake()
+
     def refuse(self) -> None:
         """End instead of run()."""
         self._end("lost", b"")
@@ -206,7 +212,7 @@ class Association:
         if rejection := self._policy.judge(request, self._host):
             self._note_rejection(request, rejection)
             return pdu.build_associate_rj(rejection)
-        results = negotiate(request, self._receiver.services.abstract_syntaxes)
+        results = negotiate(request, self._receiver.services.offered_to(request.calling_aet))
         self._accepted = True
         self._contexts = {result.context_id: result for result in results if result.result == ACCEPTED}
         self._peer_max_pdu_bytes = request.max_pdu_bytes
@@ -222,8 +228,9 @@ class Association:
         self._receiver.counters.add("rejected_associations")
         if self._receiver.refusals.add(self._host, request.calling_aet, request.called_aet, str(rejection)):
             log.warning(
-                "association refused (%s): %r at %s called %r", rejection, request.calling_aet, self.record.peer,
-                request.called_aet,
+                "association refused (%s): %r at %s called %r with %d contexts: %s", rejection, request.calling_aet,
+                self.record.peer, request.called_aet, len(request.contexts),
+                ", ".join(repr(context.abstract_syntax) for context in request.contexts[:_CONTEXTS_SHOWN]),
             )  # fmt: skip
 
     # -- messages --------------------------------------------------------------------------------------------------

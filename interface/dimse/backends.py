@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from interface.dimse.child import TOKEN, ReceiveChild
+from interface.dimse.child import TLS_FLAG, TOKEN, ReceiveChild
 from interface.dimse.settings import ReceiveSettings
 from internal.spool import Spool
 
@@ -217,7 +217,7 @@ class InProcess:
     def offer(self, sock: socket.socket, token: int, address: str) -> bool:
         self._load += 1
         sock.setblocking(True)
-        self._child.adopt(sock, lambda: self._closed(address))
+        self._child.adopt(sock, lambda: self._closed(address), tls=bool(token & TLS_FLAG))
         return True
 
     def listen(self) -> None:

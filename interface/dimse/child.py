@@ -19,18 +19,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from interface.dimse import messages
 from interface.dimse.association import Association, Receiver
+from interface.dimse.commitment import commitment
 from interface.dimse.counters import Counters
+from interface.dimse.negotiation import STORAGE_COMMITMENT, VERIFICATION
 from interface.dimse.policy import PolicyFile
 from interface.dimse.records import Refusals, Register, now_ms
-from interface.dimse.services import services_for
+from interface.dimse.services import Services, echo
 from interface.dimse.settings import ReceiveSettings
 from interface.dimse.store_lane import StoreLane
+from interface.dimse.tls import server_context, shake_hands
 from internal.errors import RouterError
 from internal.spool import Spool
 
 TOKEN: Final = struct.Struct("<Q")  #: what the gate calls a connection; 0 from the child means "ready"
+TLS_FLAG: Final = 1 << 62  #: in the token of a connection that begins with a TLS handshake
 _PUBLISH_EVERY_S: Final = 2.0
+_AFTER_CUT_S: Final = 1.0
 _REFUSALS_EVERY_S: Final = 60.0
 _STACK_BYTES: Final = 512 * 1024
 
@@ -44,8 +50,12 @@ class ReceiveChild:
         self._settings = settings
         self._spool = spool
         self._published_name = f"receive-{slot}.json"
+        self._tls = server_context(settings)
         self._writer = spool.writer(f"receive-{slot}")
-        services = services_for(self._writer, with_commitment=settings.commitment)
+        services = Services(
+            {messages.C_ECHO_RQ: echo, messages.N_ACTION_RQ: commitment(self._writer)}, frozenset({VERIFICATION}),
+            dict.fromkeys(settings.commitment_callers, frozenset({STORAGE_COMMITMENT})),
+        )
         self._receiver = Receiver(
             policy=PolicyFile(spool, settings),
             lane=StoreLane(self._writer, settings.max_object_bytes),
@@ -56,31 +66,62 @@ class ReceiveChild:
         )
         self._lock = threading.Condition()
         self._open: set[Association] = set()
-        self._closing = False
+        self._closing = self._draining = False
         self._poke = threading.Event()
         self._receiver.register.slot_restarted()
         self._publish()
         self._ticker = threading.Thread(target=self._tick, name="publish", daemon=True)
         self._ticker.start()
 
-    def adopt(self, sock: socket.socket, on_closed: Callable[[], None]) -> None:
-        """Serve the connection in a thread of its own; `on_closed` is called there at its end."""
+    def adopt(self, sock: socket.socket, on_closed: Callable[[], None], *, tls: bool = False) -> None:
+        """Serve the connection in a thread of its own, over TLS if so asked; `on_closed` is called there at its end."""
+        if tls:
+            self._start(lambda: self._serve_tls(sock, on_closed), sock.close, on_closed)
+        elif association := self._begin(sock):
+            self._start(lambda: self._serve(association, on_closed), lambda: self._turn_away(association), on_closed)
+        else:
+            on_closed()
+
+    def _begin(self, sock: socket.socket) -> Association | None:
         try:
             association = Association(sock, self._receiver)
         except OSError:  # the peer has gone already
             sock.close()
-            on_closed()
-            return
+            return None
         with self._lock:
             self._open.add(association)
+        return association
+
+    def _start(self, serve: Callable[[], None], turn_away: Callable[[], None], on_closed: Callable[[], None]) -> None:
         try:
-            threading.Thread(target=self._serve, args=(association, on_closed), daemon=True).start()
+            threading.Thread(target=serve, daemon=True).start()
         except RuntimeError:  # no more threads: refuse this one, keep the others
             log.error("no thread for another association")
-            association.refuse()
-            with self._lock:
-                self._open.discard(association)
+            turn_away()
             on_closed()
+
+    def _turn_away(self, association: Association) -> None:
+        association.refuse()
+        with self._lock:
+            self._open.discard(association)
+
+    def _serve_tls(self, sock: socket.socket, on_closed: Callable[[], None]) -> None:
+        peer = sock.getpeername()[0] if sock.fileno() >= 0 else ""
+        association = None
+        try:
+            if self._tls is not None:
+                association = self._begin(shake_hands(sock, self._tls, self._settings.association_timeout_s))
+        except OSError as error:
+            self._receiver.counters.add("failed_handshakes")
+            if self._receiver.refusals.add(str(peer), "", "", "TLS"):
+                log.warning("TLS handshake with %s failed: %s", peer, getattr(error, "reason", None) or error)
+            sock.close()
+        if association is None:
+            on_closed()
+            return
+        if self._draining:
+            association.stop()
+        self._serve(association, on_closed)
 
     def _serve(self, association: Association, on_closed: Callable[[], None]) -> None:
         try:
@@ -102,15 +143,20 @@ class ReceiveChild:
     def drain(self) -> None:
         """Let every instance in hand be answered, for at most `drain_s`; then leave. Nothing new may be adopted."""
         deadline = time.monotonic() + self._settings.drain_s
+        self._draining = True
         with self._lock:
             associations = list(self._open)
         for association in associations:
             association.stop()
         with self._lock:
             self._lock.wait_for(lambda: not self._open, max(deadline - time.monotonic(), 0))
-            left = len(self._open)
+            left = list(self._open)
         if left:
-            log.warning("%d associations were cut off after the drain time", left)
+            log.warning("%d associations are cut off after the drain time", len(left))
+            for association in left:
+                association.cut()
+            with self._lock:
+                self._lock.wait_for(lambda: not self._open, _AFTER_CUT_S)
         self._closing = True
         self._poke.set()
         self._ticker.join()
@@ -185,7 +231,7 @@ def _adopt_all(channel: socket.socket, child: ReceiveChild, tell: Callable[[int]
         if not fds:  # lost on the way, because this process has no free descriptor
             tell(token)
         for fd in fds:
-            child.adopt(socket.socket(fileno=fd), _closed(tell, token))
+            child.adopt(socket.socket(fileno=fd), _closed(tell, token), tls=bool(token & TLS_FLAG))
 
 
 def _closed(tell: Callable[[int], None], token: int) -> Callable[[], None]:

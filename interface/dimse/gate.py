@@ -15,11 +15,13 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from interface.dimse.backends import Backend, ChildProcess, InProcess
+from interface.dimse.child import TLS_FLAG
 from interface.dimse.counters import Counters
 from interface.dimse.lobby import Lobby
 from interface.dimse.pdu import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Rejection
@@ -36,19 +38,20 @@ _TICK_S: Final = 0.5
 _PUBLISH_EVERY_S: Final = 5.0
 _REFUSALS_EVERY_S: Final = 60.0
 _ACCEPT_AT_ONCE: Final = 64
+_PENDING_S: Final = 5.0
+_PENDING_TICK_S: Final = 0.01
 _AFTER_DRAIN_S: Final = 3.0
 
 log = logging.getLogger("router.dimse")
 
 
-def listen(settings: ReceiveSettings) -> list[socket.socket]:
-    """Return a listening socket per address of `bind`; raises ConfigurationInvalid if the port is taken.
+def listen(bind: Sequence[str], port: int, setting: str) -> list[socket.socket]:
+    """Return a listening socket per address; raises ConfigurationInvalid, naming `setting`, if the port is taken.
 
     An address family that this machine does not have is left out, if another one is there.
     """
     sockets: list[socket.socket] = []
-    port = settings.port
-    for address in settings.bind:
+    for address in bind:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -65,7 +68,7 @@ def listen(settings: ReceiveSettings) -> list[socket.socket]:
                 other.close()
             raise ConfigurationInvalid(
                 f"DICOM port {port} on {address} cannot be opened ({error.strerror}): end the program that uses it or "
-                "set another dicom_port in router.conf"
+                f"set another {setting} in router.conf"
             ) from None
         port = sock.getsockname()[1]
         sockets.append(sock)
@@ -94,6 +97,16 @@ def _bind(sock: socket.socket, family: int, address: str, port: int) -> None:
     sock.setblocking(False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An accepted connection that no child has taken yet; `deadline` by the monotonic clock."""
+
+    deadline: float
+    sock: socket.socket
+    address: str
+    tls: bool
+
+
 class Gate:
     """The gate of one node. run() returns when it has been told to stop and the children have drained."""
 
@@ -114,6 +127,8 @@ class Gate:
         self._counters = Counters()
         self._addresses: Counter[str] = Counter()
         self._listeners: list[socket.socket] = []
+        self._tls_listeners: list[socket.socket] = []
+        self._pending: deque[_Pending] = deque()
         self._stops = 0
         self._hangups = 0
         self._next_token = 1
@@ -190,30 +205,35 @@ class Gate:
         if now >= self._flush_at:
             self._flush_at = now + _REFUSALS_EVERY_S
             self._refusals.flush(self._writer)
-        for key, _ in self._selector.select(_TICK_S):
+        self._place_pending()
+        for key, _ in self._selector.select(_PENDING_TICK_S if self._pending else _TICK_S):
             key.data()
 
     def _open_port(self) -> None:
         """Only once a child has recovered: nobody is let in who cannot be served."""
-        self._listeners = listen(self._settings)
-        for listener in self._listeners:
-            self._selector.register(listener, selectors.EVENT_READ, self._acceptor(listener))
+        settings = self._settings
+        self._listeners = listen(settings.bind, settings.port, "dicom_port")
+        if settings.tls_port is not None:
+            self._tls_listeners = listen(settings.bind, settings.tls_port, "tls_port")
+        for listener in (*self._listeners, *self._tls_listeners):
+            tls = listener in self._tls_listeners
+            self._selector.register(listener, selectors.EVENT_READ, self._acceptor(listener, tls=tls))
         self._publish_at = 0.0
         port, titles = self._listeners[0].getsockname()[1], ", ".join(self._settings.ae_titles)
         log.info(PHRASES["spawning_dicom"].format(port=port, ae_title=titles))
 
-    def _acceptor(self, listener: socket.socket) -> Callable[[], None]:
+    def _acceptor(self, listener: socket.socket, *, tls: bool) -> Callable[[], None]:
         def accept() -> None:
             for _ in range(_ACCEPT_AT_ONCE):
                 try:
                     sock, address = listener.accept()
                 except OSError:
                     return
-                self._admit(sock, str(address[0]).removeprefix("::ffff:"))
+                self._admit(sock, str(address[0]).removeprefix("::ffff:"), tls=tls)
 
         return accept
 
-    def _admit(self, sock: socket.socket, address: str) -> None:
+    def _admit(self, sock: socket.socket, address: str, *, tls: bool) -> None:
         if _has_gone(sock):  # a bare health check, or a storm of them: not worth a thread
             self._counters.add("empty_connections")
             sock.close()
@@ -221,9 +241,27 @@ class Gate:
         if self._over(address):
             self._collect(now_first=True)
         if over := self._over(address):
-            self._refuse(sock, address, LOCAL_LIMIT_EXCEEDED, over)
-        elif not self._hand_over(sock, address):
-            self._refuse(sock, address, TEMPORARY_CONGESTION, "no receive process is ready")
+            self._refuse(sock, address, LOCAL_LIMIT_EXCEEDED, over, tls=tls)
+        else:
+            self._addresses[address] += 1
+            self._pending.append(_Pending(time.monotonic() + _PENDING_S, sock, address, tls))
+            self._place_pending()
+
+    def _place_pending(self) -> None:
+        """Hand connections over in the order they came; what no child takes in time is refused.
+
+        A child that is behind in taking its sockets (a burst) refuses for a moment only: the channel is full.
+        """
+        while self._pending:
+            first = self._pending[0]
+            placed = self._hand_over(first)
+            if not placed and time.monotonic() < first.deadline and any(backend.ready for backend in self.backends):
+                return
+            self._pending.popleft()
+            if not placed:
+                self._uncount(first.address)
+                self._refuse(first.sock, first.address, TEMPORARY_CONGESTION, "no receive process is ready",
+                             tls=first.tls)
 
     def _over(self, address: str) -> str:
         """Return which cap is reached, "" if none."""
@@ -239,35 +277,43 @@ class Gate:
             if now_first:
                 backend.listen()
             for address in backend.collect():
-                self._addresses[address] -= 1
-                if self._addresses[address] <= 0:
-                    del self._addresses[address]
+                self._uncount(address)
 
-    def _hand_over(self, sock: socket.socket, address: str) -> bool:
+    def _uncount(self, address: str) -> None:
+        self._addresses[address] -= 1
+        if self._addresses[address] <= 0:
+            del self._addresses[address]
+
+    def _hand_over(self, pending: _Pending) -> bool:
         self._rotation += 1
+        token = self._next_token | (TLS_FLAG if pending.tls else 0)
         count = len(self.backends)
         order = sorted(range(count), key=lambda i: (self.backends[i].load, (i + self._rotation) % count))
         for index in order:
-            if self.backends[index].offer(sock, self._next_token, address):
+            if self.backends[index].offer(pending.sock, token, pending.address):
                 self._next_token += 1
-                self._addresses[address] += 1
                 self._counters.add("connections")
                 return True
         return False
 
-    def _refuse(self, sock: socket.socket, address: str, rejection: Rejection, why: str) -> None:
+    def _refuse(self, sock: socket.socket, address: str, rejection: Rejection, why: str, *, tls: bool) -> None:
         self._counters.add("refused_connections")
         if self._refusals.add(address, "", "", str(rejection)):
             log.warning("connections from %s are refused (%s): %s", address, rejection, why)
-        self._lobby.refuse(sock, rejection)
+        if tls:  # it could not read a rejection in the clear, and no handshake is worth one
+            sock.close()
+        else:
+            self._lobby.refuse(sock, rejection)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _close_port(self) -> None:
-        for listener in self._listeners:
+        for listener in (*self._listeners, *self._tls_listeners):
             self._selector.unregister(listener)
             listener.close()
         self._lobby.close()
+        for pending in self._pending:
+            pending.sock.close()
 
     def _drain(self) -> None:
         asked = self._stops
@@ -288,6 +334,7 @@ class Gate:
         document = {
             "alive_at": now_ms(), "pid": os.getpid(), "slot": "receive-gate",
             "port": self._listeners[0].getsockname()[1] if self._listeners else None,
+            "tls_port": self._tls_listeners[0].getsockname()[1] if self._tls_listeners else None,
             "listening": [sock.getsockname()[0] for sock in self._listeners], "open": self._addresses.total(),
             "children": [backend.shown() for backend in self.backends], "counters": self._counters.shown(),
         }  # fmt: skip

@@ -14,9 +14,8 @@ from typing import Any
 
 from interface.dimse.pdu import AssociateRequest, Rejection
 from interface.dimse.settings import ReceiveSettings
-from internal.spool import Spool
+from internal.spool import POLICY_NAME, Spool
 
-POLICY_NAME = "policy.json"
 _MAX_CALLERS = 100_000
 #: Limits that may be changed while running, with their lowest and highest value.
 _LIMITS = {
@@ -39,7 +38,7 @@ class Policy:
     """One consistent set of settings and callers; replaced as a whole, never changed."""
 
     settings: ReceiveSettings
-    callers: Mapping[str, str] = field(default_factory=dict)
+    callers: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def judge(self, request: AssociateRequest, address: str) -> Rejection | None:
         """Return why the association is rejected, None if it may go on. Source: PS3.8 9.3.4."""
@@ -49,7 +48,7 @@ class Policy:
             return APPLICATION_CONTEXT_UNKNOWN
         if request.called_aet not in self.settings.ae_titles:
             return CALLED_UNKNOWN
-        verdict = self.callers.get(f"{request.calling_aet}@{address}") or self.callers.get(request.calling_aet)
+        verdict = self.callers.get((request.calling_aet, address)) or self.callers.get((request.calling_aet, ""))
         if verdict is None:
             verdict = self.settings.unknown_callers
         return CALLING_UNKNOWN if verdict == "refuse" else None
@@ -61,17 +60,26 @@ def parse_policy(settings: ReceiveSettings, data: bytes) -> Policy:
     Unknown limits and those out of range are left at the configured value.
     """
     document = json.loads(data)
-    callers = document.get("callers", {}) if isinstance(document, dict) else None
+    callers: Any = document.get("callers", []) if isinstance(document, dict) else None
     limits: Any = document.get("limits", {}) if isinstance(document, dict) else None
-    if not isinstance(callers, dict) or not isinstance(limits, dict) or len(callers) > _MAX_CALLERS:
-        raise ValueError("not of the shape {callers: {}, limits: {}}")
-    if any(verdict not in ("accept", "refuse") for verdict in callers.values()):
-        raise ValueError("a caller is neither accepted nor refused")
+    if not isinstance(callers, list) or not isinstance(limits, dict) or len(callers) > _MAX_CALLERS:
+        raise ValueError("not of the shape {callers: [], limits: {}}")
+    verdicts = dict(_parse_caller(caller) for caller in callers)
     allowed: dict[str, Any] = {
         name: value for name, value in limits.items()
         if name in _LIMITS and isinstance(value, int | float) and _LIMITS[name][0] <= value <= _LIMITS[name][1]
     }
-    return Policy(replace(settings, **allowed), callers)
+    return Policy(replace(settings, **allowed), verdicts)
+
+
+def _parse_caller(caller: object) -> tuple[tuple[str, str], str]:
+    """Return ((AE title, address), verdict); the address is "" where any will do."""
+    if not isinstance(caller, dict):
+        raise ValueError("a caller is not an object")
+    aet, address, verdict = (caller.get(key) for key in ("aet", "address", "verdict"))
+    if not isinstance(aet, str) or not isinstance(address, str) or verdict not in ("accept", "refuse"):
+        raise ValueError("a caller is neither accepted nor refused")
+    return (aet, address), str(verdict)
 
 
 class PolicyFile:

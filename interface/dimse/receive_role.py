@@ -15,6 +15,7 @@ from pathlib import Path
 from interface.dimse.child import run_child
 from interface.dimse.gate import Gate, handle_signals, stop_when_stdin_closes
 from interface.dimse.settings import ReceiveSettings
+from interface.dimse.tls import server_context
 from internal.errors import RouterError
 from internal.spool import Spool
 
@@ -50,6 +51,7 @@ def run_receive(
 def _run_gate(
     settings: ReceiveSettings, root: Path, child_argv: Callable[[int], Sequence[str]] | None, create: bool
 ) -> int:
+    server_context(settings)  # a certificate that cannot be used is said once, before any child starts
     spool = Spool.open(root, fsync=settings.fsync, create=create, min_free_bytes=settings.min_free_bytes)
     with spool.lock("receive", settings.lock_wait_s):
         in_process = sys.platform == "win32" or settings.children < 1

@@ -18,6 +18,8 @@ class ReceiveSettings:
     receives inside the gate's own process, as on Windows. `association_timeout_s` bounds everything before
     the association is accepted; `idle_timeout_s` the silence between two messages; `stall_timeout_s` is the window in
     which a message must bring `min_bytes_per_s` on average. `drain_s` is what SIGTERM leaves an instance in hand.
+    `commitment_callers` are the AE titles that may ask for storage commitment: it lets a scanner delete.
+    `tls_port` None means no TLS; certificate, key and CA are PEM files.
     `lock_wait_s` is how long a start waits for a predecessor that still drains.
     """
 
@@ -37,7 +39,11 @@ class ReceiveSettings:
     fsync: bool = True
     min_free_bytes: int = 0
     unknown_callers: Literal["accept", "hold", "refuse"] = "accept"
-    commitment: bool = False
+    commitment_callers: tuple[str, ...] = ()
+    tls_port: int | None = None
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
     supervised: bool = False
     lock_wait_s: float = 10.0
 
@@ -52,7 +58,7 @@ class ReceiveSettings:
         known = {field.name for field in fields(cls)}
         if unknown := values.keys() - known:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-        for name in ("ae_titles", "bind"):
+        for name in ("ae_titles", "bind", "commitment_callers"):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)

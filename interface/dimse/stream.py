@@ -127,7 +127,7 @@ class Stream:
     def wake(self) -> None:
         """Make a receive() that waits in another thread raise PeerClosed; sending still works."""
         try:
-            self._sock.shutdown(socket.SHUT_RD)
+            socket.socket.shutdown(self._sock, socket.SHUT_RD)  # SSLSocket.shutdown would end encryption as well
         except OSError:
             pass
 

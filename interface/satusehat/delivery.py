@@ -29,7 +29,7 @@ from internal import withdrawals
 from internal.errors import NotFound, Refused
 from internal.failpoints import hit
 from internal.fhir import dates
-from internal.model import Inventory, ItemState, Probe
+from internal.model import LEFT_OUT, Inventory, ItemState, Probe
 from internal.ports import Work
 from internal.states import Finish, More, NotYet, Outcome, Refuse
 
@@ -199,7 +199,7 @@ class Satusehat:
         return self._conclude(work, counts)
 
     def _conclude(self, work: Work, counts: dict[ItemState, int]) -> Outcome:
-        total = sum(counts.values()) - counts.get(ItemState.SKIPPED, 0)
+        total = sum(count for state, count in counts.items() if state not in LEFT_OUT)
         unverified = counts.get(ItemState.UNVERIFIED, 0)
         unread = counts.get(ItemState.UNREAD, 0)
         arrived = counts.get(ItemState.STORED, 0) + unverified + unread

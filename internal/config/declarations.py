@@ -43,6 +43,7 @@ from internal.config.values import (
     parse_ae_title,
     parse_bind_address,
     parse_bool,
+    parse_commitment_caller,
     parse_day_hours,
     parse_destination_name,
     parse_fhir_id,
@@ -269,6 +270,30 @@ class DicomSettings:
     unknown_callers: str = declare_choice(
         "accept|hold|refuse", "accept", "Devices that are not in the list: accept, keep without sending, or refuse.",
         "Alat yang tidak terdaftar: terima, simpan tanpa mengirim, atau tolak.")
+    commitment_callers: tuple[str, ...] = declare_list(
+        parse_commitment_caller, "",
+        "Devices that may ask for storage commitment, and so delete their own images, with the address of the answer.",
+        "Alat yang boleh meminta storage commitment, lalu menghapus citranya sendiri, dengan alamat jawabannya.",
+        "AET@HOST:PORT with commas between")
+    commitment_policy: str = declare_choice(
+        "stored|delivered", "stored",
+        "What a commitment promises: the image is stored here, or SATUSEHAT has confirmed it.",
+        "Arti komitmen: citra tersimpan di sini, atau SATUSEHAT sudah mengonfirmasinya.")
+    commit_keep: float = declare_duration(
+        "1d", "3650d", "90d",
+        "Committed images are kept at least this long, and until every destination has confirmed.",
+        "Citra yang dijamin disimpan paling sedikit selama ini, dan sampai setiap tujuan mengonfirmasi.")
+    tls_port: int = declare_number(
+        0, 65535, 0, "TCP port for DICOM over TLS beside dicom_port, usually 2762; 0 for none.",
+        "Port TCP untuk DICOM melalui TLS di samping dicom_port, biasanya 2762; 0 bila tidak ada.")
+    tls_certificate: Path = declare_path(  # noqa: RUF009 - an immutable value
+        "", "Certificate of this router (PEM); empty for the one that tls-init writes.",
+        "Sertifikat router ini (PEM); kosong berarti yang ditulis tls-init.")
+    tls_key: Path = declare_path(  # noqa: RUF009 - an immutable value
+        "", "Private key of that certificate (PEM).", "Kunci privat sertifikat itu (PEM).")
+    tls_client_ca: Path = declare_path(  # noqa: RUF009 - an immutable value
+        "", "Only devices with a certificate of this CA (PEM) may use tls_port; empty for any device.",
+        "Hanya alat dengan sertifikat dari CA ini (PEM) yang boleh memakai tls_port; kosong berarti alat mana pun.")
     children: int = declare_number(
         0, 64, 0, "Receiving processes; 0 chooses by the number of processors.",
         "Jumlah proses penerima; 0 mengikuti jumlah prosesor.")
@@ -389,6 +414,17 @@ class Settings:
     def database_path(self) -> Path:
         """Absolute path of the SQLite file, used unless [database] url is set."""
         return self.router.data_dir / "index.db"
+
+    @property
+    def tls_key(self) -> Path:
+        """Absolute path of the private key for the TLS port."""
+        return self.dicom.tls_key if self.dicom.tls_key.name else self.router.data_dir / "tls" / "router.key"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """Absolute path of the certificate for the TLS port."""
+        given = self.dicom.tls_certificate
+        return given if given.name else self.router.data_dir / "tls" / "router.crt"
 
     @property
     def database_url(self) -> str:

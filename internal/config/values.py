@@ -96,6 +96,21 @@ def parse_text(text: str) -> str:
     return text
 
 
+def parse_commitment_caller(text: str) -> str:
+    """``AET@HOST:PORT``: who may ask for storage commitment, and where the answer goes. Raises WrongValue."""
+    split_commitment_caller(text)
+    return text
+
+
+def split_commitment_caller(text: str) -> tuple[str, str, int]:
+    """Return AE title, host (name or IP address, without brackets) and port of ``AET@HOST:PORT``. Raises WrongValue."""
+    found = re.fullmatch(r"(?P<aet>[^@]{1,16})@(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253}):(?P<port>\d{1,5})",
+                         text)
+    if found is None or not 1 <= int(found["port"]) <= 65535:
+        raise WrongValue("is not AET@HOST:PORT")
+    return parse_ae_title(found["aet"]), found["host"].strip("[]"), int(found["port"])
+
+
 def parse_header_value(text: str) -> str:
     """Text that may stand in an HTTP header: printable ASCII, at most 200 characters. Source: RFC 9110 5.5."""
     if not re.fullmatch(r"[\x20-\x7e]{1,200}", text):

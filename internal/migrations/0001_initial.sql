@@ -73,6 +73,7 @@ CREATE TABLE series (
 );
 
 -- One row per accepted set of bytes; rows outlive purged bytes. At most one row per SOP Instance UID is current.
+-- committed_at: when a modality was promised last that it may delete its own (storage commitment).
 CREATE TABLE instance (
     id                  TEXT PRIMARY KEY,
     study_uid           TEXT NOT NULL REFERENCES study (study_uid),
@@ -88,6 +89,7 @@ CREATE TABLE instance (
     location            TEXT NOT NULL,
     purging_at          INTEGER,
     purged_at           INTEGER,
+    committed_at        INTEGER,
     arrived_at          INTEGER NOT NULL,
     association_id      TEXT NOT NULL,
     calling_aet         TEXT NOT NULL,
@@ -132,14 +134,20 @@ CREATE INDEX duplicate_of ON duplicate (of_id);
 
 -- Entries that were being parsed (starts: how often) and entries that were set aside.
 CREATE TABLE parsing (
-    entry_id TEXT PRIMARY KEY,
-    starts   INTEGER NOT NULL
+    entry_id  TEXT PRIMARY KEY,
+    starts    INTEGER NOT NULL,
+    study_uid TEXT NOT NULL DEFAULT ''
 );
+-- study_uid: the study that lacks the entry, '' if nobody knows; accepted_at: a person lets the study go without it.
 CREATE TABLE bad (
-    entry_id TEXT PRIMARY KEY,
-    reason   TEXT NOT NULL,
-    at       INTEGER NOT NULL
+    entry_id       TEXT PRIMARY KEY,
+    reason         TEXT NOT NULL,
+    at             INTEGER NOT NULL,
+    study_uid      TEXT NOT NULL DEFAULT '',
+    association_id TEXT NOT NULL DEFAULT '',
+    accepted_at    INTEGER
 );
+CREATE INDEX bad_study ON bad (study_uid);
 
 -- ended_at NULL: open as far as we know. studies: {study UID: count}, refused: {status: count}.
 CREATE TABLE association (
@@ -163,6 +171,15 @@ CREATE TABLE association_study (
     association_id TEXT NOT NULL,
     last_at        INTEGER NOT NULL,
     PRIMARY KEY (study_uid, association_id)
+);
+
+-- Callers as seen, by title and address (no port); what people say about them is in catalogue, kind 'device'.
+CREATE TABLE device (
+    aet           TEXT NOT NULL,
+    address       TEXT NOT NULL,
+    first_seen_at INTEGER NOT NULL,
+    last_seen_at  INTEGER NOT NULL,
+    PRIMARY KEY (aet, address)
 );
 
 -- What must go where ---------------------------------------------------------------------------------------------

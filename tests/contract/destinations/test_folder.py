@@ -81,7 +81,7 @@ def test_equal_file_is_a_receipt_and_another_one_a_conflict(folder: Folder) -> N
     other = Ledger(ledger.study_uid, ledger.part, ledger.environment)
     other.add([make_instance(ledger.study_uid, 1, ledger.part), make_instance(ledger.study_uid, 2, ledger.part, pad=5)])
     outcome = drive(folder, other, SkewClock())
-    assert isinstance(outcome, Refuse) and outcome.code == "exists-with-other-content"
+    assert isinstance(outcome, Refuse) and outcome.code == "partly-delivered"
     assert other.count() == {ItemState.STORED: 1, ItemState.CONFLICT: 1}
     path = build_path(Path(folder.environment.removeprefix("folder:")), ledger.instances[1])
     assert path.read_bytes() == ledger.files[ledger.instances[1].id]

@@ -127,20 +127,26 @@ def test_a_burst_of_associations_is_accepted(start: Callable[..., Role]) -> None
         wire.sock.close()
 
 
+def caller(aet: str, address: str = "", verdict: str = "accept") -> dict[str, str]:
+    return {"aet": aet, "address": address, "verdict": verdict}
+
+
 def test_unknown_callers_are_refused_where_so_configured_and_policy_is_read_again(start: Callable[..., Role]) -> None:
     role = start(unknown_callers="refuse")
     assert rejection(role.port, calling="CT1") == (1, 1, 3)
-    policy = {"callers": {"CT1": "accept", "CT2@127.0.0.1": "accept", "CT3@10.9.9.9": "accept"}, "limits": {"x": 1}}
+    policy = {"callers": [caller("CT1"), caller("CT2", "127.0.0.1"), caller("CT3", "10.9.9.9")], "limits": {"x": 1}}
     role.spool.publish("policy.json", json.dumps(policy).encode())
     role.process.send_signal(signal.SIGHUP)
     until(lambda: not refused(role.port, "CT1"))
     assert accepted(role.port, calling="CT2")
     assert rejection(role.port, calling="CT3") == (1, 1, 3)
+    assert rejection(role.port, calling="CT3@10.9.9.9") == (1, 1, 3)  # a title is not an address
+    assert "1.2.840.10008.1.1" in role.log()  # what was asked for
     role.spool.publish("policy.json", b'{"callers": "broken"')  # the last good copy rules
     role.process.send_signal(signal.SIGHUP)
     until(lambda: "not usable" in role.log())
     assert accepted(role.port, calling="CT1")
-    role.spool.publish("policy.json", json.dumps({"callers": {"CT1": "refuse"}}).encode())
+    role.spool.publish("policy.json", json.dumps({"callers": [caller("CT1", "", "refuse")]}).encode())
     until(lambda: refused(role.port, "CT1"))  # found without a signal
 
 

@@ -141,8 +141,10 @@ def test_storescu_that_aborts_has_lost_nothing_that_was_answered(shared: Role, t
     assert shared.record("aborted")["refused"] == {}
 
 
-def associate(role: Role, contexts: list[object], **options: object):  # type: ignore[no-untyped-def]
-    entity = AE("PYNETDICOM")
+def associate(  # type: ignore[no-untyped-def]
+    role: Role, contexts: list[object], ae_title: str = "PYNETDICOM", **options: object,
+):
+    entity = AE(ae_title)
     entity.requested_contexts = contexts
     association = entity.associate("127.0.0.1", role.port, ae_title="DCMROUTER", **options)
     assert association.is_established
@@ -185,7 +187,7 @@ def test_pynetdicom_sees_status_and_comment(shared: Role) -> None:
 
 
 def test_storage_commitment_is_offered_only_where_it_is_enabled(tmp_path: Path) -> None:
-    role = Role(tmp_path / "spool", commitment=True)
+    role = Role(tmp_path / "spool", commitment_callers=["PYNETDICOM"])
     request = pydicom.Dataset()
     request.TransactionUID = generate_uid()
     item = pydicom.Dataset()
@@ -198,6 +200,9 @@ def test_storage_commitment_is_offered_only_where_it_is_enabled(tmp_path: Path) 
         empty, _ = association.send_n_action(None, 1, COMMITMENT, "1.2.840.10008.1.20.1.1")
         association.release()
         assert (status.Status, wrong.Status, empty.Status) == (0, 0x0117, 0x0115)
+        stranger = associate(role, [build_context(COMMITMENT, [IMPLICIT]), build_context(CT)], ae_title="OTHER")
+        assert [context.abstract_syntax for context in stranger.accepted_contexts] == [CT]
+        stranger.release()
         requests = role.entries(EntryKind.REQUEST)
         assert len(requests) == 1
         assert b"PYNETDICOM" in role.spool.read(requests[0])

@@ -104,8 +104,10 @@ class Engine:
             lambda inventory: route(inventory, ["scripted"]),
         )
 
-    def receive(self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0",
-                association: str = "") -> Entry:
+    def receive(
+        self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0",
+        association: str = "", peer: str = "10.0.0.9:4711", source: str = "dimse",
+    ) -> Entry:  # fmt: skip
         """Put one instance into new/ as the receiver would."""
         dataset = Dataset()
         dataset.SOPClassUID, dataset.SOPInstanceUID = CT, sop_uid or generate_uid(prefix=None)
@@ -118,7 +120,7 @@ class Engine:
         buffer.is_little_endian, buffer.is_implicit_VR = True, True
         write_dataset(buffer, dataset)
         incoming = self.writer.begin()
-        arrival = Arrival(self.clock.ms, association, "CT1", "DCMROUTER", "10.0.0.9:4711")
+        arrival = Arrival(self.clock.ms, association, "CT1", "DCMROUTER", peer, source)
         incoming.write(dicomfile.build_meta(CT, str(dataset.SOPInstanceUID), IMPLICIT, arrival))
         incoming.write(buffer.getvalue())
         return incoming.commit()

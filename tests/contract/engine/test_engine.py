@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from internal import index, jobs
+from internal import index, jobs, set_aside
 from internal.errors import CredentialsRefused, Transient
-from internal.indexer import Indexer
+from internal.indexer import BATCH_ROWS, Indexer
 from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
@@ -173,7 +173,7 @@ def test_an_entry_that_went_away_leaves_nothing_behind(engine: Engine) -> None:
     for _ in range(5):
         engine.indexer.run_once()
     with engine.store.reading() as tx:
-        assert index.parsing_interrupted(tx) == {}
+        assert set_aside.parsing_interrupted(tx) == {}
         assert tx.rows("SELECT * FROM bad") == []
 
 
@@ -182,12 +182,12 @@ def test_an_image_that_ends_the_process_is_set_aside_at_the_third_start(engine: 
     other = engine.receive(STUDY)
     for _ in range(2):
         with engine.store.transaction() as tx:
-            index.parsing_started(tx, [entry.id])
+            set_aside.parsing_started(tx, [entry.id])
     engine.indexer = Indexer(engine.spool, engine.store, engine.clock)
     engine.index()
     assert [one.id for one in engine.spool.all_ids()] == [other.id]
     with engine.store.reading() as tx:
-        assert index.parsing_interrupted(tx) == {}
+        assert set_aside.parsing_interrupted(tx) == {}
 
 
 def test_a_lane_fault_pauses_the_lane_once_and_charges_no_attempt(engine: Engine) -> None:
@@ -411,3 +411,20 @@ def test_a_worker_outlives_its_database(engine: Engine, caplog: pytest.LogCaptur
         return engine.states() == [State.DONE]
 
     wait_for(done, 20, "the study is delivered")
+
+
+def test_what_vanishes_or_arrives_while_a_backlog_is_indexed(engine: Engine) -> None:
+    """The indexer works off one look into new/ for a while; what it saw may move, what it did not see may be older."""
+    for _ in range(2 * BATCH_ROWS + 5):
+        engine.receive(STUDY)
+    first = engine.indexer.run_once()
+    waiting = engine.spool.scan_new()
+    assert (first.indexed, first.more, first.watermark_at) == (BATCH_ROWS, True, waiting[0].arrived_at)
+    engine.spool.to_cur(waiting[:3])  # somebody else moved them: their bytes are found all the same
+    engine.receive(STUDY)
+    engine.clock.ms += 2_000  # time to look again
+    while engine.indexer.run_once().more:
+        pass
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT count(*) FROM instance") == 2 * BATCH_ROWS + 6
+    assert engine.spool.scan_new() == []

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from internal import index
+from internal import index, set_aside
 from internal.errors import NotFound
 from internal.index import Added
 from internal.model import Instance, Study
@@ -286,7 +286,7 @@ def test_a_restarted_slot_ends_what_its_earlier_boots_left_open(store: Store) ->
 
 
 @pytest.mark.parametrize("record", [
-    {}, {"how": "refused", "peer": "192.0.2.9", "reason": "1/1/7", "count": 12, "ended_at": 60_000},
+    {}, {"how": "refused", "refusals": [3, {"peer": "192.0.2.9", "reason": "1/1/7", "count": 12, "ended_at": 60_000}]},
     {"association_id": 7, "studies": ["no"], "refused": None, "ended_at": "late", "started_at": -1, "how": {}},
     {"association_id": "x", "ended_at": 1 << 80, "studies": {"2.25.1": "many"}},
 ])
@@ -301,15 +301,15 @@ def test_records_of_any_shape_are_taken(store: Store, record: dict[str, object])
 
 def test_what_was_being_parsed_when_the_process_died(store: Store) -> None:
     with store.transaction() as tx:
-        assert index.parsing_started(tx, ["a", "b"]) == {"a": 1, "b": 1}
-        index.parsing_done(tx, ["b"])
+        assert set_aside.parsing_started(tx, ["a", "b"]) == {"a": 1, "b": 1}
+        set_aside.parsing_done(tx, ["b"])
     with store.transaction() as tx:
-        assert index.parsing_interrupted(tx) == {"a": 1}
-        assert index.parsing_started(tx, ["a", "c"]) == {"a": 2, "c": 1}
-        index.note_bad(tx, "a", "reading it ended the process twice", 9)
-        index.note_bad(tx, "a", "again", 10)
-        assert index.parsing_interrupted(tx) == {"c": 1}
-        assert tx.rows("SELECT entry_id, reason, at FROM bad") == [("a", "again", 10)]
+        assert set_aside.parsing_interrupted(tx) == {"a": 1}
+        assert set_aside.parsing_started(tx, ["a", "c"]) == {"a": 2, "c": 1}
+        set_aside.note_bad(tx, "a", "reading it ended the process twice", 9)
+        set_aside.note_bad(tx, "a", "again", 10)
+        assert set_aside.parsing_interrupted(tx) == {"c": 1}
+        assert tx.rows("SELECT entry_id, reason, at FROM bad") == [("a", "reading it ended the process twice", 9)]
 
 
 def test_settling_a_study_is_by_index(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from internal import jobs
+from internal.errors import LeaseLost
 from internal.model import ItemState, Job
 from internal.states import Event, Finish, Later, NotYet, Refuse, State
 from internal.store import Store
@@ -78,8 +79,8 @@ def test_wake_ends_the_wait_and_keeps_its_count(store: Store) -> None:
 def test_refused_items_are_sent_again_when_a_person_asks(store: Store) -> None:
     job = claimed(store)
     deliver(store, job, ItemState.REFUSED)
-    assert job_of(store).state is State.DONE
-    act(store, Event.REOPEN, job.job_id)
+    assert job_of(store).state is State.HELD
+    act(store, Event.RETRY, job.job_id)
     again = claim(store, now=9000)
     assert again is not None
     assert states_of_items(store, again) == [ItemState.DUE] * 3
@@ -114,10 +115,11 @@ def test_patience_ends_for_waiting_and_deferred_jobs_only(store: Store) -> None:
 def test_hold_for_person(store: Store) -> None:
     job = claimed(store)
     with store.transaction() as tx:
-        assert not jobs.hold_for_person(tx, job.job_id, "conflict", "two versions", 9)
         assert not jobs.hold_for_person(tx, 404, "conflict", "two versions", 9)
-        jobs.settle(tx, job, Later("x", "y"), now=9, due_at=9)
         assert jobs.hold_for_person(tx, job.job_id, "conflict", "two versions", 9)
+        assert not jobs.hold_for_person(tx, job.job_id, "conflict", "two versions", 9)
+        with pytest.raises(LeaseLost):
+            jobs.settle(tx, job, Later("x", "y"), now=9, due_at=9)
     assert (job_of(store).state, job_of(store).reason_code) == (State.HELD, "conflict")
 
 

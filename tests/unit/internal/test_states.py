@@ -27,10 +27,10 @@ from internal.states import (
 # One line per state: what may happen there and where it leads. Everything else is illegal.
 BY_HAND = """
 queued     claim>active      give_up>held     cancel>cancelled
-active     finish>done       more>queued      lease_lost>queued  later>deferred  not_yet>waiting  refuse>held  cancel>cancelled
+active     finish>done       more>queued      lease_lost>queued  later>deferred  not_yet>waiting  refuse>held  give_up>held  cancel>cancelled
 deferred   claim>active      wake>queued      retry>queued       give_up>held    cancel>cancelled
 waiting    claim>active      wake>queued      retry>queued       give_up>held    cancel>cancelled
-held       retry>queued      cancel>cancelled
+held       retry>queued      reopen>queued    cancel>cancelled
 done       reopen>queued
 cancelled  retry>queued
 """  # noqa: E501
@@ -47,8 +47,8 @@ ILLEGAL = [(state, event) for state in EVERY_STATE for event in EVERY_EVENT if (
 def test_there_are_no_other_states_and_events() -> None:
     assert sorted(State) == sorted(EVERY_STATE)
     assert sorted(Event) == sorted(EVERY_EVENT)
-    assert len(LEGAL) == 24
-    assert len(ILLEGAL) == 60
+    assert len(LEGAL) == 26
+    assert len(ILLEGAL) == 58
 
 
 @pytest.mark.parametrize(("pair", "target"), LEGAL.items(), ids=lambda value: "-".join(value) if value else None)

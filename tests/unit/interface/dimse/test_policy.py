@@ -30,7 +30,9 @@ def test_settings_survive_json_and_unknown_ones_are_refused() -> None:
 ])  # fmt: skip
 def test_callers(unknown: str, callers: dict[str, str], expected: str | None) -> None:
     settings = replace(ReceiveSettings(), unknown_callers=unknown)  # type: ignore[arg-type]
-    policy = parse_policy(settings, json.dumps({"callers": callers}).encode())
+    listed = [{"aet": name.partition("@")[0], "address": name.partition("@")[2], "verdict": verdict}
+              for name, verdict in callers.items()]
+    policy = parse_policy(settings, json.dumps({"callers": listed}).encode())
     rejection = policy.judge(REQUEST, "10.0.0.1")
     assert (str(rejection) if rejection else None) == expected
 
@@ -41,9 +43,12 @@ def test_limits_in_range_replace_the_configured_ones() -> None:
     assert settings == ReceiveSettings(max_associations=7, min_bytes_per_s=5)
 
 
+_KEYS = ["callers", "limits", "aet", "address", "verdict"]
+
+
 @given(st.one_of(st.binary(max_size=60), st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
        lambda children: st.lists(children, max_size=3) | st.dictionaries(
-           st.sampled_from(["callers", "limits", "x"]), children, max_size=3)).map(lambda v: json.dumps(v).encode())))
+           st.sampled_from(_KEYS), children, max_size=3)).map(lambda v: json.dumps(v).encode())))
 def test_any_file_is_a_policy_or_a_value_error(data: bytes) -> None:  # fmt: skip
     try:
         parse_policy(ReceiveSettings(), data)

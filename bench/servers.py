@@ -1,0 +1,186 @@
+"""The servers that the receive bench compares, each as processes with a port and a folder of their own.
+
+Ours runs whole: `main.py` with its receive, deliver and web roles. Changes when another server is worth comparing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parents[1]
+#: DCMTK with Nagle's algorithm on needs 45 ms for each C-STORE, on either side.
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(ROOT)}
+TITLE = "BENCH"
+_START_S = 30.0
+_STOP_S = 30.0
+
+STOCK = """
+import sys
+from pathlib import Path
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pydicom.uid import ImplicitVRLittleEndian, ExplicitVRLittleEndian
+folder = Path(sys.argv[2])
+def store(event):
+    with (folder / f"{event.request.AffectedSOPInstanceUID}.dcm").open("wb") as file:
+        file.write(event.encoded_dataset())
+    return 0
+entity = AE("STOCK")
+if len(sys.argv) > 3:
+    entity.maximum_pdu_size = int(sys.argv[3])
+for context in AllStoragePresentationContexts[:120]:
+    entity.add_supported_context(context.abstract_syntax, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+entity.start_server(("127.0.0.1", int(sys.argv[1])), block=True, evt_handlers=[(evt.EVT_C_STORE, store)])
+"""
+
+CONFIGURATION = """
+[satusehat]
+organization_id = 100099001
+dicom_port = {port}
+http_port = {http_port}
+ae_title = {title}
+[router]
+data_dir = data
+send_to = archive
+settle = {settle}
+settle_cr_dx = {settle}
+settle_release_min = {settle}
+[spool]
+fsync = {fsync}
+[dicom]
+dicom_bind = 127.0.0.1
+max_associations_per_address = 250
+[folder:archive]
+path = {archive}
+"""
+
+#: How a server is started: (port, folder) -> its processes while the context is open.
+Server = Callable[[int, Path], contextlib.AbstractContextManager[object]]
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on right now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = _START_S) -> None:
+    """Return once `ready`; raises RuntimeError after `seconds`."""
+    deadline_s = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(what)
+        time.sleep(0.02)
+
+
+def accepts(port: int) -> bool:
+    """Return whether somebody listens on `port`."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def process(command: list[str], cwd: Path, ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+    """A server process, from its readiness to its end."""
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, cwd=cwd, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet
+    ) as running:
+        try:
+            wait_until(lambda: ready() or running.poll() is not None, f"{command[0]} did not start")
+            if running.poll() is not None:
+                raise RuntimeError(f"{command[0]} ended")
+            yield running
+        finally:
+            running.send_signal(signal.SIGTERM)
+            try:
+                running.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                running.kill()
+
+
+def configure(folder: Path, port: int, http_port: int, *, fsync: bool = True, settle: str = "15s") -> Path:
+    """Write the router.conf of a router whose data lies in `folder`/data; it delivers to `folder`/archive."""
+    path = folder / "router.conf"
+    path.write_text(CONFIGURATION.format(
+        port=port, http_port=http_port, title=TITLE, settle=settle, fsync="yes" if fsync else "no",
+        archive=folder / "archive"))
+    path.chmod(0o600)
+    return path
+
+
+def role(configuration: Path, *arguments: str) -> list[str]:
+    """Return the command of the whole router, or with ``--role NAME`` of one role."""
+    return [sys.executable, str(ROOT / "main.py"), "run", "--config", str(configuration), *arguments]
+
+
+@contextlib.contextmanager
+def router(port: int, folder: Path, *, fsync: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+    """Our whole product, from its readiness to its end."""
+    http_port = free_port()
+
+    def is_ready() -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{http_port}/health/ready", timeout=2) as reply:
+                return bool(reply.status == 200)
+        except (URLError, OSError):
+            return False
+
+    command = role(configure(folder, port, http_port, fsync=fsync))
+    with process(command, ROOT, is_ready) as running:
+        yield running
+
+
+def receiver(port: int, folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """Our receive role alone."""
+    command = role(configure(folder, port, free_port()), "--role", "receive")
+    return process(command, ROOT, lambda: accepts(port))
+
+
+def _other(command: Callable[[int, Path], list[str]]) -> Server:
+    return lambda port, folder: process(command(port, folder), folder, lambda: accepts(port))
+
+
+def _orthanc(port: int, folder: Path) -> list[str]:
+    """Default settings, apart from ports and folders."""
+    settings = {"DicomPort": port, "HttpPort": free_port(), "StorageDirectory": str(folder), "DicomAet": TITLE,
+                "IndexDirectory": str(folder)}  # fmt: skip
+    path = folder / "orthanc.json"
+    path.write_text(json.dumps(settings))
+    return [str(_orthanc_program()), str(path)]
+
+
+def _orthanc_program() -> Path | None:
+    found = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    return Path(found) if found else None
+
+
+def servers(*, fork: bool) -> dict[str, Server]:
+    """Return the servers to compare by name; Orthanc only where it is installed. `fork`: storescp forks."""
+    forking = ["--fork"] if fork else []
+    found: dict[str, Server] = {
+        "ours": router,
+        "ours, fsync off": lambda port, folder: router(port, folder, fsync=False),
+        "pynetdicom": _other(lambda port, folder: [sys.executable, "-c", STOCK, str(port), str(folder)]),
+        "pynetdicom, large PDU": _other(
+            lambda port, folder: [sys.executable, "-c", STOCK, str(port), str(folder), "0"]),
+        "storescp": _other(lambda port, folder: ["storescp", "+B", *forking, "-od", str(folder), str(port)]),
+    }  # fmt: skip
+    if _orthanc_program():
+        found["Orthanc"] = _other(_orthanc)
+    return found

@@ -1,0 +1,73 @@
+"""DICOM over TLS: the context after BCP 195, and a handshake that nobody can stall.
+
+Used by the receive processes; the gate never sees a byte of TLS. Changes when the secure transport profile does.
+Source: PS3.15 B.12 (BCP 195 TLS Profile), RFC 9325.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import ssl
+import time
+
+from interface.dimse.settings import ReceiveSettings
+from internal.errors import ConfigurationInvalid
+
+#: Forward secrecy and authenticated encryption only (RFC 9325 4.2); TLS 1.3 has no other suites.
+_CIPHERS_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+def server_context(settings: ReceiveSettings) -> ssl.SSLContext | None:
+    """Return the context of the TLS port, None where there is none; raises ConfigurationInvalid.
+
+    With a CA file, only clients with a certificate of that CA get through the handshake.
+    """
+    if settings.tls_port is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS_1_2)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        if settings.tls_client_ca:
+            context.load_verify_locations(settings.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ValueError) as error:
+        reason = error.strerror or getattr(error, "reason", "") if isinstance(error, OSError) else str(error)
+        raise ConfigurationInvalid(
+            f"[dicom] tls_certificate, tls_key or tls_client_ca cannot be used ({reason}); main.py tls-init makes "
+            "a key and a certificate"
+        ) from None
+    return context
+
+
+def shake_hands(sock: socket.socket, context: ssl.SSLContext, seconds: float) -> ssl.SSLSocket:
+    """Return the encrypted connection; raises OSError (ssl.SSLError, TimeoutError) unless it stands within `seconds`.
+
+    The deadline is one for all messages together: a peer that sends a byte now and then does not extend it.
+    """
+    deadline = time.monotonic() + seconds
+    sock.setblocking(False)
+    secure = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    with selectors.DefaultSelector() as selector:
+        key = selector.register(secure, selectors.EVENT_READ)
+        while True:
+            try:
+                secure.do_handshake()
+                secure.setblocking(True)
+                return secure
+            except ssl.SSLWantReadError:
+                wanted = selectors.EVENT_READ
+            except ssl.SSLWantWriteError:
+                wanted = selectors.EVENT_WRITE
+            except OSError:
+                secure.close()
+                raise
+            if wanted != key.events:
+                key = selector.modify(secure, wanted)
+            left = deadline - time.monotonic()
+            if left <= 0 or not selector.select(left):
+                secure.close()
+                raise TimeoutError("the TLS handshake took too long")

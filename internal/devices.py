@@ -1,0 +1,113 @@
+"""SQL for devices: who has called, and what a person has said about them.
+
+Callers are learned by `associations`; decisions are revisions in the catalogue. Read by `assemble` (who may be sent
+on), `admission` (what the receiver is told) and people's commands. Imports catalogue and store.
+Changes when a device can be more than accepted, held or refused.
+"""
+# ruff: noqa: S608 - only a number of ours is composed into SQL
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from internal import catalogue
+from internal.store import Tx, storable
+
+#: A hostile peer may invent titles; beyond this many no further caller is learned.
+MAX_LEARNED = 10_000
+KIND = "device"
+
+
+class Verdict(StrEnum):
+    """What happens to what a caller sends."""
+
+    ACCEPT = "accept"
+    HOLD = "hold"  #: received and kept, not sent on until a person admits the caller
+    REFUSE = "refuse"  #: its associations are rejected with 1/1/3
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One calling AE title at one address (an IP address without port); `at` in epoch ms."""
+
+    aet: str
+    address: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A caller as people see it; `verdict` is "" while nobody has decided, `address` "" means any address."""
+
+    aet: str
+    address: str
+    first_seen_at: int | None
+    last_seen_at: int | None
+    verdict: str
+
+
+def host_of(peer: str) -> str:
+    """Return the IP address of ``address:port``; what has no port is returned as it is."""
+    host, colon, port = peer.rpartition(":")
+    return host if colon and port.isdigit() else peer
+
+
+def learn(tx: Tx, callers: Iterable[Caller]) -> None:
+    """Note when each caller was seen; at most MAX_LEARNED different ones."""
+    latest: dict[tuple[str, str], tuple[int, int]] = {}
+    for caller in callers:
+        key = (storable(caller.aet), storable(caller.address))
+        first, last = latest.get(key, (caller.at, caller.at))
+        latest[key] = (min(first, caller.at), max(last, caller.at))
+    for (aet, address), (first, last) in sorted(latest.items()):
+        changed = tx.execute(
+            "UPDATE device SET first_seen_at = CASE WHEN first_seen_at < ? THEN first_seen_at ELSE ? END, last_seen_at"
+            " = CASE WHEN last_seen_at > ? THEN last_seen_at ELSE ? END WHERE aet = ? AND address = ?",
+            (first, first, last, last, aet, address))
+        if not changed:
+            tx.execute(
+                "INSERT INTO device (aet, address, first_seen_at, last_seen_at) SELECT ?, ?, ?, ?"
+                f" WHERE (SELECT COUNT(*) FROM device) < {MAX_LEARNED} ON CONFLICT (aet, address) DO NOTHING",
+                (aet, address, first, last))
+
+
+def decide(tx: Tx, aet: str, address: str, verdict: Verdict | None, *, who: str, now: int) -> None:
+    """Write down what a person says about a caller (`address` "": from anywhere); None forgets earlier words."""
+    body = None if verdict is None else {"aet": aet, "address": address, "verdict": str(verdict)}
+    catalogue.record(tx, KIND, f"{aet}@{address}", body, author=who, now=now)
+
+
+def decisions(tx: Tx) -> dict[tuple[str, str], Verdict]:
+    """Return every decision in force by (AE title, address or "")."""
+    return {(str(body["aet"]), str(body["address"])): Verdict(body["verdict"])
+            for body in catalogue.current(tx, KIND).values()}
+
+
+def verdict_on(
+    decided: Mapping[tuple[str, str], Verdict], aet: str, address: str, default: Verdict,
+) -> Verdict:
+    """Return what holds for a caller: the word on this very address, else on the title, else `default`."""
+    return decided.get((aet, address)) or decided.get((aet, "")) or default
+
+
+def unadmitted(tx: Tx, study_uid: str, default: Verdict) -> list[tuple[str, str]]:
+    """Return (AE title, address) of every caller that brought images of the study and is not accepted."""
+    decided = decisions(tx)
+    if default is Verdict.ACCEPT and not decided:
+        return []
+    rows = tx.rows("SELECT DISTINCT calling_aet, peer_address FROM instance WHERE study_uid = ? AND source = 'dimse'"
+                   " AND is_current = 1", (study_uid,))
+    callers = {(aet, host_of(peer)) for aet, peer in rows}
+    return sorted(caller for caller in callers if verdict_on(decided, *caller, default) is not Verdict.ACCEPT)
+
+
+def list_devices(tx: Tx) -> list[Device]:
+    """Return every caller seen or decided upon, those without a decision first, then by title and address."""
+    decided = decisions(tx)
+    seen = {(aet, address): (first, last) for aet, address, first, last in tx.rows(
+        "SELECT aet, address, first_seen_at, last_seen_at FROM device")}
+    devices = [Device(aet, address, *seen.get((aet, address), (None, None)), str(decided.get((aet, address), "")))
+               for aet, address in seen.keys() | decided.keys()]
+    return sorted(devices, key=lambda device: (device.verdict != "", device.aet, device.address))

@@ -1,0 +1,151 @@
+"""The TLS port: modern protocols only, client certificates, and handshakes that hold nobody up."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.contract.dimse.role import ROOT, Role, until
+from tests.contract.dimse.wire import Closed, Wire, data_set
+
+pytest.importorskip("cryptography")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Key and certificate as tls-init writes them."""
+    folder = tmp_path_factory.mktemp("tls")
+    done = subprocess.run(
+        [sys.executable, "main.py", "tls-init", "router.example", "--set", f"router.data_dir={folder}"], cwd=ROOT,
+        capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    key, certificate = folder / "tls" / "router.key", folder / "tls" / "router.crt"
+    assert key.stat().st_mode & 0o777 == 0o600
+    again = subprocess.run(
+        [sys.executable, "main.py", "tls-init", "--set", f"router.data_dir={folder}"], cwd=ROOT,
+        capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    assert again.returncode != 0 and "exists already" in again.stderr
+    return key, certificate
+
+
+@pytest.fixture
+def tls(start: Callable[..., Role], pair: tuple[Path, Path]) -> Callable[..., Role]:
+    def make(**settings: object) -> Role:
+        values = {"tls_port": 0, "tls_key": str(pair[0]), "tls_certificate": str(pair[1]), **settings}
+        return start(**values)
+
+    return make
+
+
+class SecureWire(Wire):
+    """A peer that speaks TLS and trusts exactly the router's certificate."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(port)
+        self.sock = context.wrap_socket(self.sock, server_hostname="router.example")
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+def tls_port(role: Role) -> int:
+    return int(role.status("receive.json")["tls_port"])
+
+
+def test_images_come_in_over_tls_and_in_the_clear_beside(tls: Callable[..., Role], pair: tuple[Path, Path]) -> None:
+    role = tls()
+    body = data_set("1.2.3.77", pixels=300_000)
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = trusting(pair[1])
+        context.minimum_version = context.maximum_version = version
+        with SecureWire(tls_port(role), context) as wire:
+            wire.associate()
+            assert wire.store(1, "1.2.3.77", body).status == 0
+            assert wire.sock.version() == version.name.replace("_", ".")  # type: ignore[attr-defined]
+    with Wire(role.port) as wire:
+        wire.associate()
+        assert wire.echo() == 0
+    assert role.data_sets() == {"1.2.3.77": body}
+    assert role.stop() == 0
+
+
+def test_old_protocols_weak_suites_and_plain_bytes_are_refused(
+    tls: Callable[..., Role], pair: tuple[Path, Path]
+) -> None:
+    role = tls()
+    weak = trusting(pair[1])
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers("AES128-SHA:AES256-GCM-SHA384:@SECLEVEL=0")
+    with pytest.raises(OSError):
+        SecureWire(tls_port(role), weak)
+    old = trusting(pair[1])
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(OSError):
+        SecureWire(tls_port(role), old)
+    with Wire(tls_port(role)) as plain:
+        plain.send(b"\x01\x00\x00\x00\x00\x44" + bytes(68))
+        plain.wait_closed()
+    with SecureWire(tls_port(role), trusting(pair[1])) as wire:
+        wire.associate()
+        assert wire.echo() == 0
+
+
+def test_clients_need_a_certificate_where_so_configured(
+    tls: Callable[..., Role], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from interface.cli_tls import make_certificate
+
+    key, certificate = make_certificate(("ct1.example",), datetime.datetime.now(datetime.UTC))
+    (tmp_path / "client.pem").write_bytes(key + certificate)
+    (tmp_path / "ca.pem").write_bytes(certificate)
+    role = tls(tls_client_ca=str(tmp_path / "ca.pem"))
+    known = trusting(pair[1])
+    known.load_cert_chain(tmp_path / "client.pem")
+    with SecureWire(tls_port(role), known) as wire:
+        wire.associate()
+        assert wire.echo() == 0
+    with pytest.raises((OSError, Closed)), SecureWire(tls_port(role), trusting(pair[1])) as wire:
+        wire.associate()
+    until(lambda: "handshake with 127.0.0.1 failed" in role.log())
+
+
+def test_stalled_handshakes_hold_nobody_up_and_end(tls: Callable[..., Role], pair: tuple[Path, Path]) -> None:
+    role = tls(association_timeout_s=2)
+    silent = [socket.create_connection(("127.0.0.1", tls_port(role)), timeout=15) for _ in range(30)]
+    for number, sock in enumerate(silent):
+        sock.send(b"\x16\x03\x01" if number % 2 else b"\x16")
+    with SecureWire(tls_port(role), trusting(pair[1])) as wire:
+        wire.associate()
+        assert wire.echo() == 0
+    for sock in silent:
+        with sock:
+            try:
+                while sock.recv(100):
+                    pass
+            except ConnectionError:
+                pass
+    until(lambda: role.fresh("receive.json")["open"] == 0)
+
+
+def test_sigterm_under_stalled_handshakes(tls: Callable[..., Role]) -> None:
+    role = tls()
+    silent = [socket.create_connection(("127.0.0.1", tls_port(role)), timeout=15) for _ in range(20)]
+    assert role.stop(25) == 0
+    for sock in silent:
+        sock.close()
+
+
+def test_a_certificate_that_is_not_there_is_said(tls: Callable[..., Role], tmp_path: Path) -> None:
+    role = tls(tls_certificate=str(tmp_path / "none.pem"), wait=False)
+    assert role.process.wait(20) == 2
+    assert "tls-init" in role.log()

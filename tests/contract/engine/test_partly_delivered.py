@@ -1,0 +1,137 @@
+"""A study that lacks an image is never done by itself: damaged files, refusals, and a person who accepts that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from internal import jobs, set_aside
+from internal.indexer import Indexer
+from internal.model import ItemState
+from internal.ports import Work
+from internal.spool import Entry, EntryKind
+from internal.states import Finish, Outcome, State
+from tests.contract.engine.conftest import Engine
+
+STUDY = "1.2.826.0.1.7"
+
+
+def path_of(engine: Engine, entry: Entry) -> Path:
+    return engine.spool._root / "new" / entry.file_name
+
+
+def garble_data_set(engine: Engine, entry: Entry) -> None:
+    """What a failing disk may do: the data set is garbage, the file meta before it still readable."""
+    data = path_of(engine, entry).read_bytes()
+    start = data.index(b"\x08\x00\x16\x00")
+    path_of(engine, entry).write_bytes(data[:start] + b"\xff" * (len(data) - start))
+
+
+def end_association(engine: Engine, **studies: int) -> None:
+    record = '{"association_id": "0.b.1", "how": "released", "ended_at": 9, "started_at": 1, "studies": {%s}}'
+    counts = ", ".join(f'"{uid}": {count}' for uid, count in studies.items())
+    engine.writer.add_record(EntryKind.ASSOCIATION, (record % counts).encode())
+
+
+def listed(engine: Engine) -> list[tuple[str, str]]:
+    with engine.store.reading() as tx:
+        return [(one.entry_id, one.study_uid) for one in set_aside.list_set_aside(tx)]
+
+
+def test_the_others_are_delivered_and_then_the_study_is_held(engine: Engine) -> None:
+    entries = [engine.receive(STUDY, association="0.b.1") for _ in range(3)]
+    garble_data_set(engine, entries[1])
+    engine.settle()
+    assert listed(engine) == [(entries[1].id, STUDY)]
+    assert engine.work()
+    job = engine.job()
+    assert (job.state, job.reason_code) == (State.HELD, "partly-delivered")
+    assert job.reason.startswith("partly delivered 2/3")
+    with engine.store.reading() as tx:
+        assert jobs.count_items(tx, job) == {ItemState.STORED: 2}
+    assert not engine.work()
+
+
+def test_a_person_accepts_and_a_later_loss_asks_again(engine: Engine) -> None:
+    entries = [engine.receive(STUDY, association="0.b.1") for _ in range(2)]
+    garble_data_set(engine, entries[0])
+    engine.settle()
+    engine.work()
+    with engine.store.transaction() as tx:
+        assert jobs.accept_partial(tx, STUDY, who="ward", now=engine.clock.ms).moved == [(1, State.QUEUED)]
+    engine.work()
+    assert engine.states() == [State.DONE]
+    with engine.store.transaction() as tx:
+        acted = jobs.accept_partial(tx, STUDY, who="ward", now=engine.clock.ms)
+    assert not acted.moved and acted.refused
+    garble_data_set(engine, engine.receive(STUDY, association="0.b.1"))
+    engine.settle()
+    assert engine.states() == [State.QUEUED]
+    engine.work()
+    assert engine.job().reason.startswith("partly delivered 1/2")
+
+
+def test_an_image_that_comes_later_is_delivered_though_the_study_is_held(engine: Engine) -> None:
+    entries = [engine.receive(STUDY, association="0.b.1") for _ in range(2)]
+    garble_data_set(engine, entries[0])
+    engine.settle()
+    engine.work()
+    engine.receive(STUDY)
+    engine.settle()
+    assert engine.work()
+    assert engine.job().reason.startswith("partly delivered 2/3")
+
+
+def test_a_file_that_nobody_can_place_is_only_listed(engine: Engine) -> None:
+    good, lost = engine.receive(STUDY), engine.receive(STUDY)
+    path_of(engine, lost).write_bytes(b"\0" * 4096)
+    engine.settle()
+    engine.work()
+    assert engine.states() == [State.DONE]
+    assert listed(engine) == [(lost.id, "")]
+    assert good.id != lost.id
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_association_record_tells_the_study_if_it_carried_only_one(engine: Engine, several: bool) -> None:
+    garble_data_set(engine, engine.receive(STUDY, association="0.b.1"))
+    engine.index()
+    assert [study for _, study in listed(engine)] == [""]
+    end_association(engine, **{STUDY: 1}, **({"1.2.3": 1} if several else {}))
+    engine.index()
+    assert [study for _, study in listed(engine)] == ["" if several else STUDY]
+
+
+def test_an_entry_that_ends_the_process_is_set_aside_with_its_study(engine: Engine) -> None:
+    entry = engine.receive(STUDY)
+    for _ in range(2):
+        starter = Indexer(engine.spool, engine.store, engine.clock)
+        starts = starter._note_parsing([entry])  # what a process had committed when the entry ended it
+        starter._note_study(entry, starts)
+    engine.indexer = Indexer(engine.spool, engine.store, engine.clock)
+    engine.index()
+    assert listed(engine) == [(entry.id, STUDY)]
+
+
+def test_refused_items_hold_the_study_whatever_the_destination_says(engine: Engine) -> None:
+    for _ in range(3):
+        engine.receive(STUDY)
+    engine.settle()
+
+    def refuse_one(work: Work) -> Outcome:
+        frozen = work.freeze(work.items([ItemState.DUE], 10))
+        verdicts = [ItemState.REFUSED] + [ItemState.STORED] * 10
+        work.settle_items([(one.item, state, {}) for one, state in zip(frozen, verdicts, strict=False)])
+        return Finish()
+
+    engine.destination.script = refuse_one
+    engine.work()
+    assert engine.job().reason.startswith("partly delivered 2/3: 1 refused")
+    with engine.store.transaction() as tx:
+        jobs.accept_partial(tx, STUDY, who="ward", now=engine.clock.ms)
+    engine.work()
+    job = engine.job()
+    assert job.state is State.DONE
+    with engine.store.reading() as tx:
+        assert jobs.count_items(tx, job) == {ItemState.STORED: 2, ItemState.WAIVED: 1}
