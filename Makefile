@@ -75,7 +75,7 @@ test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minu
 proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in docs/
 	rm -rf build/proof && mkdir -p build/proof
 	-@$(call run_pytest,-n 2 --all-long tests --ignore tests/system --junitxml build/proof/parts.xml)
-	-@$(call run_pytest,--all-long tests/system --junitxml build/proof/system.xml)
+	-@$(call run_pytest,-n 2 --all-long tests/system --junitxml build/proof/system.xml)
 	$(PY) -m bench.record --proof build/proof/parts.xml build/proof/system.xml
 	$(MAKE) bench
 
@@ -86,7 +86,7 @@ lint: $(VENV)/test.stamp ## style and types
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(VENV)/test.stamp ## measure; writes docs/performance.md
+bench: $(VENV)/test.stamp ## measure; writes docs/performance.md (BENCH_ROUNDS=1: shorter)
 	$(PY) -m bench.record
 
 template: $(VENV)/demo.stamp ## write router.conf.template from the settings
