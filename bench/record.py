@@ -59,15 +59,27 @@ def read_junit(texts: Iterable[str]) -> dict[str, Suite]:
     return suites
 
 
+def read_figures(texts: Iterable[str]) -> list[str]:
+    """Return a Markdown line for each test that recorded figures (pytest's record_property)."""
+    lines = []
+    for text in texts:
+        for case in ET.fromstring(text).iter("testcase"):
+            found = [f"{p.get('name')} {p.get('value')}" for p in case.iter("property")]
+            if found:
+                lines.append(f"- `{case.get('name')}`: {', '.join(found)}")
+    return lines
+
+
 def _module(classname: str) -> str:
     parts = classname.split(".")
     end = next((n + 1 for n, part in enumerate(parts) if part.startswith("test_")), len(parts))
     return "/".join(parts[:end]) + ".py"
 
 
-def proof_table(suites: dict[str, Suite], stamp: str) -> str:
-    """Return the Markdown table of `suites`."""
-    lines = [stamp, "", "| tests | passed | failed | skipped | seconds |", "| --- | --- | --- | --- | --- |"]
+def proof_table(suites: dict[str, Suite], stamp: str, figures: Sequence[str] = ()) -> str:
+    """Return the Markdown table of `suites`, below the `figures` that tests recorded."""
+    lines = [stamp, "", *([*figures, ""] if figures else [])]
+    lines += ["| tests | passed | failed | skipped | seconds |", "| --- | --- | --- | --- | --- |"]
     lines += [
         f"| `{name}` | {s.passed} | {s.failed} | {s.skipped} | {s.seconds:.0f} |" for name, s in sorted(suites.items())
     ]
@@ -155,8 +167,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.proof:
-            suites = read_junit(path.read_text(encoding="utf-8") for path in args.proof)
-            _write("reliability.md", "proof", proof_table(suites, _stamp()))
+            texts = [path.read_text(encoding="utf-8") for path in args.proof]
+            suites = read_junit(texts)
+            _write("reliability.md", "proof", proof_table(suites, _stamp(), read_figures(texts)))
             return 1 if any(suite.failed for suite in suites.values()) else 0
         found = [name for name in BENCHES if (ROOT / "bench" / f"{name}.py").is_file()]
         _write("performance.md", "bench", bench_table({name: run_bench(name) for name in found}, _stamp()))

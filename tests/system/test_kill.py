@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ def _load(rig: Rig, studies: list[Study], acknowledged: list[Image], done: threa
     done.set()
 
 
-def _kill_loop(rig: Rig, tmp_path: Path, kills: int, images: int) -> None:
+def _kill_loop(rig: Rig, tmp_path: Path, kills: int, images: int) -> dict[str, object]:
     print(f"KILL_SEED={SEED}")
     dice = random.Random(SEED)
     studies = [make_study(tmp_path / f"s{n}", f"KILL{n:03d}", images, side=96) for n in range(kills + 2)]
@@ -60,19 +61,22 @@ def _kill_loop(rig: Rig, tmp_path: Path, kills: int, images: int) -> None:
         rig.wait_state(study, "done", timeout_s=120)
     check_oracle(rig, studies, acknowledged)
     print(f"0 of {len(acknowledged)} acknowledged images lost in {kills} kills: {killed}")
+    return {"acknowledged": len(acknowledged), "lost": 0, "kills": kills, "killed": killed, "seed": SEED}
 
 
 @pytest.mark.timeout(240)
-def test_kill_loop_short(rig: Rig, tmp_path: Path) -> None:
+def test_kill_loop_short(rig: Rig, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     rig.write_config(satusehat="index_lag = 3s")
-    _kill_loop(rig, tmp_path, kills=6, images=12)
+    for name, value in _kill_loop(rig, tmp_path, kills=6, images=12).items():
+        record_property(name, value)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_kill_loop_long(rig: Rig, tmp_path: Path) -> None:
+def test_kill_loop_long(rig: Rig, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     rig.write_config(satusehat="index_lag = 3s")
-    _kill_loop(rig, tmp_path, kills=40, images=30)
+    for name, value in _kill_loop(rig, tmp_path, kills=40, images=30).items():
+        record_property(name, value)
 
 
 @pytest.mark.timeout(180)

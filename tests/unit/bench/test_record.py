@@ -43,3 +43,14 @@ def test_only_the_marked_part_of_a_page_changes() -> None:
 def test_the_pages_have_their_markers() -> None:
     for page, name in (("reliability.md", "proof"), ("performance.md", "bench")):
         record.replace_between((record.ROOT / "docs" / page).read_text(), name, "")
+
+
+def test_recorded_figures_stand_above_the_table() -> None:
+    text = (
+        '<testsuites><testsuite><testcase classname="tests.system.test_soak" name="test_soak" time="1"><properties>'
+        '<property name="acknowledged" value="12"/><property name="lost" value="0"/></properties></testcase>'
+        "</testsuite></testsuites>"
+    )
+    figures = record.read_figures([text])
+    assert figures == ["- `test_soak`: acknowledged 12, lost 0"]
+    assert record.proof_table({}, "stamp", figures).startswith("stamp\n\n- `test_soak`: acknowledged 12, lost 0\n\n|")
