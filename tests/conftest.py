@@ -1,6 +1,6 @@
 """What every test shares: peers that may be missing, and the rotating share of the long tests.
 
-A test marked `dcmtk`, `postgres`, `fuse` or `strace` needs that peer: without it the test is skipped and the peer is
+A test marked with the name of a peer (PEERS) needs it: without it the test is skipped and the peer is
 named at the end; with CI=true it fails. A test marked `long` (`long(seconds=20)` says its cost) runs in `make proof`;
 each other run takes as many of them as fit into the budget, chosen by a seed that is printed (ROTATE_SEED repeats it).
 """
@@ -47,10 +47,29 @@ def _no_strace() -> str:
     return "" if shutil.which("strace") else "strace is not installed; apt-get install strace"
 
 
+def _no_chromium() -> str:
+    if importlib.util.find_spec("playwright") is None:
+        return "playwright is not installed"
+    return "" if shutil.which("chromium") else "chromium is not installed; apt-get install chromium"
+
+
+def _no_orthanc() -> str:
+    program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    plugins = any(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so*"))
+    return "" if program and plugins else "Orthanc is not installed; apt-get install orthanc orthanc-dicomweb"
+
+
+def _no_sshd() -> str:
+    return "" if Path("/usr/sbin/sshd").exists() else "OpenSSH is not installed; apt-get install openssh-server"
+
+
 PEERS: dict[str, Callable[[], str]] = {
+    "chromium": cache(_no_chromium),
     "dcmtk": cache(_no_dcmtk),
     "postgres": cache(_no_postgres),
     "fuse": cache(_no_fuse),
+    "orthanc": cache(_no_orthanc),
+    "sshd": cache(_no_sshd),
     "strace": cache(_no_strace),
 }
 

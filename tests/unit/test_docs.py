@@ -190,18 +190,18 @@ def test_the_changelog_is_newest_first_and_names_this_version() -> None:
 def test_requirements_are_pinned_by_hash_and_carry_no_address() -> None:
     files = sorted((ROOT / "requirements").glob("*.txt"))
     assert [file.stem for file in files] == ["demo", "postgres", "router", "test"]
-    pins: dict[str, set[str]] = {}
+    pins: dict[str, dict[str, set[str]]] = {}
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert not re.search(r"https?:|//|^\s*-(?!-hash=)", text, flags=re.MULTILINE), file.name
         for block in re.split(r"\n(?=\S)", text.strip()):
             name = re.match(
-                r"([\w.-]+)==([\w.+!]+)( ; [^\\]+)? \\\n(    --hash=sha256:[0-9a-f]{64}(?: \\\n|$))+$", block
+                r"([\w.-]+)==([\w.+!]+)(?: ; [^\\]+)? \\\n(    --hash=sha256:[0-9a-f]{64}(?: \\\n|$))+$", block
             )
             assert name, f"{file.name}: {block.splitlines()[0]}"
-            pins.setdefault(name[1], set()).add(f"{name[2]}{name[3] or ''}")
-    for name, versions in pins.items():
-        assert len(versions) == 1 or name == "numpy", f"{name} differs between the files: {versions}"
+            pins.setdefault(name[1], {}).setdefault(file.stem, set()).add(name[2])
+    for package, by_file in pins.items():
+        assert len({frozenset(versions) for versions in by_file.values()}) == 1, f"{package} differs: {by_file}"
 
 
 def test_the_pinned_files_satisfy_the_project() -> None:
