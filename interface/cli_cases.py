@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from interface.acting import changing
 from interface.cli_queue import now_ms, opened
 from interface.destinations import PLATFORM
 from interface.explain import explain, state_text
@@ -36,7 +37,8 @@ def person(options: argparse.Namespace) -> str:
 
 def same_patient(options: argparse.Namespace, settings: Settings) -> int:
     """Decide that both sides of a held study are one patient, and try its jobs again."""
-    with opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, changing(store, settings, "study.same-patient", subject=options.study,
+                                             by=options.by, reason=options.reason) as tx:
         done = 0
         for job_id in jobs.find_jobs(tx, options.study):
             job = jobs.job(tx, job_id)
@@ -57,7 +59,9 @@ def same_patient(options: argparse.Namespace, settings: Settings) -> int:
 def discard(options: argparse.Namespace, settings: Settings) -> int:
     """Give up a study that can never be confirmed, or bring it back; its bytes stay for 30 days."""
     now, who = now_ms(), person(options)
-    with opened(settings) as store, store.transaction() as tx:
+    action = "study.discard-undo" if options.undo else "study.discard"
+    with opened(settings) as store, changing(store, settings, action, subject=options.study, by=options.by,
+                                             reason=options.reason) as tx:
         study_uid = one_study(tx, options.study)
         if options.undo:
             if not decisions.revoke(tx, Kind.DISCARD, study_uid, now=now):
@@ -104,7 +108,8 @@ def accession(options: argparse.Namespace, settings: Settings) -> int:
                 return _print_proposals(tx, job_id, settings)
         if not options.reason:
             raise NotAllowed("--reason is needed to send a study under another accession number")
-        with store.transaction() as tx:
+        with changing(store, settings, "study.accession", subject=f"job {job_id}", by=options.by,
+                      reason=options.reason, after={"accession": options.new.strip()}) as tx:
             try:
                 state = corrections.correct(
                     tx, job_id, options.new, reason=options.reason, who=person(options), now=now_ms())
@@ -141,7 +146,8 @@ def alias(options: argparse.Namespace, settings: Settings) -> int:
         if options.sent in from_file:
             raise NotAllowed(f"{options.sent!r} stands in alias_file: change it there")
         try:
-            with store.transaction() as tx:
+            with changing(store, settings, f"alias.{options.action}", subject=options.sent, by=options.by,
+                          after=options.meant) as tx:
                 corrections.set_alias(tx, options.sent, options.meant if options.action == "add" else None,
                                       author=person(options), now=now_ms())
         except ValueError as fault:
