@@ -78,7 +78,7 @@ class Doors:
         with self.store.transaction() as tx:
             token, _ = sessions.start_session(tx, name, "127.0.0.1", now_ms())
         visitor = self.visitor()
-        visitor.session.cookies.set(cookie_name(self.url.startswith("https")), token)
+        visitor.session.cookies.set(cookie_name(self.url.startswith("https")), token, domain="127.0.0.1", path="/")
         return visitor
 
     def logged_in(self, name: str, password: str = PASSWORD) -> Visitor:
