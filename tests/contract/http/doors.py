@@ -24,6 +24,7 @@ from internal.users import Role
 
 #: A password costs a third of a second; those of tests are made cheaper.
 CHEAP = passwords.Cost(n=2**4, r=1, p=1)
+_COOKIES = {cookie_name(secure) for secure in (False, True)}
 PASSWORD = "correct horse battery"
 
 
@@ -123,7 +124,7 @@ class Visitor:
     @property
     def token(self) -> str:
         """The session cookie's value, "" for none."""
-        return next((cookie.value or "" for cookie in self.session.cookies if "router" in cookie.name), "")
+        return next((cookie.value or "" for cookie in self.session.cookies if cookie.name in _COOKIES), "")
 
     def csrf(self) -> str:
         """Return the token that forms of this session carry."""
