@@ -87,7 +87,8 @@ def test_a_password_is_never_an_argument() -> None:
 def test_the_service_gives_up_what_it_does_not_need() -> None:
     unit = (ROOT / "deploy/dicom-router.service").read_text()
     for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "ProtectHome=yes",
-                 "UMask=0077", "PrivateDevices=yes", "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX", "User=dicom-router"):
+                 "UMask=0077", "PrivateDevices=yes", "User=dicom-router",
+                 "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX"):
         assert f"\n{line}\n" in unit
     dockerfile = (ROOT / "deploy/Dockerfile").read_text()
     assert "\nUSER router\n" in dockerfile
