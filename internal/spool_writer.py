@@ -35,7 +35,7 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | get
 _MAX_SEQUENCE = 0xFFFF
 _MAX_VECTOR = 512
 _SYNC_FILE_RANGE_WRITE = 2
-_START_WRITING_BYTES = 128 * 1024
+_START_WRITING_BYTES = 160 * 1024
 #: Prepared files that lie in tmp/ at most; as many as associations that are between two images at one moment.
 MAX_PREPARED = 8
 
