@@ -125,7 +125,7 @@ class AssociationTarget:
         syntaxes = frozenset({VERIFICATION, STORAGE_COMMITMENT})
         services = Services({0x30: echo, 0x130: commitment(self._writer)}, syntaxes)
         self._receiver = Receiver(PolicyFile(spool, settings), StoreLane(self._writer, 1 << 20), services,
-                                  Register(self._writer), Refusals(), Counters())
+                                  Register(self._writer), Refusals(), Counters(), spool.reports)
         self._defects = _Defects()
         log = logging.getLogger("router.dimse")
         log.propagate = False

@@ -117,7 +117,7 @@ class Deliver:
         commitments = Commitments(
             self._store, self._spool, "delivered" if dicom.commitment_policy == "delivered" else "stored")
         return [CommitmentReport(CommitmentPeer(*split_commitment_caller(text)), self._settings.satusehat.ae_title,
-                                 commitments) for text in dicom.commitment_callers]
+                                 commitments, self._spool.reports) for text in dicom.commitment_callers]
 
     def _route(self, inventory: Inventory) -> tuple[str, ...]:
         return rules.route(inventory, self._settings.router.send_to)

@@ -28,6 +28,7 @@ from internal.errors import (
 )
 from internal.filelock import Lock
 from internal.new_directory import fsync_directory
+from internal.report_box import ReportBox
 from internal.spool_writer import (
     Entry,
     EntryKind,
@@ -64,6 +65,8 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._new = root / "new"
         self._cur = root / "cur"
+        #: Answers on their way to an association that is still open.
+        self.reports = ReportBox(root / "run" / "reports")
 
     @classmethod
     def open(cls, root: Path, *, fsync: bool = True, create: bool = True, min_free_bytes: int = 0) -> Spool:

@@ -19,7 +19,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "errors states failpoints identity"),
     ("L0", "model"),
     ("L0", "ports config"),
-    ("L1", "accession charset dicomfile filelock hours new_directory rows rules query fhir"),
+    ("L1", "accession charset dicomfile filelock hours new_directory report_box rows rules query fhir"),
     ("L1", "scan"),
     ("L2", "engines spool_writer"),
     ("L2", "store spool"),

@@ -53,7 +53,8 @@ class ReceiveChild:
         self._tls = server_context(settings)
         self._writer = spool.writer(f"receive-{slot}")
         services = Services(
-            {messages.C_ECHO_RQ: echo, messages.N_ACTION_RQ: commitment(self._writer)}, frozenset({VERIFICATION}),
+            {messages.C_ECHO_RQ: echo, messages.N_ACTION_RQ: commitment(
+                self._writer, frozenset(settings.commitment_same_association))}, frozenset({VERIFICATION}),
             dict.fromkeys(settings.commitment_callers, frozenset({STORAGE_COMMITMENT})),
         )
         self._receiver = Receiver(
@@ -63,11 +64,13 @@ class ReceiveChild:
             register=Register(self._writer),
             refusals=Refusals(),
             counters=Counters(),
+            reports=spool.reports,
         )
         self._lock = threading.Condition()
         self._open: set[Association] = set()
         self._closing = self._draining = False
         self._poke = threading.Event()
+        self._receiver.reports.sweep(self._writer.slot)
         self._receiver.register.slot_restarted()
         self._publish()
         self._ticker = threading.Thread(target=self._tick, name="publish", daemon=True)

@@ -275,6 +275,11 @@ class DicomSettings:
         "Devices that may ask for storage commitment, and so delete their own images, with the address of the answer.",
         "Alat yang boleh meminta storage commitment, lalu menghapus citranya sendiri, dengan alamat jawabannya.",
         "AET@HOST:PORT with commas between")
+    commitment_same_association: tuple[str, ...] = declare_list(
+        parse_ae_title, "",
+        "Those of commitment_callers that keep the association open for the answer; else it comes on a new one.",
+        "Alat dari commitment_callers yang menunggu jawaban di asosiasi yang sama; selain itu di asosiasi baru.",
+        "AE titles with commas between")
     commitment_policy: str = declare_choice(
         "stored|delivered", "stored",
         "What a commitment promises: the image is stored here, or SATUSEHAT has confirmed it.",

@@ -56,7 +56,8 @@ Reporting = Callable[..., Lane]
 def lane(engine: Engine, modality: Modality) -> Reporting:
     def make(policy: str = "stored", port: int = 0) -> Lane:
         peer = CommitmentPeer("CT1", "127.0.0.1", port or modality.port)
-        report = CommitmentReport(peer, "DCMROUTER", Commitments(engine.store, engine.spool, policy))  # type: ignore[arg-type]
+        report = CommitmentReport(peer, "DCMROUTER", Commitments(engine.store, engine.spool, policy),  # type: ignore[arg-type]
+                                  engine.spool.reports)
         return Lane(report, engine.store, engine.spool, engine.clock, engine.policy, jitter=lambda: 0.5)
 
     return make
