@@ -79,7 +79,10 @@ class CommitmentReport:
             reasons: Mapping[str, int] = {uid: DUPLICATE_TRANSACTION_UID for _, uid in request.references}
         else:
             supported = [pair for pair in request.references if is_storage(pair[0])]
-            verdicts = self._commitments.judge(supported, work.clock.now_ms())
+            verdicts = self._commitments.judge(supported, work.clock.now_ms(), work.renew)
+            if verdicts.damaged and not work.facts.get("flagged"):
+                self._commitments.flag(verdicts.damaged, work.clock.now_ms())
+                work.record_facts(flagged=True)
             if verdicts.waiting:
                 return NotYet("commit-waits-delivery", f"SATUSEHAT has not confirmed {verdicts.waiting} instances yet",
                               _DELIVERY_S)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -12,10 +12,9 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
+from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport, encode_report
 from interface.dimse.negotiation import COMMITMENT_INSTANCE, STORAGE_COMMITMENT
 from internal.commitments import Commitments
-from internal.report_box import Report, ReportBox
 from internal.states import State
 from internal.worker import Lane
 from tests.contract.dimse.role import Role, until
@@ -24,6 +23,8 @@ from tests.contract.engine.conftest import Engine
 from tests.contract.engine.test_commitment import Modality, modality  # noqa: F401 - a fixture
 
 UID = "1.2.3.1"
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # no SQL of its own
 
 
 class Waiting:
@@ -200,21 +201,7 @@ def test_a_child_that_starts_again_forgets_the_associations_of_the_one_before(
     role.process.returncode = 0
 
 
-def test_only_one_side_gets_a_report(tmp_path: Path) -> None:
-    box = ReportBox(tmp_path / "reports")
-    assert box.offer("a-1", Report(1, b"x\ny"))
-    assert box.take("a-1") == Report(1, b"x\ny")
-    assert not box.withdraw("a-1")
-    assert box.offer("a-2", Report(2, b""))
-    assert box.withdraw("a-2")
-    assert box.take("a-2") is None
-    with pytest.raises(ValueError, match="id of a spool entry"):
-        box.take("../a")
-
-
 def n_action() -> bytes:
-    import struct
-
     def element(number: int, value: bytes) -> bytes:
         value += b"\0" * (len(value) % 2)
         return struct.pack("<HHI", 0, number, len(value)) + value
@@ -225,6 +212,4 @@ def n_action() -> bytes:
 
 
 def encoded(made: pydicom.Dataset) -> bytes:
-    from interface.dimse.commitment_report import encode_report
-
     return encode_report(made, EXPLICIT)
