@@ -170,6 +170,11 @@ class Spool:
         """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing."""
         return self._open(entry_id, EntryKind.INSTANCE)
 
+    def locate(self, entry_id: str) -> Path:
+        """Return where an instance's file lies now, for a process of its own to read it; raises BytesMissing."""
+        with self.open_entry(entry_id) as file:
+            return Path(file.name)
+
     def _open(self, entry_id: str, kind: EntryKind) -> BinaryIO:
         try:
             entry = Entry(entry_id, kind, arrived_at_of(entry_id))

@@ -225,6 +225,9 @@ class RouterSettings:
     reregister_max: float = declare_duration(
         "0s", "1d", "10m", "Longest pause before the ImagingStudy of a growing study is updated again.",
         "Jeda terlama sebelum ImagingStudy dari studi yang bertambah diperbarui lagi.")
+    parse_metadata: bool = declare(
+        Kind.BOOL, parse_bool, "yes", "Read every header in full once its study settled, in the background.",
+        "Baca setiap header lengkap di latar belakang setelah studinya lengkap.", allowed="yes, no")
     http_bind: str = declare_text(
         parse_bind_address, "127.0.0.1", "Address for pages and API; all for every address of this machine.",
         "Alamat untuk halaman dan API; all untuk semua alamat komputer ini.", allowed="IP address, localhost or all")
