@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
-from internal import events, series_metadata
+from internal import claims, events, series_metadata
 from internal.errors import BytesDamaged, BytesMissing, NotDicom, StorageFailed, StorageFull, Transient
 from internal.parser import Parser
 from internal.ports import Clock
@@ -23,6 +24,14 @@ log = logging.getLogger("router.describe")
 
 _REASONS_SHOWN = 5
 _REST_S = 2.0
+#: A study that has just settled is about to be sent.
+_CALM_MS = 5_000
+#: While studies are being sent, only what has waited for this long is begun.
+_PATIENCE_MS = 600_000
+#: If one is sent while another is described, it rests this many times as long as it works.
+_REST_SHARE = 4
+_REST_MAX_S = 5.0
+_LOOK_S = 1.0
 _FAULT_REST_S = 30.0
 _PASSING = (Transient, StorageFull, StorageFailed, OSError)
 
@@ -36,6 +45,8 @@ class Describer:
         self._clock = clock
         self._parser = parser
         self._stop = stop
+        self._looked_s = 0.0
+        self._busy = False
         self.described = 0
         self.unparsed = 0
 
@@ -58,25 +69,26 @@ class Describer:
         self._parser.close()
 
     def run_once(self) -> bool:
-        """Describe the newest study that is not yet; return whether there was one.
+        """Describe the newest study that is not yet; return whether there was one, and a moment to do it.
 
         Rows are committed series by series; told to stop, it goes on there the next time. Raises Transient,
         StorageFailed.
         """
+        settled_before = self._clock.now_ms() - (_PATIENCE_MS if self._is_busy() else _CALM_MS)
         with self._store.reading() as tx:
-            due = series_metadata.undescribed(tx, self._spool.node, 1)
-            by_series = series_metadata.sources(tx, due[0].study_uid) if due else {}
-        if not due:
+            study = series_metadata.undescribed(tx, self._spool.node, settled_before)
+            by_series = series_metadata.sources(tx, study.study_uid) if study else {}
+        if study is None:
             return False
         unparsed: dict[str, str] = {}
         for series_uid, sources in by_series.items():
             if self._stop.is_set():
                 return False
-            unparsed |= self._describe_series(due[0], series_uid, sources)
+            unparsed |= self._describe_series(study, series_uid, sources)
         with self._store.transaction() as tx:
-            series_metadata.mark_described(tx, due[0])
+            series_metadata.mark_described(tx, study)
             if unparsed:
-                self._tell(tx, due[0].study_uid, unparsed)
+                self._tell(tx, study.study_uid, unparsed)
         return True
 
     def _tell(self, tx: Tx, study_uid: str, unparsed: dict[str, str]) -> None:
@@ -98,7 +110,9 @@ class Describer:
         for source in sources:
             line, reason = lines.get(source.instance_id), reasons.get(source.instance_id, "")
             if line is None and not reason:
+                began_s = time.monotonic()
                 line, reason = self._parse(source)
+                self._give_way(time.monotonic() - began_s)
                 if reason:
                     fresh[source.instance_id] = reason
             if line is None or not body.add(source.instance_id, line):
@@ -110,6 +124,20 @@ class Describer:
         self.described += len(body.instances)
         self.unparsed += len(fresh)
         return fresh
+
+    def _is_busy(self) -> bool:
+        """Return whether a study is being sent now."""
+        self._looked_s = time.monotonic()
+        with self._store.reading() as tx:
+            self._busy = claims.is_any_active(tx)
+        return self._busy
+
+    def _give_way(self, worked_s: float) -> None:
+        """Rest while studies are being sent."""
+        if time.monotonic() - self._looked_s >= _LOOK_S:
+            self._is_busy()
+        if self._busy:
+            self._stop.wait(min(worked_s * _REST_SHARE, _REST_MAX_S))
 
     def _known(self, study_uid: str, series_uid: str) -> series_metadata.SeriesMetadata | None:
         with self._store.reading() as tx:

@@ -52,12 +52,13 @@ class SeriesMetadata:
     unparsed: Mapping[str, str]
 
 
-def undescribed(tx: Tx, node: str, limit: int) -> list[Undescribed]:
-    """Return settled studies with bytes on `node` whose headers are not parsed up to there, the newest first."""
-    return [Undescribed(*row) for row in tx.rows(
+def undescribed(tx: Tx, node: str, settled_before: int) -> Undescribed | None:
+    """Return the newest study settled by `settled_before` (ms), with bytes on `node`, of which headers are due."""
+    row = tx.row(
         "SELECT study_uid, settled_revision FROM study s WHERE described_revision < settled_revision AND purged = 0"
-        " AND EXISTS (SELECT 1 FROM instance n WHERE n.study_uid = s.study_uid AND n.location LIKE ?)"
-        " ORDER BY settled_at DESC LIMIT ?", (f"spool:{node}/%", limit))]
+        " AND settled_at <= ? AND EXISTS (SELECT 1 FROM instance n WHERE n.study_uid = s.study_uid"
+        " AND n.location LIKE ?) ORDER BY settled_at DESC LIMIT 1", (settled_before, f"spool:{node}/%"))
+    return None if row is None else Undescribed(row[0], row[1])
 
 
 def sources(tx: Tx, study_uid: str) -> dict[str, list[Source]]:

@@ -20,8 +20,9 @@ from internal.describe import Describer
 from internal.errors import NotDicom, StorageFailed
 from internal.model import Arrival
 from internal.parser import Limits, Parser
+from internal.ports import Work
 from internal.spool import Entry
-from internal.states import State
+from internal.states import Finish, Outcome, State
 from tests.contract.dimse.role import ROOT, until
 from tests.contract.engine.conftest import CT, Engine
 from tests.unit.internal.test_outline import nested
@@ -51,6 +52,12 @@ def receive_bytes(engine: Engine, data: bytes, sop_uid: str, syntax: str = EXPLI
     return incoming.commit()
 
 
+def settle(engine: Engine) -> None:
+    """Let the studies settle, and their first rush be over."""
+    engine.settle()
+    engine.clock.ms += 10_000
+
+
 def read(engine: Engine, study: str, series: str) -> series_metadata.SeriesMetadata:
     with engine.store.reading() as tx:
         found = series_metadata.series_metadata(tx, study, series)
@@ -67,7 +74,7 @@ def test_headers_of_a_settled_study_are_a_row_per_series(engine: Engine, describ
     first = engine.receive("1.2.9", sop_uid="1.2.9.1.1")
     engine.index()
     assert not describer.run_once()  # not settled yet
-    engine.settle()
+    settle(engine)
     assert describer.run_once()
     assert not describer.run_once()
     found = read(engine, "1.2.9", "1.2.9.1")
@@ -80,14 +87,30 @@ def test_headers_of_a_settled_study_are_a_row_per_series(engine: Engine, describ
 
 def test_a_late_image_is_added_without_reading_the_others_again(engine: Engine, describer: Describer) -> None:
     first = engine.receive("1.2.9", sop_uid="1.2.9.1.1")
-    engine.settle()
+    settle(engine)
     assert describer.run_once()
     engine.spool.locate(first.id).unlink()  # nobody reads it again
     late = engine.receive("1.2.9", sop_uid="1.2.9.1.2")
-    engine.settle()
+    settle(engine)
     assert describer.run_once()
     found = read(engine, "1.2.9", "1.2.9.1")
     assert (set(found.lines), found.unparsed, found.revision) == ({first.id, late.id}, {}, 2)
+
+
+def test_while_studies_are_sent_it_waits_for_its_turn(engine: Engine, describer: Describer) -> None:
+    """A job in hand of another study: only what has waited for ten minutes is begun."""
+    engine.receive("1.2.9", sop_uid="1.2.9.1.1")
+    settle(engine)
+
+    def look(work: Work) -> Outcome:
+        assert not describer.run_once()
+        engine.clock.ms += 600_000
+        assert describer.run_once()
+        return Finish()
+
+    engine.destination.script = look
+    assert engine.work()
+    assert list(read(engine, "1.2.9", "1.2.9.1").lines) != []
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -107,7 +130,7 @@ def test_hostile_headers_are_noted_and_delivered_all_the_same(engine: Engine, de
     for number, (make, syntax) in enumerate(HOSTILE.values(), 6):
         uid = f"1.2.3.{number}"
         bad[receive_bytes(engine, make().replace(b"1.2.3.4\0", uid.encode() + b"\0"), uid, syntax).id] = uid
-    engine.settle()
+    settle(engine)
     assert describer.run_once()
     found = read(engine, STUDY, SERIES)
     assert list(found.lines) == [honest.id]
