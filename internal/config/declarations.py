@@ -306,9 +306,9 @@ class DicomSettings:
         0, 64, 0, "Receiving processes; 0 chooses by the number of processors.",
         "Jumlah proses penerima; 0 mengikuti jumlah prosesor.")
     max_associations: int = declare_number(
-        1, 10000, 200, "Associations at the same time.", "Jumlah asosiasi bersamaan.")
+        1, 10000, 400, "Associations at the same time.", "Jumlah asosiasi bersamaan.")
     max_associations_per_address: int = declare_number(
-        1, 10000, 50, "The same from one address.", "Hal yang sama dari satu alamat.")
+        1, 10000, 250, "The same from one address.", "Hal yang sama dari satu alamat.")
     max_pdu: int = declare_size(
         "16KB", "1MB", "128KB", "Largest PDU offered to devices; 128 KB was fastest with several senders.",
         "PDU terbesar yang ditawarkan ke alat; 128 KB tercepat dengan beberapa pengirim.")

@@ -23,7 +23,7 @@ from internal.parser import Limits, Parser
 from internal.ports import Work
 from internal.spool import Entry
 from internal.states import Finish, Outcome, State
-from tests.contract.dimse.role import ROOT, until
+from tests.contract.dimse.role import ROOT, peak_bytes, until
 from tests.contract.engine.conftest import CT, Engine
 from tests.unit.internal.test_outline import nested
 from tests.unit.internal.test_scan import DEFLATED, EXPLICIT, element
@@ -149,18 +149,13 @@ def file_of(folder: Path, data: bytes, name: str = "a") -> Path:
     return path
 
 
-def peak_bytes(pid: int | None) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def test_a_bomb_fills_neither_memory_nor_time(parser: Parser, tmp_path: Path) -> None:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     private = struct.pack("<HH2sHI", 0x19, 0x1001, b"UN", 0, 1 << 30)
     bomb = deflate.compress(nested(1, defined=True) + private + bytes(400 * 1024 * 1024)) + deflate.flush()
     line = parser.header_json(file_of(tmp_path, bomb), 0, DEFLATED)
     assert json.loads(line)["0020000D"]["Value"] == [STUDY]
-    assert peak_bytes(parser.pid) < 200 * 1024 * 1024
+    assert parser.pid is not None and peak_bytes(parser.pid) < 200 * 1024 * 1024
 
 
 def many_elements(count: int) -> bytes:
@@ -177,7 +172,7 @@ def test_the_kernel_bounds_memory_and_the_next_file_is_parsed(tmp_path: Path) ->
             parser.header_json(file_of(tmp_path, many_elements(140_000)), 0, EXPLICIT)
         line = parser.header_json(file_of(tmp_path, nested(1, defined=True), "b"), 0, EXPLICIT)
         assert json.loads(line)["0020000D"]["Value"] == [STUDY]
-        assert peak_bytes(parser.pid) < 200 * 1024 * 1024
+        assert parser.pid is not None and peak_bytes(parser.pid) < 200 * 1024 * 1024
     finally:
         parser.close()
 
