@@ -131,6 +131,10 @@ class Rig:
         """Let the sandbox misbehave."""
         requests.post(f"{self.sandbox_url}/_sandbox/faults", json=list(faults), timeout=10).raise_for_status()
 
+    def faults_met(self) -> list[dict[str, Any]]:
+        """Return the sandbox's faults with how often each has struck ("hits")."""
+        return list(requests.get(f"{self.sandbox_url}/_sandbox/faults", timeout=10).json())
+
     def clear_faults(self) -> None:
         """Let the sandbox behave again."""
         requests.delete(f"{self.sandbox_url}/_sandbox/faults", timeout=10).raise_for_status()
@@ -139,12 +143,26 @@ class Rig:
         """Return the sandbox's /_sandbox/state."""
         return dict(requests.get(f"{self.sandbox_url}/_sandbox/state", timeout=30).json())
 
+    def count_delivered(self) -> int:
+        """Return how many instances the sandbox holds."""
+        return int(requests.get(f"{self.sandbox_url}/_sandbox/counts", timeout=30).json()["instances"])
+
     def queue(self) -> list[dict[str, Any]]:
         """Return `main.py queue --json`."""
         reply = self.run("queue", "--json")
         if reply.returncode != 0:
             raise AssertionError(reply.stderr)
         return list(json.loads(reply.stdout))
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Return the jobs that are not done (nor cancelled), however many there are."""
+        found: list[dict[str, Any]] = []
+        for state in ("queued", "active", "deferred", "waiting", "held"):
+            reply = self.run("queue", "--json", "--state", state)
+            if reply.returncode != 0:
+                raise AssertionError(reply.stderr)
+            found += json.loads(reply.stdout)
+        return found
 
     def job_of(self, study: Study) -> dict[str, Any] | None:
         """Return the satusehat job of `study`, if it has one."""
