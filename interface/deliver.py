@@ -37,6 +37,7 @@ from internal.config.values import split_commitment_caller
 from internal.devices import Verdict
 from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.failpoints import hit
 from internal.fhir import dates
 from internal.hours import parse_hours
 from internal.indexer import BATCH_ROWS, Indexer, Pass
@@ -159,6 +160,7 @@ class Deliver:
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
+        hit("recover.mid")
         self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
