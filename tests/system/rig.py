@@ -19,6 +19,7 @@ import requests
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from tests.faults.oracle import Told, find_wrongs
 from tests.system.images import Image, Study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -275,20 +276,6 @@ def send_until_acknowledged(
 def check_oracle(rig: Rig, studies: Iterable[Study], acknowledged: Iterable[Image]) -> dict[str, Any]:
     """Nothing lost, nothing invented, nothing twice: compare what senders were told with what the sandbox holds."""
     state = rig.state()
-    held = {item["sop_uid"]: item for item in state["instances"]}
-    sent = {image.sop_uid: image for study in studies for image in study.images}
-    lost = [i.sop_uid for i in acknowledged if held.get(i.sop_uid, {}).get("dataset_sha256") != i.dataset_sha256]
-    assert not lost, f"{len(lost)} acknowledged images are not at the sandbox byte for byte: {lost[:3]}"
-    invented = set(held) - set(sent)
-    assert not invented, f"the sandbox holds images that nobody sent: {sorted(invented)[:3]}"
-    registered = [_study_of(resource) for resource in state["resources"].get("ImagingStudy", [])]
-    twice = {study_uid for study_uid in registered if registered.count(study_uid) > 1}
-    assert not twice, f"ImagingStudy created twice for {sorted(twice)}"
+    wrongs = find_wrongs(state, Told(list(acknowledged), {image.sop_uid for study in studies for image in study.images}))
+    assert not wrongs, f"{len(wrongs)} wrongs, such as {wrongs[:5]}"
     return state
-
-
-def _study_of(resource: dict[str, Any]) -> str:
-    for identifier in resource["identifier"]:
-        if identifier["system"] == "urn:dicom:uid":
-            return str(identifier["value"]).removeprefix("urn:oid:")
-    return ""
