@@ -38,6 +38,7 @@ from internal.describe import Describer
 from internal.devices import Verdict
 from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.failpoints import hit
 from internal.fhir import dates
 from internal.hours import parse_hours
 from internal.indexer import BATCH_ROWS, Indexer, Pass
@@ -173,6 +174,7 @@ class Deliver:
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
+        hit("recover.mid")
         self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 

@@ -165,11 +165,12 @@ class SatusehatSettings:
         1, 64, 16, "Images sent at the same time, over all studies; fewer after SATUSEHAT asks to slow down.",
         "Jumlah citra yang dikirim bersamaan dari semua studi; berkurang bila SATUSEHAT meminta pelan.")
     fhir_per_minute: int = declare_number(
-        20, 100000, 120, "Most FHIR requests per minute; a fifth of them may look for orders of waiting studies.",
-        "Permintaan FHIR terbanyak per menit; seperlimanya boleh mencari order studi yang menunggu.")
+        20, 100000, 120,
+        "Most FHIR requests per minute and node; a fifth of them may look for orders of waiting studies.",
+        "Permintaan FHIR terbanyak per menit tiap node; seperlimanya boleh mencari order studi yang menunggu.")
     bandwidth: int = declare_size(
-        "0", "10GB", "0", "Most bytes per second for images (at least 64 KB); 0 for no limit.",
-        "Byte per detik terbanyak untuk citra (paling sedikit 64 KB); 0 tanpa batas.")
+        "0", "10GB", "0", "Most bytes per second and node for images (at least 64 KB); 0 for no limit.",
+        "Byte per detik terbanyak tiap node untuk citra (paling sedikit 64 KB); 0 tanpa batas.")
     send_hours: str = declare_text(
         parse_day_hours, "", "Hours for sending studies, in tz_name's time; urgent ones always go. Empty: always.",
         "Jam pengiriman studi menurut waktu tz_name; yang mendesak selalu dikirim. Kosong: selalu.",

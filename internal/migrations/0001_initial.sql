@@ -36,6 +36,7 @@ CREATE TABLE study (
     last_arrived_at    INTEGER NOT NULL,
     unsettled_since    INTEGER,
     settle_requested   INTEGER NOT NULL DEFAULT 0,
+    urgent             INTEGER NOT NULL DEFAULT 0,
     conflict           INTEGER NOT NULL DEFAULT 0,
     instances          INTEGER NOT NULL DEFAULT 0,
     purged             INTEGER NOT NULL DEFAULT 0,
