@@ -137,7 +137,8 @@ def order(options: argparse.Namespace, settings: Settings) -> int:
     known = KnownOrder("person", options.accession.strip(), options.accession, Person(), urgent=options.urgent)
     if not known.order_id:
         raise NotAllowed("an accession number is needed")
-    with opened(settings) as store, changing(store, settings, "order.came", subject=known.order_id, by=options.by) as tx:
+    with opened(settings) as store, changing(store, settings, "order.came", subject=known.order_id,
+                                             by=options.by) as tx:
         woken = corrections.order_came(tx, known, now_ms(), who=person(options))
     print(f"{len(woken)} deliveries look for their order now")
     return 0
