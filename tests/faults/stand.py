@@ -55,8 +55,8 @@ class Fault:
     """One row. `platform`: faults of the sandbox for this study alone. `order`: fields of its order, None: none.
 
     `edit` changes each data set, `patch` bytes of each file. `send` brings the images (all, one after another, unless
-    it says otherwise). `first`: state and reason code that the delivery must come to; then `heal`, after which it must be
-    done, or with `heal` None stay. `check` returns what else is wrong, "" for nothing.
+    it says otherwise). `first`: state and reason code that the delivery must come to; then `heal`, after which it must
+    be done, or with `heal` None stay. `check` returns what else is wrong, "" for nothing.
     """
 
     id: str
