@@ -322,7 +322,7 @@ POINTS = {
     "A7": ("job.claimed", 1, "deliver", "claimed, nothing asked"),
     "A8a": ("delivery.before_post", 1, "deliver", "intent written, not posted"),
     "A8b": ("delivery.after_post", 1, "deliver", "posted, id not written down"),
-    "A9": ("push.marked_sent", 1, "deliver", "marked as sent, not one byte left"),
+    "A10c": ("push.marked_sent", 1, "deliver", "marked as sent, not one byte left"),
     "A10a": ("push.mid", 3, "deliver", "pushes are half way"),
     "A10b": ("push.after_answer", 1, "deliver", "answered, receipt not written down"),
     "A11": ("study.before_done", 1, "deliver", "all there, not called done"),
