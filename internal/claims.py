@@ -54,6 +54,11 @@ def job_from(tx: Tx, row: Row) -> Job:
     return Job(**values, facts=facts_of(tx, values["job_id"], values["environment"]))
 
 
+def is_any_active(tx: Tx) -> bool:
+    """Return whether a worker of any lane has a job in hand."""
+    return tx.row("SELECT 1 FROM job WHERE state = 'active' LIMIT 1") is not None
+
+
 def claim_sql(tx: Tx) -> list[str]:
     """Return the statements that pick the next job of a priority, in order: destination, environment, priority, now,
     node."""

@@ -226,6 +226,9 @@ class RouterSettings:
     reregister_max: float = declare_duration(
         "0s", "1d", "10m", "Longest pause before the ImagingStudy of a growing study is updated again.",
         "Jeda terlama sebelum ImagingStudy dari studi yang bertambah diperbarui lagi.")
+    parse_metadata: bool = declare(
+        Kind.BOOL, parse_bool, "yes", "Read every header in full once its study settled, in the background.",
+        "Baca setiap header lengkap di latar belakang setelah studinya lengkap.", allowed="yes, no")
     http_bind: str = declare_text(
         parse_bind_address, "127.0.0.1", "Address for pages and API; all for every address of this machine.",
         "Alamat untuk halaman dan API; all untuk semua alamat komputer ini.", allowed="IP address, localhost or all")
@@ -276,6 +279,11 @@ class DicomSettings:
         "Devices that may ask for storage commitment, and so delete their own images, with the address of the answer.",
         "Alat yang boleh meminta storage commitment, lalu menghapus citranya sendiri, dengan alamat jawabannya.",
         "AET@HOST:PORT with commas between")
+    commitment_same_association: tuple[str, ...] = declare_list(
+        parse_ae_title, "",
+        "Those of commitment_callers that keep the association open for the answer; else it comes on a new one.",
+        "Alat dari commitment_callers yang menunggu jawaban di asosiasi yang sama; selain itu di asosiasi baru.",
+        "AE titles with commas between")
     commitment_policy: str = declare_choice(
         "stored|delivered", "stored",
         "What a commitment promises: the image is stored here, or SATUSEHAT has confirmed it.",
@@ -299,9 +307,9 @@ class DicomSettings:
         0, 64, 0, "Receiving processes; 0 chooses by the number of processors.",
         "Jumlah proses penerima; 0 mengikuti jumlah prosesor.")
     max_associations: int = declare_number(
-        1, 10000, 200, "Associations at the same time.", "Jumlah asosiasi bersamaan.")
+        1, 10000, 400, "Associations at the same time.", "Jumlah asosiasi bersamaan.")
     max_associations_per_address: int = declare_number(
-        1, 10000, 50, "The same from one address.", "Hal yang sama dari satu alamat.")
+        1, 10000, 250, "The same from one address.", "Hal yang sama dari satu alamat.")
     max_pdu: int = declare_size(
         "16KB", "1MB", "128KB", "Largest PDU offered to devices; 128 KB was fastest with several senders.",
         "PDU terbesar yang ditawarkan ke alat; 128 KB tercepat dengan beberapa pengirim.")
