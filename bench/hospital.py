@@ -18,7 +18,7 @@ STUDIES, IMAGES_PER_STUDY, SERIES_PER_STUDY, DAYS = 200_000, 25, 5, 125
 ENVIRONMENT = "https://staging.example|100000001"
 _BULKY = ("study", "study_part", "series", "instance", "association_study", "job", "item", "event", "study_term")
 FIRST = ("BUDI", "SITI", "AGUS", "DEWI", "EKO", "RINA", "JOKO", "SRI", "ANDI", "WATI", "HENDRA", "LESTARI", "BAMBANG",
-         "YULI", "RUDI", "NING", "DARMA", "PUTU", "KADEK", "MADE", "WAYAN", "KETUT", "UJANG", "ASEP", "DEDI", "IIS", "TITIN")
+         "YULI", "RUDI", "NING", "DARMA", "PUTU", "KADEK", "MADE", "WAYAN", "KETUT", "UJANG", "ASEP", "DEDI", "TITIN")
 LAST = ("SANTOSO", "WIBOWO", "RAHAYU", "SETIAWAN", "HIDAYAT", "SAPUTRA", "KUSUMA", "PERMATA", "UTAMI", "NUGROHO",
         "SUSANTI", "PRATAMA", "GUNAWAN", "WIJAYA", "HARTONO", "SIREGAR", "NASUTION", "LUBIS", "TANJUNG", "SEMBIRING")
 MODALITIES = ("CT", "MR", "CR", "DX", "US", "MG", "XA", "CR", "DX", "US")
@@ -91,8 +91,9 @@ _PART = "INSERT INTO study_part SELECT uid, 'ACC' || n FROM temp.g"
 _SERIES = f"""INSERT INTO series SELECT uid, uid || '.' || k, modality, k + 1, 'SERIES ' || k, 'CHEST', day, '080000',
     {IMAGES_PER_STUDY // SERIES_PER_STUDY} FROM temp.g, temp.k WHERE k < {SERIES_PER_STUDY}"""
 _INSTANCE = f"""INSERT INTO instance SELECT printf('%08d-%02d', n, k), uid, 'ACC' || n, uid || '.' || (k %
-    {SERIES_PER_STUDY}), uid || '.' || (k % {SERIES_PER_STUDY}) || '.' || k, '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', 1,
-    hex(zeroblob(32)), 400, 526000, 'spool:node/' || printf('%08d-%02d', n, k), NULL, NULL, NULL, at + k * 1000,
+    {SERIES_PER_STUDY}), uid || '.' || (k % {SERIES_PER_STUDY}) || '.' || k, '1.2.840.10008.5.1.4.1.1.2',
+    '1.2.840.10008.1.2.1', 1, hex(zeroblob(32)),
+    400, 526000, 'spool:node/' || printf('%08d-%02d', n, k), NULL, NULL, NULL, at + k * 1000,
     'slot.boot.' || n, aet, 'ROUTER', '192.0.2.' || (n % 40) || ':104', 'dimse', 'ACC' || n, 'RM' || (n / 3),
     last || '^' || first, '19700101', 'M', day, '080000', '', '', modality, '1', '', day, '080000', 'CHEST', k, '[]',
     '', '', '', '', '' FROM temp.g, temp.k"""
