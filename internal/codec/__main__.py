@@ -1,4 +1,4 @@
-"""The child that decodes: ``python -m internal.codec MEMORY_BYTES``; one JSON order per line in, one answer per line out.
+"""The child that decodes, ``python -m internal.codec MEMORY_BYTES``: one JSON order a line in, one answer a line out.
 
 Limits itself before it reads the first order; a codec that runs wild takes this process with it and nothing else.
 Ends when its standard input closes. Changes when an order is added.

@@ -83,7 +83,7 @@ def _implicit_vr(tag: int) -> bytes:
     except KeyError:
         return b"UN"
     if len(vr) == 2:
-        return vr.encode("ascii")
+        return bytes(vr, "ascii")
     return _US_OR_SS if vr == "US or SS" else b"OW"
 
 
@@ -271,7 +271,7 @@ def text(elements: Sequence[Element], tag: int) -> str:
 def _swapped(data: bytes, unit: int) -> bytes:
     if unit == 1 or not data:
         return data
-    return numpy.frombuffer(data, dtype=f"u{unit}").byteswap().tobytes()
+    return bytes(numpy.frombuffer(data, dtype=f"u{unit}").byteswap().data)
 
 
 def chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy
+from numpy.typing import NDArray
 
 from internal.codec import rle
 from internal.codec.description import Claim, Description, check_stream
@@ -57,7 +58,7 @@ class Frames:
             return data
         size = self.description.bits_allocated // 8
         planes = numpy.frombuffer(data, f"u{size}").reshape(self.description.samples, -1)
-        return numpy.ascontiguousarray(planes.T).tobytes()
+        return bytes(numpy.ascontiguousarray(planes.T).data)
 
 
 def locate(file: BinaryIO, pixels: Element, coding: Coding, description: Description) -> Frames:
@@ -126,7 +127,7 @@ def decode(data: bytes, coding: Coding, description: Description) -> bytes:
     return _as_words(array, description, claim)
 
 
-def _decoded(data: bytes, coding: Coding, description: Description, claim: Claim) -> numpy.ndarray:
+def _decoded(data: bytes, coding: Coding, description: Description, claim: Claim) -> NDArray[Any]:
     try:
         if coding is Coding.JPEG_2000:
             return imagecodecs.jpeg2k_decode(data)
@@ -143,7 +144,7 @@ def _decoded(data: bytes, coding: Coding, description: Description, claim: Claim
     raise PixelsRefused("pixels of this transfer syntax are not decoded", code="unsupported")
 
 
-def _decode_jpeg(data: bytes, description: Description, claim: Claim) -> numpy.ndarray:
+def _decode_jpeg(data: bytes, description: Description, claim: Claim) -> NDArray[Any]:
     if claim.process == 0xC3:
         return imagecodecs.ljpeg_decode(data)
     if description.samples == 3:
@@ -152,7 +153,7 @@ def _decode_jpeg(data: bytes, description: Description, claim: Claim) -> numpy.n
     return imagecodecs.jpeg8_decode(data)
 
 
-def _as_words(array: numpy.ndarray, description: Description, claim: Claim) -> bytes:
+def _as_words(array: NDArray[Any], description: Description, claim: Claim) -> bytes:
     """Bring decoded samples to Bits Allocated: the sign is what Pixel Representation says, whatever the stream says."""
     bits = description.bits_allocated
     wide = array.astype(numpy.int64) if array.dtype.itemsize > 2 else array.astype(numpy.int32)
@@ -161,7 +162,7 @@ def _as_words(array: numpy.ndarray, description: Description, claim: Claim) -> b
         if description.signed:
             sign = 1 << (claim.precision - 1)
             wide = (wide ^ sign) - sign
-    return wide.astype(f"<i{bits // 8}" if bits > 8 else "i1", casting="unsafe").tobytes()
+    return bytes(wide.astype(f"<i{bits // 8}" if bits > 8 else "i1", casting="unsafe").data)
 
 
 def encode(words: bytes, coding: Coding, description: Description) -> bytes:
@@ -183,7 +184,7 @@ def encode(words: bytes, coding: Coding, description: Description) -> bytes:
                             code="unsupported") from None
 
 
-def _encoded(array: numpy.ndarray, coding: Coding, description: Description) -> bytes:
+def _encoded(array: NDArray[Any], coding: Coding, description: Description) -> bytes | bytearray:
     unsigned = array.view(f"u{array.dtype.itemsize}")
     if coding is Coding.JPEG_2000:
         return imagecodecs.jpeg2k_encode(
@@ -191,17 +192,15 @@ def _encoded(array: numpy.ndarray, coding: Coding, description: Description) -> 
             mct=description.photometric == "RGB",
         )
     if coding is Coding.JPEG_LS:
-        return _without_spiff(imagecodecs.jpegls_encode(unsigned))
+        return _without_spiff(bytes(imagecodecs.jpegls_encode(unsigned)))
     if coding is Coding.JPEG_LOSSLESS:
-        bits = description.bits_allocated
-        return imagecodecs.jpeg8_encode(
-            unsigned, lossless=True, predictor=1, bitspersample=bits,
-            **({"colorspace": "RGB", "outcolorspace": "RGB"} if description.samples == 3 else {}),
-        )
+        space = "RGB" if description.samples == 3 else None  # no colour transformation
+        return imagecodecs.jpeg8_encode(unsigned, lossless=True, predictor=1, colorspace=space, outcolorspace=space,
+                                        bitspersample=description.bits_allocated)
     raise PixelsRefused("nothing is written in this transfer syntax", code="unsupported")
 
 
-def _precision(array: numpy.ndarray, description: Description) -> int:
+def _precision(array: NDArray[Any], description: Description) -> int:
     """Return Bits Stored where every word fits, else Bits Allocated: unused bits may hold something, e.g. overlays."""
     bits = description.bits_stored
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if description.signed else (0, (1 << bits) - 1)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
+from numpy.typing import NDArray
 
 from internal.codec.description import Description
 from internal.codec.elements import Element, Span, find, integer, text
@@ -43,7 +45,7 @@ def _numbers(levels: Sequence[Sequence[Element]], tag: int) -> list[float]:
     return []
 
 
-def grey(words: numpy.ndarray, description: Description, levels: Sequence[Sequence[Element]]) -> numpy.ndarray:
+def grey(words: NDArray[Any], description: Description, levels: Sequence[Sequence[Element]]) -> NDArray[Any]:
     """Return stored numbers as brightness from 0 to 1 (float32): modality, then VOI transformation or the range."""
     top = levels[-1]
     values = words.astype(numpy.float32)
@@ -75,7 +77,7 @@ def _padding(top: Sequence[Element], description: Description) -> int:
     return value - 0x10000 if description.signed and value >= 0x8000 else value
 
 
-def _window(values: numpy.ndarray, center: float, width: float, function: str) -> numpy.ndarray:
+def _window(values: NDArray[Any], center: float, width: float, function: str) -> NDArray[Any]:
     """Source: PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function == "SIGMOID":
         return 1 / (1 + numpy.exp(numpy.clip(-4 * (values - center) / width, -80, 80)))
@@ -84,7 +86,7 @@ def _window(values: numpy.ndarray, center: float, width: float, function: str) -
     return numpy.clip((values - center) / width + 0.5, 0, 1)
 
 
-def _stretched(values: numpy.ndarray, counted: numpy.ndarray | None) -> numpy.ndarray:
+def _stretched(values: NDArray[Any], counted: NDArray[Any] | None) -> NDArray[Any]:
     """Spread what is there over the whole range, the outermost half percent left out."""
     sample = values if counted is None or not counted.any() else values[counted]
     low, high = numpy.percentile(sample.ravel()[:: max(1, sample.size // 250_000)], (0.5, 99.5))
@@ -95,7 +97,7 @@ def _stretched(values: numpy.ndarray, counted: numpy.ndarray | None) -> numpy.nd
     return numpy.clip((values - low) / (high - low), 0, 1)
 
 
-def _table(levels: Sequence[Sequence[Element]], tag: int) -> tuple[int, numpy.ndarray] | None:
+def _table(levels: Sequence[Sequence[Element]], tag: int) -> tuple[int, NDArray[Any]] | None:
     """Return (first value mapped, entries) of the first LUT of the sequence `tag`."""
     for level in levels:
         sequence = find(level, tag)
@@ -104,7 +106,7 @@ def _table(levels: Sequence[Sequence[Element]], tag: int) -> tuple[int, numpy.nd
     return None
 
 
-def _entries(elements: Sequence[Element], descriptor: int, data: int) -> tuple[int, numpy.ndarray]:
+def _entries(elements: Sequence[Element], descriptor: int, data: int) -> tuple[int, NDArray[Any]]:
     shape, values = find(elements, descriptor), find(elements, data)
     if shape is None or values is None or not isinstance(shape.value, bytes) or len(shape.value) != 6 \
             or not isinstance(values.value, bytes):
@@ -120,12 +122,12 @@ def _entries(elements: Sequence[Element], descriptor: int, data: int) -> tuple[i
     return first, numpy.frombuffer(values.value, "<u2")[:count]
 
 
-def _through(words: numpy.ndarray, table: tuple[int, numpy.ndarray]) -> numpy.ndarray:
+def _through(words: NDArray[Any], table: tuple[int, NDArray[Any]]) -> NDArray[Any]:
     first, entries = table
     return entries[numpy.clip(words.astype(numpy.int64) - first, 0, len(entries) - 1)]
 
 
-def palette(words: numpy.ndarray, elements: Sequence[Element]) -> numpy.ndarray:
+def palette(words: NDArray[Any], elements: Sequence[Element]) -> NDArray[Any]:
     """Return stored numbers as 8-bit RGB through the palette. Source: PS3.3 C.7.9 (segmented ones: C.7.9.2)."""
     colours = []
     for number in range(3):
@@ -139,7 +141,7 @@ def palette(words: numpy.ndarray, elements: Sequence[Element]) -> numpy.ndarray:
     return numpy.stack(colours, axis=-1)
 
 
-def _segmented(elements: Sequence[Element], descriptor: int, data: int) -> tuple[int, numpy.ndarray]:
+def _segmented(elements: Sequence[Element], descriptor: int, data: int) -> tuple[int, NDArray[Any]]:
     shape, values = find(elements, descriptor), find(elements, data)
     if shape is None or values is None or isinstance(shape.value, Span) or isinstance(values.value, Span) \
             or len(shape.value) != 6 or len(values.value) % 2:
@@ -164,7 +166,7 @@ def _segmented(elements: Sequence[Element], descriptor: int, data: int) -> tuple
     return first, numpy.array(entries, dtype=numpy.uint16)
 
 
-def rgb(words: numpy.ndarray, description: Description) -> numpy.ndarray:
+def rgb(words: NDArray[Any], description: Description) -> NDArray[Any]:
     """Return three samples per pixel as 8-bit RGB. Source: PS3.3 C.7.6.3.1.2 (YBR_FULL: ITU-R BT.601, full range)."""
     pixels = (words >> max(description.bits_stored - 8, 0)).astype(numpy.uint8)[..., :3]
     if not description.photometric.startswith("YBR_FULL"):

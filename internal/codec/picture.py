@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import imagecodecs
 import numpy
+from numpy.typing import NDArray
 
 from internal.codec import lookup
 from internal.codec.description import Description
@@ -45,7 +46,7 @@ def draw(source: Path, *, edge: int, frame: int | None, kind: str) -> dict[str, 
             "height": image.shape[0], "width": image.shape[1]}
 
 
-def _eight_bits(frames: Frames, number: int, elements: Sequence[Element], edge: int) -> numpy.ndarray:
+def _eight_bits(frames: Frames, number: int, elements: Sequence[Element], edge: int) -> NDArray[Any]:
     description = frames.description if frames.coding is Coding.NATIVE else frames.description.decoded()
     words = _array(frames, number, description)
     if description.photometric == "PALETTE COLOR":
@@ -57,7 +58,7 @@ def _eight_bits(frames: Frames, number: int, elements: Sequence[Element], edge: 
     return numpy.rint(_smaller(brightness * 255, edge)).astype(numpy.uint8)
 
 
-def _array(frames: Frames, number: int, description: Description) -> numpy.ndarray:
+def _array(frames: Frames, number: int, description: Description) -> NDArray[Any]:
     """Return the frame's samples as numbers, sign and unused bits settled."""
     data = frames.words(number)
     rows, columns, bits = description.rows, description.columns, description.bits_allocated
@@ -78,7 +79,7 @@ def _array(frames: Frames, number: int, description: Description) -> numpy.ndarr
     return (words.astype(kind) << spare) >> spare
 
 
-def _smaller(image: numpy.ndarray, edge: int) -> numpy.ndarray:
+def _smaller(image: NDArray[Any], edge: int) -> NDArray[Any]:
     """Return `image` averaged down to at most `edge` pixels a side."""
     step = -(-max(image.shape[:2]) // edge)
     if step > 1:

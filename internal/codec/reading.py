@@ -48,7 +48,16 @@ class Opened:
             raise PixelsRefused("this object has no image", code="no-pixels")
         if self.syntax.coding is Coding.OPAQUE:
             raise PixelsRefused("pixels of this transfer syntax are not decoded", code="unsupported")
-        return locate(self.file, pixels, self.syntax.coding, describe(self.elements))
+        description = describe(self.elements)
+        if self.syntax.big_endian:
+            refuse_disputed_words(description.bits_allocated)
+        return locate(self.file, pixels, self.syntax.coding, description)
+
+
+def refuse_disputed_words(bits_allocated: int) -> None:
+    """Raise PixelsRefused for pixels of more than 16 bits in big endian: OW swaps words of 16, readers whole pixels."""
+    if bits_allocated > 16:
+        raise PixelsRefused("pixels this deep have no agreed big endian form", code="unsupported")
 
 
 @contextmanager

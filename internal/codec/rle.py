@@ -6,8 +6,11 @@ Imports errors. Changes never: the standard is frozen. Source: PS3.5 annex G.
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
+from typing import Any
 
 import numpy
+from numpy.typing import NDArray
 
 from internal.errors import PixelsRefused
 
@@ -24,14 +27,14 @@ def decode(data: bytes, pixels: int, samples: int, sample_bytes: int) -> bytes:
     if count != expected or count > _MAX_SEGMENTS:
         raise _damaged()
     bounds = [*offsets[:count], len(data)]
-    if bounds[0] < _HEADER_BYTES or any(low > high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if bounds[0] < _HEADER_BYTES or any(low > high for low, high in pairwise(bounds)):
         raise _damaged()
-    frame = numpy.empty((pixels, samples, sample_bytes), dtype=numpy.uint8)
-    for number, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    frame: NDArray[Any] = numpy.empty((pixels, samples, sample_bytes), dtype=numpy.uint8)
+    for number, (low, high) in enumerate(pairwise(bounds)):
         plane = _unpack(data[low:high], pixels)
         # The most significant byte comes first.
         frame[:, number // sample_bytes, sample_bytes - 1 - number % sample_bytes] = numpy.frombuffer(plane, "u1")
-    return frame.tobytes()
+    return bytes(frame.data)
 
 
 def _unpack(segment: bytes, size: int) -> bytearray:
@@ -59,7 +62,7 @@ def _unpack(segment: bytes, size: int) -> bytearray:
 def encode(frame: bytes, rows: int, columns: int, samples: int, sample_bytes: int) -> bytes:
     """Return the RLE of a frame that lies by pixel in little endian words; runs do not cross rows."""
     planes = numpy.frombuffer(frame, "u1").reshape(rows, columns, samples, sample_bytes)
-    segments = []
+    segments: list[bytearray] = []
     for sample in range(samples):
         for byte in reversed(range(sample_bytes)):
             plane = numpy.ascontiguousarray(planes[:, :, sample, byte])
@@ -67,7 +70,7 @@ def encode(frame: bytes, rows: int, columns: int, samples: int, sample_bytes: in
             for row in plane:
                 _pack(row, segment)
             segment += b"\x00" * (len(segment) % 2)
-            segments.append(bytes(segment))
+            segments.append(segment)
     if len(segments) > _MAX_SEGMENTS:
         raise PixelsRefused("pixels this deep have no RLE form", code="unsupported")
     offsets, at = [], _HEADER_BYTES
@@ -78,13 +81,13 @@ def encode(frame: bytes, rows: int, columns: int, samples: int, sample_bytes: in
     return header + b"".join(segments)
 
 
-def _pack(row: numpy.ndarray, out: bytearray) -> None:
+def _pack(row: NDArray[Any], out: bytearray) -> None:
     """Append one row: runs of 3 and more as runs, what lies between as it is."""
     data = row.tobytes()
-    edges = numpy.flatnonzero(numpy.diff(row)) + 1
+    edges: NDArray[Any] = numpy.flatnonzero(numpy.diff(row)) + 1
     starts = [0, *edges.tolist(), len(data)]
     literal = 0
-    for low, high in zip(starts, starts[1:], strict=False):
+    for low, high in pairwise(starts):
         if high - low < 3:
             continue
         _literal(data[literal:low], out)

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, Final
 
 from internal import dicomfile
 from internal.codec.description import Description
-from internal.codec.elements import OFFSET_TABLES, PIXEL_DATA, Element, Span, Writer, chunks
+from internal.codec.elements import OFFSET_TABLES, PIXEL_DATA, Element, Span, Writer, chunks, integer
 from internal.codec.frames import Frames, encode
-from internal.codec.reading import Opened, opened
+from internal.codec.reading import Opened, opened, refuse_disputed_words
 from internal.codec.syntaxes import WRITABLE, Coding, Syntax, syntax_of
 from internal.errors import PixelsRefused
 
@@ -59,6 +59,8 @@ def _write(original: Opened, syntax: Syntax, file: BinaryIO) -> int:
     head = dicomfile.canonical_meta(meta.sop_class_uid, meta.sop_uid, syntax.uid)
     file.write(head)
     writer = Writer(file, original.file, syntax)
+    if syntax.big_endian != original.syntax.big_endian and original.has_pixels():
+        refuse_disputed_words(integer(original.elements, 0x00280100) or 0)
     if _has_icon_in_fragments(original.elements):
         raise PixelsRefused("an icon inside the data set is compressed", code="unsupported")
     if not original.has_pixels() or not (original.syntax.encapsulated or syntax.encapsulated):
