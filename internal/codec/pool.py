@@ -132,8 +132,11 @@ class Codec:
 
     def _take(self) -> _Child:
         with self._guard:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                child = self._idle.pop()
+                if child.alive():  # one that was killed while idle says nothing about the next image
+                    return child
+                child.end()
         return _Child(self._limits.memory_bytes)
 
     def _give_back(self, child: _Child, *, alive: bool) -> None:
@@ -186,6 +189,10 @@ class _Child:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )
         self._started = False
+
+    def alive(self) -> bool:
+        """Does the process run?"""
+        return self._process.poll() is None
 
     def ask(self, order: Mapping[str, Any], wall_s: float) -> Mapping[str, Any]:
         """Return the answer to `order`; ``ended`` with a reason when the child had to be killed or died of it."""
