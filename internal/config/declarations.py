@@ -52,6 +52,7 @@ from internal.config.values import (
     parse_time_zone,
     parse_uid,
 )
+from internal.config.web import AuditSettings, HttpSettings, OidcSettings
 
 FOLDER_SECTION = "folder:NAME"
 
@@ -349,7 +350,8 @@ class Ignored:
 
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
-    "database": DatabaseSettings, FOLDER_SECTION: FolderSettings,
+    "database": DatabaseSettings, "http": HttpSettings, "oidc": OidcSettings, "audit": AuditSettings,
+    FOLDER_SECTION: FolderSettings,
 })  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = tuple(
@@ -379,6 +381,9 @@ class Settings:
     spool: SpoolSettings
     dicom: DicomSettings
     database: DatabaseSettings
+    http: HttpSettings = field(default_factory=HttpSettings)
+    oidc: OidcSettings = field(default_factory=OidcSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     folders: Mapping[str, FolderSettings] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[Problem, ...] = ()
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

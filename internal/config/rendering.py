@@ -19,6 +19,9 @@ _SECTION_HELP = {
     "spool": ("Penyimpanan gambar yang diterima.", "How received images are kept."),
     "dicom": ("Penerima DICOM dan batas-batasnya.", "The DICOM receiver and its limits."),
     "database": ("Indeks dan pekerjaan.", "Index and jobs."),
+    "http": ("Siapa yang boleh membuka halaman dan API.", "Who may reach pages and API."),
+    "oidc": ("Masuk lewat penyedia identitas rumah sakit.", "Single sign-on through the hospital's provider."),
+    "audit": ("Jejak audit di luar basis data.", "The audit trail outside the database."),
     FOLDER_SECTION: (
         "Tujuan berupa folder; ganti NAME, boleh beberapa, lalu tulis namanya di send_to.",
         "A folder as destination; replace NAME, any number of them, and put the name into send_to."),
