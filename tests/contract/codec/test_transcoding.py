@@ -65,7 +65,8 @@ def test_every_word_survives_every_transfer_syntax(codec: Codec, tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "rtplan.dcm", "reportsi.dcm", "explicit_VR-UN.dcm",
-                                  "liver_1frame.dcm", "color-pl.dcm", "eCT_Supplemental.dcm", "nested_priv_SQ.dcm", "UN_sequence.dcm"])
+                                  "liver_1frame.dcm", "color-pl.dcm", "eCT_Supplemental.dcm", "nested_priv_SQ.dcm",
+                                  "UN_sequence.dcm"])
 def test_every_value_survives_every_uncompressed_transfer_syntax(codec: Codec, tmp_path: Path, name: str) -> None:
     source = sample(name)
     before = codec.transcode(source, EXPLICIT_LITTLE, tmp_path / "before")
