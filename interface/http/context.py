@@ -29,6 +29,7 @@ from interface.roles import SystemClock
 from internal import audit_trail
 from internal.config import Settings
 from internal.errors import AlreadyRunning, StorageFailed, Transient
+from internal.pictures import Pictures
 from internal.ports import Clock
 from internal.spool import Spool
 from internal.store import Store, Tx
@@ -64,6 +65,7 @@ class WebContext:
         self.version = version
         self.clock: Clock = clock or SystemClock()
         self.audit_head = audit_trail.HeadFile(settings.data_dir)
+        self.pictures = Pictures(spool, settings.data_dir / "pictures", settings.http.picture_cache)
         self._opening = threading.Lock()
         self._opened: Store | None = None
 
@@ -119,7 +121,8 @@ class WebContext:
             pass
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database and end the processes that draw pictures."""
+        self.pictures.close()
         with self._opening:
             if self._opened is not None:
                 self._opened.close()
