@@ -167,6 +167,20 @@ class Spool:
         """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing."""
         return self._open(entry_id, EntryKind.INSTANCE)
 
+    def path_of(self, entry_id: str) -> Path:
+        """Return where an instance's file lies now, for another process to read; raises BytesMissing.
+
+        It may move from new/ to cur/ meanwhile: who does not find it asks once more.
+        """
+        with self.open_entry(entry_id) as file:
+            return Path(file.name)
+
+    def out_path(self, name: str) -> Path:
+        """Return the path of `name` in out/, where frozen and transcoded bytes are kept."""
+        if not _NAME.fullmatch(name):
+            raise ValueError("a name in out/ is made of a-z, 0-9, '.', '_' and '-'")
+        return self._root / "out" / name
+
     def _open(self, entry_id: str, kind: EntryKind) -> BinaryIO:
         try:
             entry = Entry(entry_id, kind, arrived_at_of(entry_id))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
@@ -24,11 +25,13 @@ from fastapi import Depends, Request
 
 from interface.acting import Action, Author, acting
 from interface.http.actor import Actor
+from interface.http.limits import Limits
 from interface.http.tasks import Tasks
 from interface.roles import SystemClock
 from internal import audit_trail
 from internal.config import Settings
 from internal.errors import Transient
+from internal.pictures import Pictures
 from internal.ports import Clock
 from internal.spool import Spool
 from internal.store import Store, Tx
@@ -37,6 +40,7 @@ from internal.store import Store, Tx
 WAIT_S = 5.0
 READ_LIMIT_S = 10.0
 _MAX_VIEWS = 200
+_OPEN_AGAIN_S = 1.0
 
 
 class WebContext:
@@ -44,22 +48,32 @@ class WebContext:
 
     def __init__(
         self, settings: Settings, spool: Spool, environment: str, version: str, clock: Clock | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.settings = settings
         self.spool = spool
         self.environment = environment
         self.version = version
         self.clock: Clock = clock or SystemClock()
+        self.limits = limits or Limits()
         self.audit_head = audit_trail.HeadFile(settings.data_dir)
         self.tasks = Tasks()
+        self.pictures = Pictures(spool, settings.data_dir / "pictures", settings.http.picture_cache)
         self._opening = threading.Lock()
         self._opened: Store | None = None
+        self._not_before_s = 0.0
 
     @property
     def store(self) -> Store:
         """The database, opened at first use. Raises Transient until the deliver role has brought it up to date."""
+        opened = self._opened
+        if opened is not None:
+            return opened
         with self._opening:
             if self._opened is None:
+                if time.monotonic() < self._not_before_s:
+                    raise Transient("the database could not be reached a moment ago", code="database-unreachable")
+                self._not_before_s = time.monotonic() + _OPEN_AGAIN_S  # nobody waits in line for a dead database
                 self._opened = self._open()
             return self._opened
 
@@ -105,6 +119,7 @@ class WebContext:
     def close(self) -> None:
         """End what runs in the background and close the database."""
         self.tasks.close()
+        self.pictures.close()
         with self._opening:
             if self._opened is not None:
                 self._opened.close()

@@ -53,7 +53,7 @@ def server_config(context: WebContext) -> uvicorn.Config:
     http = context.settings.http
     config = uvicorn.Config(
         create_app(context), log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False,
-        http=limited_protocol(http.max_connections), ws="none", lifespan="off", timeout_keep_alive=15,
+        http=limited_protocol(http.max_connections, context.limits), ws="none", lifespan="off", timeout_keep_alive=15,
         proxy_headers=bool(http.trusted_proxies), forwarded_allow_ips=list(http.trusted_proxies),
         ssl_certfile=http.certificate if http.certificate.name else None,
         ssl_keyfile=http.key if http.certificate.name else None,

@@ -338,34 +338,6 @@ CREATE TABLE event (
 CREATE INDEX event_study ON event (study_uid, event_id);
 CREATE INDEX event_feed ON event (xact, event_id);
 
--- What pages ask -------------------------------------------------------------------------------------------------
-
--- What a study can be found by: kind "name" (words of the patient's name), "patient" (Patient ID), "modality", "caller"
--- (AE title). at is the study's listed_at, so that the newest are found first without sorting.
-CREATE TABLE study_term (
-    kind      TEXT NOT NULL,
-    term      TEXT${bytewise} NOT NULL,
-    at        INTEGER NOT NULL,
-    study_uid TEXT NOT NULL,
-    PRIMARY KEY (kind, term, at, study_uid)
-);
-CREATE INDEX study_term_study ON study_term (study_uid, kind, term);
-
--- New images and their bytes by hour of arrival, caller and modality: what charts and forecasts add up.
-CREATE TABLE tally (
-    hour_at     INTEGER NOT NULL,
-    calling_aet TEXT NOT NULL,
-    modality    TEXT NOT NULL,
-    instances   INTEGER NOT NULL,
-    size_bytes  INTEGER NOT NULL,
-    PRIMARY KEY (hour_at, calling_aet, modality)
-);
-
--- What is not delivered yet, and why; and what was delivered lately.
-CREATE INDEX job_open ON job (kind, state, reason_code, destination, opened_at, study_uid)
-    WHERE state <> 'done' AND state <> 'cancelled';
-CREATE INDEX job_delivered ON job (updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
-
 -- Who may come in, and who did what ------------------------------------------------------------------------------
 
 -- name: lower case. password: as passwords.py writes it, '' where only single sign-on lets this person in.
@@ -447,3 +419,31 @@ CREATE TABLE audit_export (
     leased_by   TEXT NOT NULL DEFAULT '',
     lease_until INTEGER NOT NULL DEFAULT 0
 );
+
+-- What pages ask -------------------------------------------------------------------------------------------------
+
+-- What a study can be found by: kind "name" (words of the patient's name), "patient" (Patient ID), "modality", "caller"
+-- (AE title). at is the study's listed_at, so that the newest are found first without sorting.
+CREATE TABLE study_term (
+    kind      TEXT NOT NULL,
+    term      TEXT${bytewise} NOT NULL,
+    at        INTEGER NOT NULL,
+    study_uid TEXT NOT NULL,
+    PRIMARY KEY (kind, term, at, study_uid)
+);
+CREATE INDEX study_term_study ON study_term (study_uid, kind, term);
+
+-- New images and their bytes by hour of arrival, caller and modality: what charts and forecasts add up.
+CREATE TABLE tally (
+    hour_at     INTEGER NOT NULL,
+    calling_aet TEXT NOT NULL,
+    modality    TEXT NOT NULL,
+    instances   INTEGER NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    PRIMARY KEY (hour_at, calling_aet, modality)
+);
+
+-- What is not delivered yet, and why; and what was delivered lately.
+CREATE INDEX job_open ON job (kind, state, reason_code, destination, opened_at, study_uid)
+    WHERE state <> 'done' AND state <> 'cancelled';
+CREATE INDEX job_delivered ON job (updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from interface.http.api import pictures
 from interface.http.routes import Routes
 
-FAMILIES: tuple[Routes, ...] = ()
+FAMILIES: tuple[Routes, ...] = (pictures.routes,)
