@@ -59,6 +59,7 @@ def read(language: str) -> Catalog:
     catalogue.header_comment = f"# Texts of the pages: {language}. New ones come by `make translations`."
     catalogue.copyright_holder = catalogue.last_translator = catalogue.language_team = "SATUSEHAT DICOM Router"
     catalogue.creation_date = catalogue.revision_date = _WRITTEN
+    catalogue.msgid_bugs_address = "see docs/development.md"
     catalogue.fuzzy = False
     return catalogue
 

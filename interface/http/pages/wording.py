@@ -54,8 +54,8 @@ KINDS: dict[str, str] = {
 }
 
 STAGES: dict[str, str] = {
-    "received": mark("Received"), "order": mark("Order found"), "registered": mark("Registered"),
-    "sent": mark("Images sent"), "confirmed": mark("Confirmed"),
+    "received": mark("Received"), "order": mark("Order"), "registered": mark("Registration"),
+    "sent": mark("Images"), "confirmed": mark("Confirmation"),
 }
 
 #: Buttons that stand for commands named in explanations.
