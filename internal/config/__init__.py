@@ -2,7 +2,7 @@
 
 Flow: main.py loads it first; every process gets the same frozen `Settings`. Layer 0, imports errors.
 Inside, in this order, each importing only those before it:
-values, url, declare, declarations, conffile, sources, loading, rendering.
+values, url, declare, declarations, settings, conffile, sources, loading, rendering.
 """
 
 from internal.config.declarations import (
@@ -17,13 +17,12 @@ from internal.config.declarations import (
     Problem,
     RouterSettings,
     SatusehatSettings,
-    Settings,
     SpoolSettings,
-    environment_key,
 )
 from internal.config.declare import Setting
 from internal.config.loading import load
 from internal.config.rendering import render_config, render_markdown, render_template
+from internal.config.settings import Settings, environment_key
 from internal.config.url import environment_name, is_loopback, normalise_base_url
 from internal.config.values import Secret
 
