@@ -19,7 +19,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "errors states failpoints identity"),
     ("L0", "model"),
     ("L0", "ports config"),
-    ("L1", "accession charset dicomfile filelock hours new_directory rows rules query fhir"),
+    ("L1", "usual_hours accession charset dicomfile filelock hours new_directory rows rules query fhir"),
     ("L1", "scan"),
     ("L2", "engines spool_writer"),
     ("L2", "store spool"),
@@ -31,10 +31,12 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "jobs"),
     ("L3", "commitments"),
     ("L3", "notices holdings corrections withdrawals"),
+    ("L3", "alerts"),
+    ("L3", "conditions"),
     ("L4", "frozen"),
     ("L4", "work"),
     ("L4", "admission"),
-    ("L4", "indexer assemble worker retain doctor"),
+    ("L4", "indexer assemble worker retain doctor watcher"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
 

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from internal import errors
+from internal.config.alerting import ALERT_SECTION, AlertSettings, MailSettings
 from internal.config.declare import (
     NAMED,
     Setting,
@@ -350,7 +351,7 @@ class Ignored:
 
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
-    "database": DatabaseSettings, FOLDER_SECTION: FolderSettings,
+    "database": DatabaseSettings, "mail": MailSettings, FOLDER_SECTION: FolderSettings, ALERT_SECTION: AlertSettings,
 })  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = tuple(

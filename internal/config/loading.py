@@ -29,7 +29,7 @@ from internal.config.declarations import (
 from internal.config.declare import Setting
 from internal.config.settings import Settings
 from internal.config.sources import Found, Sources, environment_names, named_sections
-from internal.config.url import likely_host
+from internal.config.url import is_loopback, likely_host
 from internal.config.values import MASK, Kind, Secret, WrongValue, nearest
 
 _MAX_PROBLEMS = 100
@@ -200,6 +200,7 @@ class _Checks:
             if ":" in section:
                 self._required(declared_section(section) or "", section)
         self._send_to()
+        self._alerts_can_be_told()
         self._folders_apart()
         self._ports_differ()
         for low, high in _ORDERED:
@@ -229,6 +230,16 @@ class _Checks:
                 likely = nearest(name, known)
                 hint = f"did you mean {likely}?" if likely else f"add a section [folder:{name}]"
                 self._problem("router.send_to", f"names {name}, which is no destination", hint)
+
+    def _alerts_can_be_told(self) -> None:
+        mail = self._settings.mail
+        for name, rule in self._settings.alerts.items():
+            if rule.mail_to and not mail.host:
+                self._problem(f"alert:{name}.mail_to", "is set, but no mail server", "fill in [mail] host")
+        if mail.host and not mail.sender and "@" not in mail.user:
+            self._problem("mail.sender", "is not set", "fill it in: user is no e-mail address")
+        if mail.password and mail.security == "none" and not is_loopback(mail.host):
+            self._warning("mail.security", "sends the password unencrypted", "use starttls or tls")
 
     def _folders_apart(self) -> None:
         data_dir = self._settings.router.data_dir

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from internal.config.alerting import ALERT_SECTION
 from internal.config.declarations import FOLDER_SECTION, IGNORED, SECTIONS, SETTINGS
 from internal.config.declare import NAMED, Setting
 from internal.config.settings import Settings
@@ -20,6 +21,10 @@ _SECTION_HELP = {
     "spool": ("Penyimpanan gambar yang diterima.", "How received images are kept."),
     "dicom": ("Penerima DICOM dan batas-batasnya.", "The DICOM receiver and its limits."),
     "database": ("Indeks dan pekerjaan.", "Index and jobs."),
+    "mail": ("Server surel untuk peringatan.", "The mail server for alerts."),
+    ALERT_SECTION: (
+        "Aturan peringatan; ganti NAME, boleh beberapa. Tanpa satu pun, peringatan hanya tampil di halaman dan API.",
+        "A rule for alerts; replace NAME, any number of them. Without any, alerts are only shown in pages and API."),
     FOLDER_SECTION: (
         "Tujuan berupa folder; ganti NAME, boleh beberapa, lalu tulis namanya di send_to.",
         "A folder as destination; replace NAME, any number of them, and put the name into send_to."),

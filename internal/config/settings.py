@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from internal.config.alerting import AlertSettings, MailSettings
 from internal.config.declarations import (
     SECTIONS,
     SETTINGS,
@@ -44,6 +45,7 @@ class Settings:
     spool: SpoolSettings
     dicom: DicomSettings
     database: DatabaseSettings
+    mail: MailSettings
     named: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[Problem, ...] = ()
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -76,6 +78,11 @@ class Settings:
     def folders(self) -> Mapping[str, FolderSettings]:
         """Sections [folder:NAME] by name."""
         return self.named.get("folder", {})
+
+    @property
+    def alerts(self) -> Mapping[str, AlertSettings]:
+        """Sections [alert:NAME] by name."""
+        return self.named.get("alert", {})
 
     @property
     def data_dir(self) -> Path:
@@ -113,7 +120,7 @@ class Settings:
         sections = [self.section(name) for name in self.section_names()]
         values = [getattr(part, each.name) for part in sections for each in dataclasses.fields(part)]
         whole = [value.reveal() for value in values if isinstance(value, Secret) and value]
-        return (*whole, *secret_parts(self.database.url, self.satusehat.webhook_url))
+        return tuple(dict.fromkeys((*whole, *(part for value in whole for part in secret_parts(value)))))
 
 
 def environment_key(settings: Settings) -> str:

@@ -277,7 +277,7 @@ CREATE TABLE intent (
 );
 CREATE INDEX intent_job ON intent (job_id, verb);
 
--- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker.
+-- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker, down_since: since when (0: not).
 CREATE TABLE lane (
     name         TEXT PRIMARY KEY,
     paused_until INTEGER NOT NULL DEFAULT 0,
@@ -285,6 +285,7 @@ CREATE TABLE lane (
     reason_code  TEXT NOT NULL DEFAULT '',
     reason       TEXT NOT NULL DEFAULT '',
     failures     INTEGER NOT NULL DEFAULT 0,
+    down_since   INTEGER NOT NULL DEFAULT 0,
     updated_at   INTEGER NOT NULL,
     alert_code   TEXT NOT NULL DEFAULT '',
     alert        TEXT NOT NULL DEFAULT '',
@@ -333,3 +334,30 @@ CREATE TABLE event (
 );
 CREATE INDEX event_study ON event (study_uid, event_id);
 CREATE INDEX event_feed ON event (xact, event_id);
+
+-- Alerts ----------------------------------------------------------------------------------------------------------
+
+-- What is wrong by a rule of [alert:NAME], for as long as it is. subject: the device or lane it is about, '' for the
+-- router itself. detail: numbers and moments, never patient data. told_at: when people were told last (NULL: never).
+CREATE TABLE alert (
+    alert_id        ${serial},
+    rule            TEXT NOT NULL,
+    condition       TEXT NOT NULL,
+    subject         TEXT NOT NULL,
+    detail          TEXT NOT NULL DEFAULT '{}',
+    raised_at       INTEGER NOT NULL,
+    told_at         INTEGER,
+    acknowledged_at INTEGER,
+    acknowledged_by TEXT NOT NULL DEFAULT '',
+    cleared_at      INTEGER
+);
+CREATE UNIQUE INDEX alert_open ON alert (rule, condition, subject) WHERE cleared_at IS NULL;
+CREATE INDEX alert_past ON alert (rule, condition, subject, alert_id);
+
+-- Free space of a node's spool, once an hour, for a week.
+CREATE TABLE disk_sample (
+    node       TEXT NOT NULL,
+    hour_at    INTEGER NOT NULL,
+    free_bytes INTEGER NOT NULL,
+    PRIMARY KEY (node, hour_at)
+);
