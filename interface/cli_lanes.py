@@ -13,6 +13,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from interface import actions
 from interface.cli_queue import iso, now_ms, opened
 from interface.destinations import build
 from internal import jobs
@@ -20,10 +21,6 @@ from internal.config import Settings
 from internal.errors import NotFound
 from internal.lanes import BREAKER, Lane
 from internal.store import Tx
-
-#: A person's pause ends by a person's word.
-FOR_EVER_MS = 100 * 365 * 86_400_000
-BY_PERSON = "person"
 
 
 def lane(options: argparse.Namespace, settings: Settings) -> int:
@@ -41,15 +38,10 @@ def lane(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _change(tx: Tx, options: argparse.Namespace) -> None:
-    now = now_ms()
     if options.verb == "pause":
-        reason = options.reason or "paused by a person"
-        jobs.pause_lane(tx, options.name, now + FOR_EVER_MS, "paused", reason, now, by=BY_PERSON)
-        jobs.add_event(tx, now, "lane-paused", f"{options.name}: {reason}", fields={"lane": options.name}, who="cli")
-        return
-    jobs.resume_lane(tx, options.name, now, by=BY_PERSON)
-    jobs.clear_alert(tx, options.name, now)
-    jobs.add_event(tx, now, "lane-resumed", f"{options.name} resumed", fields={"lane": options.name}, who="cli")
+        actions.pause_lane(tx, options.name, reason=options.reason or "", who="cli", now=now_ms())
+    else:
+        actions.resume_lane(tx, options.name, who="cli", now=now_ms())
 
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:

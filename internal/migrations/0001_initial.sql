@@ -1,5 +1,5 @@
 -- The first schema. Written once for both engines: INTEGER is 64 bits on each (BIGINT on PostgreSQL);
--- ${serial} and ${writer_xact} are filled in by store.py. Columns named *_at are UTC epoch milliseconds, JSON is kept as TEXT.
+-- ${serial}, ${writer_xact} and ${bytewise} are filled in by store.py. Columns named *_at are UTC epoch milliseconds, JSON is kept as TEXT.
 -- A migration never changes once it was released: a new table or column is a new numbered file.
 
 CREATE TABLE meta (
@@ -24,6 +24,7 @@ CREATE TABLE catalogue (
 -- unsettled_since: arrival of the first instance after the last settled revision (NULL: none).
 -- purged: the bytes of every instance are gone (rows stay).
 -- registrations: how often the study was settled, which is how often a further one has to wait longer.
+-- listed_at: arrival of the instance that was indexed first; lists are ordered by it, so it never changes.
 CREATE TABLE study (
     study_uid          TEXT PRIMARY KEY,
     revision           INTEGER NOT NULL DEFAULT 0,
@@ -32,6 +33,7 @@ CREATE TABLE study (
     registrations      INTEGER NOT NULL DEFAULT 0,
     first_arrived_at   INTEGER NOT NULL,
     last_arrived_at    INTEGER NOT NULL,
+    listed_at          INTEGER NOT NULL DEFAULT 0,
     unsettled_since    INTEGER,
     settle_requested   INTEGER NOT NULL DEFAULT 0,
     conflict           INTEGER NOT NULL DEFAULT 0,
@@ -49,7 +51,8 @@ CREATE TABLE study (
 CREATE INDEX study_unsettled ON study (unsettled_since) WHERE revision > settled_revision;
 CREATE INDEX study_age ON study (last_arrived_at, study_uid) WHERE purged = 0;
 CREATE INDEX study_patient ON study (patient_id);
-CREATE INDEX study_day ON study (study_date);
+CREATE INDEX study_day ON study (study_date, listed_at, study_uid);
+CREATE INDEX study_listed ON study (listed_at, study_uid);
 
 -- The accessions under which a study's instances came; '' is "none".
 CREATE TABLE study_part (
@@ -361,3 +364,31 @@ CREATE TABLE disk_sample (
     free_bytes INTEGER NOT NULL,
     PRIMARY KEY (node, hour_at)
 );
+
+-- What pages ask -------------------------------------------------------------------------------------------------
+
+-- What a study can be found by: kind "name" (words of the patient's name), "patient" (Patient ID), "modality", "caller"
+-- (AE title). at is the study's listed_at, so that the newest are found first without sorting.
+CREATE TABLE study_term (
+    kind      TEXT NOT NULL,
+    term      TEXT${bytewise} NOT NULL,
+    at        INTEGER NOT NULL,
+    study_uid TEXT NOT NULL,
+    PRIMARY KEY (kind, term, at, study_uid)
+);
+CREATE INDEX study_term_study ON study_term (study_uid, kind, term);
+
+-- New images and their bytes by hour of arrival, caller and modality: what charts and forecasts add up.
+CREATE TABLE tally (
+    hour_at     INTEGER NOT NULL,
+    calling_aet TEXT NOT NULL,
+    modality    TEXT NOT NULL,
+    instances   INTEGER NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    PRIMARY KEY (hour_at, calling_aet, modality)
+);
+
+-- What is not delivered yet, and why; and what was delivered lately.
+CREATE INDEX job_open ON job (kind, state, reason_code, destination, opened_at, study_uid)
+    WHERE state <> 'done' AND state <> 'cancelled';
+CREATE INDEX job_delivered ON job (updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
