@@ -21,7 +21,7 @@ MAX_HOURS = 24 * 7 * 2 * WEEKS
 def usual_slots(hours: Collection[int], zone: tzinfo) -> frozenset[int]:
     """Return the hours of the week (0 is Monday 00:00 in `zone`) in which a device worked in half of its weeks or more.
 
-    `hours`: each hour (epoch ms // HOUR_MS) in which it brought something; the last WEEKS weeks before the newest count.
+    `hours`: each hour (epoch ms // HOUR_MS) in which it brought something; the WEEKS weeks before the newest count.
     Nothing is usual for a device that is known for less than MIN_WEEKS weeks.
     """
     if not hours:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from internal import alerts, conditions
 from internal.alerts import Alert, Condition, Finding
@@ -25,7 +25,7 @@ class Rule:
 
     name: str
     conditions: tuple[Condition, ...] = tuple(Condition)
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     channels: tuple[str, ...] = ()
     repeat_ms: int = 12 * 3_600_000
 

@@ -112,8 +112,9 @@ class Satusehat:
         return self._governor.may_poll()
 
     def report(self) -> dict[str, int]:
-        """Return how far the lane is slowed down, for the status file."""
-        return self._governor.report()
+        """Return how far the lane is slowed down, and how far the platform's clock is ahead, for the status file."""
+        offset_s = self._session.clock_offset_s
+        return self._governor.report() | ({} if offset_s is None else {"clock_offset_s": round(offset_s)})
 
     def probe(self) -> Iterator[Probe]:
         """Try DNS, TLS, token, FHIR and DICOM endpoint, one line each, until one fails."""
