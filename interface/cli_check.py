@@ -112,7 +112,7 @@ def _port(name: str, port: int, host: str, settings: Settings, role: str) -> Pro
 
 
 def _is_alive(settings: Settings, role: str) -> bool:
-    from interface.http.app import STALE_AFTER_MS
+    from interface.http.health import STALE_AFTER_MS
 
     try:
         status = open_spool(settings, create=False).read_published(f"{role}.json")

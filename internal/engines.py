@@ -6,8 +6,10 @@ fragment here. Changes when an engine has to be opened, locked or asked for its 
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,6 +25,7 @@ from internal.errors import ConfigurationInvalid, StorageFailed, StorageFull, Tr
 Row = tuple[Any, ...]
 Dialect = Literal["sqlite", "postgresql"]
 
+_STEPS_BETWEEN_LOOKS = 20_000  # of SQLite's machine: about a millisecond
 _MIGRATION_LOCK = 0x5A705E47  # any constant: pg_advisory_xact_lock's key
 _PLACEHOLDER = re.compile(r"'(?:[^']|'')*'|\?|%")
 
@@ -113,7 +116,11 @@ class Sqlite(Connection):
     writer_xact = "INTEGER NOT NULL DEFAULT 0"
     bytewise = ""
 
-    def __init__(self, path: Path, *, query_only: bool, create: bool, wait_s: float) -> None:
+    def __init__(
+        self, path: Path, *, query_only: bool, create: bool, wait_s: float, limit_s: float | None = None,
+    ) -> None:
+        self._deadline_s = math.inf
+        self._limit_s = limit_s
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
         if create:
             # It holds names of patients. SQLite's own files beside it get the permissions that it has.
@@ -135,6 +142,8 @@ class Sqlite(Connection):
                             code="database-missing") from None
         except apsw.Error as error:
             raise _sqlite_meaning(error) from error
+        if limit_s is not None:
+            self._db.set_progress_handler(lambda: time.monotonic() > self._deadline_s, _STEPS_BETWEEN_LOOKS)
         if mode != "wal":
             raise StorageFailed("SQLite cannot use its write-ahead log here; a network folder cannot hold the database")
 
@@ -160,8 +169,10 @@ class Sqlite(Connection):
 
     def begin(self, *, write: bool) -> None:
         self.script("BEGIN IMMEDIATE" if write else "BEGIN")
+        self._deadline_s = math.inf if self._limit_s is None else time.monotonic() + self._limit_s
 
     def rollback(self) -> None:
+        self._deadline_s = math.inf
         with suppress(apsw.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -215,17 +226,18 @@ class Postgresql(Connection):
     writer_xact = "BIGINT NOT NULL DEFAULT (pg_current_xact_id()::text::bigint)"
     bytewise = ' COLLATE "C"'
 
-    def __init__(self, url: str, *, query_only: bool, wait_s: float) -> None:
+    def __init__(self, url: str, *, query_only: bool, wait_s: float, limit_s: float | None = None) -> None:
         self._driver = _psycopg()
         setup = ("SELECT set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout',"
                  " '60s', false), set_config('default_transaction_read_only', %s, false),"
-                 " set_config('synchronous_commit', 'on', false)")
+                 " set_config('synchronous_commit', 'on', false), set_config('statement_timeout', %s, false)")
         try:
             self._db = self._driver.connect(
                 url, autocommit=True, connect_timeout=5, keepalives_idle=10, keepalives_interval=5, keepalives_count=3,
                 tcp_user_timeout=30_000, application_name="satusehat-dicom-router",
             )
-            self._db.execute(setup, (f"{int(wait_s * 1000)}ms", "on" if query_only else "off"))
+            self._db.execute(setup, (f"{int(wait_s * 1000)}ms", "on" if query_only else "off",
+                                     f"{int((limit_s or 0) * 1000)}ms"))
         except self._driver.ProgrammingError:
             raise ConfigurationInvalid("the database URL is not one that PostgreSQL understands") from None
         except self._driver.Error as error:

@@ -54,6 +54,7 @@ from internal.config.values import (
     parse_time_zone,
     parse_uid,
 )
+from internal.config.web import AuditSettings, HttpSettings, OidcSettings
 
 FOLDER_SECTION = "folder:NAME"
 
@@ -351,7 +352,8 @@ class Ignored:
 
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
-    "database": DatabaseSettings, "mail": MailSettings, FOLDER_SECTION: FolderSettings, ALERT_SECTION: AlertSettings,
+    "database": DatabaseSettings, "http": HttpSettings, "oidc": OidcSettings, "audit": AuditSettings,
+    "mail": MailSettings, FOLDER_SECTION: FolderSettings, ALERT_SECTION: AlertSettings,
 })  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = tuple(

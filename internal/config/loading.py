@@ -196,6 +196,9 @@ class _Checks:
     def run(self, require_platform: bool) -> None:
         if require_platform and "satusehat" in self._settings.router.send_to:
             self._required("satusehat", "satusehat")
+        if require_platform:
+            self._others_need_tls()
+        self._oidc_is_whole()
         for section in self._settings.section_names():
             if ":" in section:
                 self._required(declared_section(section) or "", section)
@@ -252,6 +255,22 @@ class _Checks:
         if both.dicom_port and both.dicom_port == both.http_port:
             given = "http_port" if "satusehat.http_port" in self._loading.found else "dicom_port"
             self._problem(f"satusehat.{given}", f"is {both.dicom_port}, as is the other of dicom_port and http_port")
+
+    def _others_need_tls(self) -> None:
+        http, bind = self._settings.http, self._settings.router.http_bind
+        if bool(http.certificate.name) != bool(http.key.name):
+            self._problem("http.key" if http.certificate.name else "http.certificate",
+                          "is not set", "certificate and key belong together")
+        elif not http.certificate.name and not http.allow_plain_http and not is_loopback(bind or "0.0.0.0"):  # noqa: S104
+            self._problem("router.http_bind", "lets other machines reach pages and API, which needs TLS",
+                          "set [http] certificate and key; or, behind a proxy that does TLS, allow_plain_http = yes")
+
+    def _oidc_is_whole(self) -> None:
+        oidc = self._settings.oidc
+        if oidc.issuer:
+            for key in ("client_id", "client_secret", "public_url"):
+                if not getattr(oidc, key):
+                    self._problem(f"oidc.{key}", "is not set", "single sign-on needs it")
 
     def _in_order(self, low: str, high: str) -> None:
         router = self._settings.router

@@ -21,6 +21,9 @@ _SECTION_HELP = {
     "spool": ("Penyimpanan gambar yang diterima.", "How received images are kept."),
     "dicom": ("Penerima DICOM dan batas-batasnya.", "The DICOM receiver and its limits."),
     "database": ("Indeks dan pekerjaan.", "Index and jobs."),
+    "http": ("Siapa yang boleh membuka halaman dan API.", "Who may reach pages and API."),
+    "oidc": ("Masuk lewat penyedia identitas rumah sakit.", "Single sign-on through the hospital's provider."),
+    "audit": ("Jejak audit di luar basis data.", "The audit trail outside the database."),
     "mail": ("Server surel untuk peringatan.", "The mail server for alerts."),
     ALERT_SECTION: (
         "Aturan peringatan; ganti NAME, boleh beberapa. Tanpa satu pun, peringatan hanya tampil di halaman dan API.",

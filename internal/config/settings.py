@@ -30,6 +30,7 @@ from internal.config.declarations import (
 from internal.config.declare import NAMED
 from internal.config.url import secret_parts
 from internal.config.values import Secret
+from internal.config.web import AuditSettings, HttpSettings, OidcSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,10 @@ class Settings:
     spool: SpoolSettings
     dicom: DicomSettings
     database: DatabaseSettings
-    mail: MailSettings
+    http: HttpSettings = field(default_factory=HttpSettings)
+    oidc: OidcSettings = field(default_factory=OidcSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    mail: MailSettings = field(default_factory=MailSettings)
     named: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[Problem, ...] = ()
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

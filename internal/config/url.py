@@ -154,3 +154,18 @@ def _authority(parts: SplitResult, scheme: str) -> str:
     host = (parts.hostname or "").rstrip(".")
     shown = f"[{host}]" if ":" in host else host
     return shown if parts.port in (None, _DEFAULT_PORTS[scheme]) else f"{shown}:{parts.port}"
+
+
+def parse_syslog_url(text: str) -> str:
+    """udp://, tcp:// or tls:// with host and port, nothing else. Raises WrongValue. Source: RFC 5424 to 5426, 6587."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise WrongValue("is not an address such as tls://host:6514") from None
+    if parts.scheme not in ("udp", "tcp", "tls") or not parts.hostname or not port:
+        raise WrongValue("is not an address such as tls://host:6514")
+    if parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        raise WrongValue("has more than protocol, host and port")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{port}"

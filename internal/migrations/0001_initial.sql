@@ -392,3 +392,85 @@ CREATE TABLE tally (
 CREATE INDEX job_open ON job (kind, state, reason_code, destination, opened_at, study_uid)
     WHERE state <> 'done' AND state <> 'cancelled';
 CREATE INDEX job_delivered ON job (updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
+
+-- Who may come in, and who did what ------------------------------------------------------------------------------
+
+-- name: lower case. password: as passwords.py writes it, '' where only single sign-on lets this person in.
+-- subject: "<issuer> <sub>" of single sign-on, '' for none. must_change: the password was given by somebody else.
+CREATE TABLE account (
+    name          TEXT PRIMARY KEY,
+    role          TEXT NOT NULL,
+    password      TEXT NOT NULL DEFAULT '',
+    must_change   INTEGER NOT NULL DEFAULT 0,
+    subject       TEXT NOT NULL DEFAULT '',
+    created_at    INTEGER NOT NULL,
+    created_by    TEXT NOT NULL,
+    disabled_at   INTEGER,
+    last_login_at INTEGER
+);
+CREATE UNIQUE INDEX account_subject ON account (subject) WHERE subject <> '';
+
+-- session_id names the session in the audit trail; only the hash of what the browser holds is kept.
+CREATE TABLE web_session (
+    token_sha256 TEXT PRIMARY KEY,
+    session_id   TEXT NOT NULL UNIQUE,
+    account      TEXT NOT NULL REFERENCES account (name),
+    address      TEXT NOT NULL,
+    started_at   INTEGER NOT NULL,
+    seen_at      INTEGER NOT NULL
+);
+CREATE INDEX web_session_account ON web_session (account);
+CREATE INDEX web_session_seen ON web_session (seen_at);
+
+-- rights: words with blanks between.
+CREATE TABLE api_key (
+    key_id        TEXT PRIMARY KEY,
+    name          TEXT NOT NULL,
+    secret_sha256 TEXT NOT NULL,
+    rights        TEXT NOT NULL,
+    created_at    INTEGER NOT NULL,
+    created_by    TEXT NOT NULL,
+    expires_at    INTEGER,
+    revoked_at    INTEGER,
+    used_at       INTEGER
+);
+
+-- Failed logins in a row, by account and address, by account, and by address; the subject is hashed.
+CREATE TABLE login_failure (
+    subject    TEXT PRIMARY KEY,
+    failures   INTEGER NOT NULL,
+    last_at    INTEGER NOT NULL,
+    open_again_at INTEGER NOT NULL
+);
+
+-- Append-only: hash is SHA-256 over the hash before and the canonical JSON of the row. study_uid: whose data was
+-- looked at, '' for none. fields: before, after and whatever else the action has to say.
+CREATE TABLE audit (
+    seq       INTEGER PRIMARY KEY,
+    at        INTEGER NOT NULL,
+    author    TEXT NOT NULL,
+    address   TEXT NOT NULL,
+    session   TEXT NOT NULL,
+    action    TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    study_uid TEXT NOT NULL,
+    fields    TEXT NOT NULL,
+    hash      TEXT NOT NULL
+);
+CREATE INDEX audit_study ON audit (study_uid, seq) WHERE study_uid <> '';
+CREATE INDEX audit_session ON audit (session, action, subject, at) WHERE session <> '';
+CREATE INDEX audit_author ON audit (author, seq);
+
+CREATE TABLE audit_head (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    seq  INTEGER NOT NULL,
+    hash TEXT NOT NULL
+);
+
+-- How far each exporter has got; lease_until keeps two nodes from sending the same.
+CREATE TABLE audit_export (
+    name        TEXT PRIMARY KEY,
+    seq         INTEGER NOT NULL,
+    leased_by   TEXT NOT NULL DEFAULT '',
+    lease_until INTEGER NOT NULL DEFAULT 0
+);

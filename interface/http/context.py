@@ -1,0 +1,152 @@
+"""What every handler works with: settings, the spool, the database, and the two doors to the audit trail.
+
+    def handler(context: CurrentContext, actor: CurrentActor) -> ...:
+        with context.reading() as tx:                          # one snapshot, for looking
+            ...
+        with context.acting(actor, "lane.pause", subject=name) as action:    # one transaction, for changing
+            lanes.pause(action.tx, ...)
+            action.fields["after"] = {...}                     # committed together with the audit entry
+        context.note_view(actor, [study_uid], "timeline")      # before patient data leaves
+
+Handlers are plain `def`: the framework runs them in threads, and no cursor crosses an await. Imports the store and the
+audit trail. Changes when handlers need something else in common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from interface.http.actor import Actor
+from interface.roles import SystemClock
+from internal import audit_trail
+from internal.config import Settings
+from internal.errors import AlreadyRunning, StorageFailed, Transient
+from internal.ports import Clock
+from internal.spool import Spool
+from internal.store import Store, Tx
+
+log = logging.getLogger("router.web")
+
+#: Longest wait for a free connection or a lock, and longest time that one reading may take, in seconds.
+WAIT_S = 5.0
+READ_LIMIT_S = 10.0
+_MAX_VIEWS = 200
+
+
+@dataclass
+class Action:
+    """One change on its way: `tx` is its transaction, `fields` what the audit entry will say of it."""
+
+    tx: Tx
+    now: int
+    fields: dict[str, Any] = field(default_factory=dict)
+    study_uid: str = ""
+    subject: str = ""
+
+
+class WebContext:
+    """What handlers share; one for each application."""
+
+    def __init__(
+        self, settings: Settings, spool: Spool, environment: str, version: str, clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.spool = spool
+        self.environment = environment
+        self.version = version
+        self.clock: Clock = clock or SystemClock()
+        self.audit_head = audit_trail.HeadFile(settings.data_dir)
+        self._opening = threading.Lock()
+        self._opened: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The database, opened at first use. Raises Transient until the deliver role has brought it up to date."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    @contextmanager
+    def reading(self) -> Iterator[Tx]:
+        """Read one consistent snapshot; at most four at once. Raises Transient (503), also for what takes too long."""
+        with self.store.reading() as tx:
+            yield tx
+
+    @contextmanager
+    def acting(
+        self, actor: Actor, name: str, *, subject: str = "", study_uid: str = "", **fields: Any,
+    ) -> Iterator[Action]:
+        """Change something in one transaction that also writes the audit entry `name`; an exception undoes both.
+
+        `name` is such as ``lane.pause``; `fields` (and `action.fields` inside) are JSON: before, after, reason.
+        """
+        now = self.clock.now_ms()
+        with self.store.transaction() as tx:
+            action = Action(tx, now, dict(fields), study_uid, subject)
+            yield action
+            entry = audit_trail.append(
+                tx, name, author=actor.author, address=actor.address, session=actor.session, now=now,
+                subject=action.subject, study_uid=action.study_uid, fields=action.fields)
+        self.keep_head(entry)
+
+    def note_view(self, actor: Actor, study_uids: Sequence[str], what: str) -> None:
+        """Write down whose data is about to be shown; durable on return, or the data is not to be shown.
+
+        One study makes a ``patient.view`` entry, several one ``patient.list`` entry with all of them. The same again in
+        the same session within ten minutes is not written twice.
+        """
+        if not study_uids:
+            return
+        now = self.clock.now_ms()
+        single = len(study_uids) == 1
+        action = "patient.view" if single else "patient.list"
+        subject = what if single else f"{what} {hashlib.sha256(' '.join(study_uids).encode()).hexdigest()[:16]}"
+        study_uid = study_uids[0] if single else ""
+        with self.reading() as tx:
+            if audit_trail.viewed_lately(tx, actor.session, action, subject, study_uid, now):
+                return
+        fields = {} if single else {"studies": list(study_uids[:_MAX_VIEWS]), "count": len(study_uids)}
+        with self.acting(actor, action, subject=subject, study_uid=study_uid, **fields):
+            pass
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._opening:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    def _open(self) -> Store:
+        url = self.settings.database_url
+        probe = Store.open(url, read_only=True, wait_s=WAIT_S)
+        try:
+            if not probe.is_up_to_date():
+                raise Transient("the database is being brought up to date", code="database-old")
+        finally:
+            probe.close()
+        return Store.open(url, wait_s=WAIT_S, read_limit_s=READ_LIMIT_S)
+
+    def keep_head(self, entry: audit_trail.Entry) -> None:
+        """Write down the newest audit entry outside the database, after its commit; a failure is only logged."""
+        try:
+            self.audit_head.keep(entry)
+        except (OSError, AlreadyRunning, StorageFailed) as error:
+            log.warning("audit.head could not be written: %s", error)
+
+
+def current_context(request: Request) -> WebContext:
+    """Return the context of this application."""
+    context: WebContext = request.app.state.context
+    return context
+
+
+CurrentContext = Annotated[WebContext, Depends(current_context)]
