@@ -19,10 +19,12 @@ from internal.alerts import Condition, News
 DEFAULT_BODY = '{"text": "{text}"}'
 PLACEHOLDERS = ("text", "title", "news", "rule", "condition", "subject", "router", "since")
 _PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
+TEST = "test"
 _NEWS: Mapping[str, tuple[str, str]] = {
     News.RAISED: ("PERINGATAN", "ALERT"), News.AGAIN: ("MASIH", "STILL"), News.CLEARED: ("SELESAI", "CLEARED"),
-    "test": ("UJI COBA", "TEST"),
+    TEST: ("UJI COBA", "TEST"),
 }
+_TEST_TEXT = ("Peringatan router akan datang lewat jalan ini.", "Alerts of the router will come this way.")
 _TITLES: Mapping[Condition, tuple[str, str]] = {
     Condition.DEVICE_SILENT: ("alat {subject} diam", "device {subject} is silent"),
     Condition.WAITING: ("studi menunggu terlalu lama", "studies wait too long"),
@@ -71,9 +73,13 @@ def build_message(facts: Mapping[str, Any], *, router: str, language: str, zone:
     """Return what people are told of one alert (the facts of its job)."""
     condition, subject, news = Condition(facts["condition"]), str(facts["subject"]), str(facts["news"])
     title = f"{_pick(_NEWS[news], language)}: {title_of(condition, subject, language)}"
+    if news == TEST:
+        title = _pick(_NEWS[TEST], language)
     lines = [detail_of(condition, subject, facts["detail"], language, zone)]
     since = _moment(facts["raised_at"], zone)
-    if news == News.CLEARED:
+    if news == TEST:
+        lines = [_pick(_TEST_TEXT, language)]
+    elif news == News.CLEARED:
         until = _moment(facts["cleared_at"], zone)
         lines = [f"{since} - {until}"]
     else:

@@ -111,6 +111,21 @@ class Alerts:
             return f"told {len(rule.mail_to)} by e-mail"
         return self._post(name, rule, message)
 
+    def send_test(self, name: str, now: int) -> list[tuple[str, bool, str]]:
+        """Send a test message of one rule now; return (channel, whether it worked, what was said). Raises KeyError."""
+        rule = self._options.rules[name]
+        facts = {"rule": name, "news": "test", "condition": str(Condition(rule.when[0])) if rule.when else "waiting",
+                 "subject": "", "detail": {}, "raised_at": now, "cleared_at": None}
+        message = build_message(facts, router=self._options.router, language=self._options.language,
+                                zone=self._options.zone)
+        said = []
+        for channel in channels_of(rule):
+            try:
+                said.append((channel, True, self.tell(name, rule, channel, message)))
+            except RouterError as fault:
+                said.append((channel, False, str(fault)))
+        return said
+
     def close(self) -> None:
         """Close the connections."""
         for session in self._sessions.values():

@@ -77,10 +77,11 @@ def open_alerts(tx: Tx) -> list[Alert]:
         f"SELECT {_COLUMNS} FROM alert WHERE cleared_at IS NULL ORDER BY raised_at, alert_id")]
 
 
-def past_alerts(tx: Tx, limit: int, before: int | None = None) -> list[Alert]:
+def past_alerts(tx: Tx, limit: int, before: int | None = None, *, open_only: bool = False) -> list[Alert]:
     """Return alerts, open and cleared, the newest first; `before` (an alert id) goes on where the last page ended."""
+    only = " AND cleared_at IS NULL" if open_only else ""
     return [_alert(row) for row in tx.rows(
-        f"SELECT {_COLUMNS} FROM alert WHERE alert_id < ? ORDER BY alert_id DESC LIMIT ?",
+        f"SELECT {_COLUMNS} FROM alert WHERE alert_id < ?{only} ORDER BY alert_id DESC LIMIT ?",
         (before if before is not None else 1 << 62, limit))]
 
 

@@ -474,3 +474,14 @@ CREATE TABLE audit_export (
     leased_by   TEXT NOT NULL DEFAULT '',
     lease_until INTEGER NOT NULL DEFAULT 0
 );
+
+-- What was answered to requests with an Idempotency-Key, for a day; owner: session or API key.
+CREATE TABLE replay (
+    owner          TEXT NOT NULL,
+    replay_key     TEXT NOT NULL,
+    request_sha256 TEXT NOT NULL,
+    answer         TEXT NOT NULL,
+    at             INTEGER NOT NULL,
+    PRIMARY KEY (owner, replay_key)
+);
+CREATE INDEX replay_at ON replay (at);
