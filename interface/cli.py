@@ -126,6 +126,16 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
     withdraw.add_argument("--reason", help="ask for it; prints a code for the second person")
     withdraw.add_argument("--confirm", metavar="CODE", help="confirm it as the second person (--by)")
     withdraw.add_argument("--letter", action="store_true", help="print the letter that asks to remove the images")
+    user = add("user", "list who may log in; add, disable, enable somebody, or give a new password")
+    user.add_argument("verb", choices=("list", "add", "disable", "enable", "reset-password"))
+    user.add_argument("name", metavar="NAME", nargs="?")
+    user.add_argument("--role", choices=("viewer", "operator", "admin"), default="viewer", help="for add")
+    user.add_argument("--json", action="store_true", help="the list as JSON")
+    audit = add("audit", "verify the audit trail, or write it out, oldest first")
+    audit.add_argument("verb", choices=("verify", "export"))
+    audit.add_argument("--form", choices=("json", "dicom"), default="json",
+                       help="export: a JSON object per line, or a DICOM audit message (PS3.15 A.5) per line")
+    audit.add_argument("--after", metavar="SEQ", type=int, default=0, help="export: only entries behind this one")
     add("storage", "say what the images on disk are kept for, in bytes")
 
 
@@ -156,7 +166,7 @@ def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
              "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
-             "accession", "alias", "withdraw", "lane", "verify"}
+             "accession", "alias", "withdraw", "lane", "verify", "user", "audit"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -197,7 +207,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_tls import tls_init
 
         return tls_init(options, settings)
-    from interface import cli_cases, cli_lanes, cli_queue, cli_verify, cli_withdraw
+    from interface import cli_audit, cli_cases, cli_lanes, cli_queue, cli_user, cli_verify, cli_withdraw
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
@@ -207,6 +217,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
         "withdraw": cli_withdraw.withdraw,
         "lane": cli_lanes.lane, "verify": cli_verify.verify,
+        "user": cli_user.user, "audit": cli_audit.audit,
     }[options.command]
     return command(options, settings)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from interface import actions
+from interface.acting import changing
 from interface.cli_queue import now_ms, opened
 from interface.destinations import PLATFORM
 from interface.explain import explain, state_text
@@ -32,7 +33,8 @@ def person(options: argparse.Namespace) -> str:
 
 def same_patient(options: argparse.Namespace, settings: Settings) -> int:
     """Decide that both sides of a held study are one patient, and try its jobs again."""
-    with opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, changing(store, settings, "study.same-patient", subject=options.study,
+                                             by=options.by, reason=options.reason) as tx:
         done = len(actions.same_patient(tx, jobs.find_jobs(tx, options.study), reason=options.reason,
                                         who=person(options), now=now_ms()))
     if not done:
@@ -45,7 +47,9 @@ def same_patient(options: argparse.Namespace, settings: Settings) -> int:
 def discard(options: argparse.Namespace, settings: Settings) -> int:
     """Give up a study that can never be confirmed, or bring it back; its bytes stay for 30 days."""
     now, who = now_ms(), person(options)
-    with opened(settings) as store, store.transaction() as tx:
+    action = "study.discard-undo" if options.undo else "study.discard"
+    with opened(settings) as store, changing(store, settings, action, subject=options.study, by=options.by,
+                                             reason=options.reason) as tx:
         study_uid = one_study(tx, options.study)
         if options.undo:
             actions.undo_discard(tx, study_uid, who=who, now=now)
@@ -83,7 +87,8 @@ def accession(options: argparse.Namespace, settings: Settings) -> int:
                 return _print_proposals(tx, job_id, settings)
         if not options.reason:
             raise NotAllowed("--reason is needed to send a study under another accession number")
-        with store.transaction() as tx:
+        with changing(store, settings, "study.accession", subject=f"job {job_id}", by=options.by,
+                      reason=options.reason, after={"accession": options.new.strip()}) as tx:
             try:
                 state = corrections.correct(
                     tx, job_id, options.new, reason=options.reason, who=person(options), now=now_ms())
@@ -120,7 +125,8 @@ def alias(options: argparse.Namespace, settings: Settings) -> int:
         if options.sent in from_file:
             raise NotAllowed(f"{options.sent!r} stands in alias_file: change it there")
         try:
-            with store.transaction() as tx:
+            with changing(store, settings, f"alias.{options.action}", subject=options.sent, by=options.by,
+                          after=options.meant) as tx:
                 corrections.set_alias(tx, options.sent, options.meant if options.action == "add" else None,
                                       author=person(options), now=now_ms())
         except ValueError as fault:

@@ -15,6 +15,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from interface.acting import changing
 from interface.cli_queue import iso, now_ms, opened
 from interface.roles import open_spool
 from internal import admission, devices
@@ -45,7 +46,7 @@ def run_devices(options: argparse.Namespace, settings: Settings) -> int:
         if not options.callers:
             raise NotFound("name at least one AE title, or AET@ADDRESS")
         default = Verdict(settings.dicom.unknown_callers)
-        with store.transaction() as tx:
+        with changing(store, settings, f"device.{options.verb}", subject=" ".join(options.callers)) as tx:
             released = [job_id for text in options.callers for job_id in admission.decide(
                 tx, *parse_caller(text), VERBS[options.verb], default=default, who="cli", now=now_ms())]
         _publish(store, settings)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from interface import actions
+from interface.acting import changing
 from interface.cli_queue import iso, now_ms, opened
 from interface.destinations import build
 from internal import jobs
@@ -29,10 +30,12 @@ def lane(options: argparse.Namespace, settings: Settings) -> int:
         return _list(options, settings)
     if options.name not in settings.router.send_to:
         raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(settings.router.send_to)}")
-    with opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store:
         if options.verb is not None:
-            _change(tx, options)
-        found = jobs.lane(tx, options.name)
+            with changing(store, settings, f"lane.{options.verb}", subject=options.name, reason=options.reason) as tx:
+                _change(tx, options)
+        with store.reading() as tx:
+            found = jobs.lane(tx, options.name)
     print(f"{found.name}: {describe(found, now_ms())}")
     return 0
 

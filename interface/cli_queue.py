@@ -21,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from interface import actions
+from interface.acting import changing
 from interface.explain import explain, state_text
 from interface.roles import open_spool, open_store
 from internal import config, index, jobs, set_aside
@@ -207,16 +208,20 @@ def _print_story(story: dict[str, Any], language: str) -> None:
 def retry(options: argparse.Namespace, settings: Settings) -> int:
     """Try jobs again now: held, cancelled, deferred and waiting ones, and delivered ones of another environment."""
     present = actions.environments(settings)
-    return _act(options, settings, lambda tx, job_ids: actions.retry(tx, job_ids, present, who="cli", now=now_ms()))
+    return _act(options, settings, "study.retry",
+                lambda tx, job_ids: actions.retry(tx, job_ids, present, who="cli", now=now_ms()))
 
 
 def cancel(options: argparse.Namespace, settings: Settings) -> int:
     """Stop jobs; nothing is deleted."""
-    return _act(options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=now_ms()))
+    return _act(options, settings, "study.cancel",
+                lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=now_ms()))
 
 
-def _act(options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, list[int]], jobs.Acted]) -> int:
-    with opened(settings) as store, store.transaction() as tx:
+def _act(
+    options: argparse.Namespace, settings: Settings, action: str, verb: Callable[[Tx, list[int]], jobs.Acted],
+) -> int:
+    with opened(settings) as store, changing(store, settings, action, **_asked(options)) as tx:
         job_ids, missing = _targets(tx, options)
         acted = verb(tx, job_ids)
     for job_id, state in acted.moved:
@@ -226,6 +231,13 @@ def _act(options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, li
     for target in missing:
         print(f"{target}: no such study, accession number or job", file=sys.stderr)
     return 1 if missing or not acted.moved else 0
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the audit trail says of a command on jobs."""
+    targets = list(options.targets)
+    return {"subject": targets[0] if len(targets) == 1 else "", "targets": targets,
+            "state": getattr(options, "state", "")}
 
 
 def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]:
@@ -242,7 +254,7 @@ def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]
 def accept_partial(options: argparse.Namespace, settings: Settings) -> int:
     """Let studies held as partly delivered go without the instances that failed; nothing is deleted."""
     accepted = 0
-    with opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, changing(store, settings, "study.accept-partial", **_asked(options)) as tx:
         for target in options.targets:
             studies = index.find_studies(tx, target)
             if not studies:
@@ -273,7 +285,8 @@ def bad(options: argparse.Namespace, settings: Settings) -> int:
 
 def send_now(options: argparse.Namespace, settings: Settings) -> int:
     """Settle the studies at once and wake their jobs."""
-    with opened(settings) as store, store.transaction() as tx:
+    action = "study.urgent" if options.urgent else "study.send-now"
+    with opened(settings) as store, changing(store, settings, action, **_asked(options)) as tx:
         job_ids, missing = _targets(tx, options)
         named = {target: index.find_studies(tx, target) for target in options.targets}
         known = {target for target, uids in named.items() if uids}

@@ -132,6 +132,24 @@ def faults(tx: Tx, kept: tuple[int, str] | None, batch: int = 1000) -> Iterator[
               " or an older backup was restored"
 
 
+def exported(tx: Tx, name: str) -> int:
+    """Return up to which entry the exporter `name` has got, 0 for none."""
+    return int(tx.value("SELECT seq FROM audit_export WHERE name = ?", (name,)) or 0)
+
+
+def claim_export(tx: Tx, name: str, owner: str, now: int, lease_ms: int) -> int | None:
+    """Let `owner` export for the next `lease_ms`; return the entry it goes on behind, None while another does it."""
+    tx.execute("INSERT INTO audit_export (name, seq) VALUES (?, 0) ON CONFLICT (name) DO NOTHING", (name,))
+    changed = tx.execute("UPDATE audit_export SET leased_by = ?, lease_until = ? WHERE name = ?"
+                         " AND (leased_by = ? OR lease_until < ?)", (owner, now + lease_ms, name, owner, now))
+    return exported(tx, name) if changed else None
+
+
+def advance_export(tx: Tx, name: str, owner: str, seq: int) -> None:
+    """Write down that everything up to `seq` was sent; nothing changes if the lease has gone to somebody else."""
+    tx.execute("UPDATE audit_export SET seq = ? WHERE name = ? AND leased_by = ? AND seq < ?", (seq, name, owner, seq))
+
+
 class HeadFile:
     """data_dir/audit.head: the newest entry this machine has written, kept outside the database."""
 

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from interface.http import api, health, pages, security
-from interface.http.auth import login
+from interface.http.auth import login, oidc
 from interface.http.auth.doorkeeper import Gatekeeper
 from interface.http.context import WebContext
 from interface.http.pages.render import page, wants_page
@@ -23,7 +23,7 @@ from interface.http.problems import Problem, answer, body_of, problem_of, proble
 from interface.http.routes import GuardedRoute, Routes
 from internal.errors import RouterError
 
-FAMILIES: tuple[Routes, ...] = (health.routes, login.routes, *pages.FAMILIES, *api.FAMILIES)
+FAMILIES: tuple[Routes, ...] = (health.routes, login.routes, oidc.routes, *pages.FAMILIES, *api.FAMILIES)
 
 
 def create_app(context: WebContext) -> FastAPI:

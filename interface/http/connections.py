@@ -10,11 +10,10 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-HEAD_WAIT_S = 10.0
-MAX_HEAD_BYTES = 32 * 1024
+from interface.http.limits import Limits
 
 
-def limited_protocol(max_connections: int) -> type[asyncio.Protocol]:
+def limited_protocol(max_connections: int, limits: Limits) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP protocol with our limits; one address may hold half of all connections."""
     base: Any = _base()
     per_address: Counter[str] = Counter()
@@ -53,12 +52,12 @@ def limited_protocol(max_connections: int) -> type[asyncio.Protocol]:
             if self.cycle is not before:
                 self._head_bytes = 0
                 self._head_known()
-            elif self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            elif self._head_bytes > limits.head_bytes and not self.transport.is_closing():
                 self.transport.abort()
 
         def _await_head(self) -> None:
             if self._head_timer is None:
-                self._head_timer = self.loop.call_later(HEAD_WAIT_S, self._too_slow)
+                self._head_timer = self.loop.call_later(limits.head_wait_s, self._too_slow)
 
         def _head_known(self) -> None:
             if self._head_timer is not None:

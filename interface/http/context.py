@@ -15,41 +15,30 @@ audit trail. Changes when handlers need something else in common.
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Request
 
+from interface.acting import Action, Author, acting
 from interface.http.actor import Actor
+from interface.http.limits import Limits
 from interface.roles import SystemClock
 from internal import audit_trail
 from internal.config import Settings
-from internal.errors import AlreadyRunning, StorageFailed, Transient
+from internal.errors import Transient
 from internal.ports import Clock
 from internal.spool import Spool
 from internal.store import Store, Tx
-
-log = logging.getLogger("router.web")
 
 #: Longest wait for a free connection or a lock, and longest time that one reading may take, in seconds.
 WAIT_S = 5.0
 READ_LIMIT_S = 10.0
 _MAX_VIEWS = 200
-
-
-@dataclass
-class Action:
-    """One change on its way: `tx` is its transaction, `fields` what the audit entry will say of it."""
-
-    tx: Tx
-    now: int
-    fields: dict[str, Any] = field(default_factory=dict)
-    study_uid: str = ""
-    subject: str = ""
+_OPEN_AGAIN_S = 1.0
 
 
 class WebContext:
@@ -57,21 +46,30 @@ class WebContext:
 
     def __init__(
         self, settings: Settings, spool: Spool, environment: str, version: str, clock: Clock | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.settings = settings
         self.spool = spool
         self.environment = environment
         self.version = version
         self.clock: Clock = clock or SystemClock()
+        self.limits = limits or Limits()
         self.audit_head = audit_trail.HeadFile(settings.data_dir)
         self._opening = threading.Lock()
         self._opened: Store | None = None
+        self._not_before_s = 0.0
 
     @property
     def store(self) -> Store:
         """The database, opened at first use. Raises Transient until the deliver role has brought it up to date."""
+        opened = self._opened
+        if opened is not None:
+            return opened
         with self._opening:
             if self._opened is None:
+                if time.monotonic() < self._not_before_s:
+                    raise Transient("the database could not be reached a moment ago", code="database-unreachable")
+                self._not_before_s = time.monotonic() + _OPEN_AGAIN_S  # nobody waits in line for a dead database
                 self._opened = self._open()
             return self._opened
 
@@ -83,20 +81,16 @@ class WebContext:
 
     @contextmanager
     def acting(
-        self, actor: Actor, name: str, *, subject: str = "", study_uid: str = "", **fields: Any,
+        self, actor: Actor, name: str, *, subject: str = "", study_uid: str = "", **fields: object,
     ) -> Iterator[Action]:
         """Change something in one transaction that also writes the audit entry `name`; an exception undoes both.
 
         `name` is such as ``lane.pause``; `fields` (and `action.fields` inside) are JSON: before, after, reason.
         """
-        now = self.clock.now_ms()
-        with self.store.transaction() as tx:
-            action = Action(tx, now, dict(fields), study_uid, subject)
+        by = Author(actor.author, actor.address, actor.session)
+        with acting(self.store, self.audit_head, by, name, now=self.clock.now_ms(), subject=subject,
+                    study_uid=study_uid, fields=fields) as action:
             yield action
-            entry = audit_trail.append(
-                tx, name, author=actor.author, address=actor.address, session=actor.session, now=now,
-                subject=action.subject, study_uid=action.study_uid, fields=action.fields)
-        self.keep_head(entry)
 
     def note_view(self, actor: Actor, study_uids: Sequence[str], what: str) -> None:
         """Write down whose data is about to be shown; durable on return, or the data is not to be shown.
@@ -134,13 +128,6 @@ class WebContext:
         finally:
             probe.close()
         return Store.open(url, wait_s=WAIT_S, read_limit_s=READ_LIMIT_S)
-
-    def keep_head(self, entry: audit_trail.Entry) -> None:
-        """Write down the newest audit entry outside the database, after its commit; a failure is only logged."""
-        try:
-            self.audit_head.keep(entry)
-        except (OSError, AlreadyRunning, StorageFailed) as error:
-            log.warning("audit.head could not be written: %s", error)
 
 
 def current_context(request: Request) -> WebContext:

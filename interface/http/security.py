@@ -111,7 +111,7 @@ class Rate:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith("/health/"):
+        if scope["type"] == "http" and scope["path"] != "/health/live":
             wait_s = self._take(scope["client"][0] if scope.get("client") else "", time.monotonic())
             if wait_s > 0:
                 refused = Problem("too-often", headers={"Retry-After": str(int(wait_s) + 1)})

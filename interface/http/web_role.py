@@ -9,11 +9,12 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
+from interface.audit_export import Exporter
 from interface.http.app import create_app
 from interface.http.auth.first_admin import ensure_first_admin
 from interface.http.connections import limited_protocol
@@ -52,7 +53,7 @@ def server_config(context: WebContext) -> uvicorn.Config:
     http = context.settings.http
     config = uvicorn.Config(
         create_app(context), log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False,
-        http=limited_protocol(http.max_connections), ws="none", lifespan="off", timeout_keep_alive=15,
+        http=limited_protocol(http.max_connections, context.limits), ws="none", lifespan="off", timeout_keep_alive=15,
         proxy_headers=bool(http.trusted_proxies), forwarded_allow_ips=list(http.trusted_proxies),
         ssl_certfile=http.certificate if http.certificate.name else None,
         ssl_keyfile=http.key if http.certificate.name else None,
@@ -86,7 +87,13 @@ def _beside(context: WebContext, status: StatusFile) -> Iterator[None]:
             except Transient:
                 ended.wait(_DATABASE_LOOK_S)
 
-    for name, work in (("status", publish), ("first-admin", first_admin)):
+    audit = context.settings.audit
+    threads: list[tuple[str, Callable[[], None]]] = [("status", publish), ("first-admin", first_admin)]
+    if audit.syslog:
+        exporter = Exporter(lambda: context.store, context.clock, audit.syslog,
+                            audit.syslog_ca if audit.syslog_ca.name else None, context.spool.node)
+        threads.append(("audit-export", lambda: exporter.run(ended)))
+    for name, work in threads:
         threading.Thread(target=work, name=name, daemon=True).start()
     try:
         yield

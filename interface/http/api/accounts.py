@@ -5,13 +5,14 @@ What is secret is shown once, in the answer that makes it. Changes when accounts
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import Path
 from pydantic import Field
 
 from interface.http.api import shapes
-from interface.http.api.changing import CurrentChange
+from interface.http.api.changing import Answer, CurrentChange
 from interface.http.api.parameters import Body, Line, Name
 from interface.http.auth import accounts
 from interface.http.context import CurrentContext
@@ -72,7 +73,7 @@ def list_users(context: CurrentContext) -> list[shapes.UserShape]:
 def add_user(body: NewUser, change: CurrentChange) -> UserWithPassword:
     """Add an account with a random password, which is shown once."""
 
-    def make() -> dict[str, object]:
+    def make() -> Answer:
         user, password = accounts.add(change.context, change.actor, body.name, Role(body.role))
         return UserWithPassword(user=_user(user), password=password).model_dump()
 
@@ -102,7 +103,7 @@ def enable(name: Name, change: CurrentChange) -> shapes.UserShape:
 def reset_password(name: Name, change: CurrentChange) -> UserWithPassword:
     """Give an account a new random password, which is shown once; its sessions end."""
 
-    def make() -> dict[str, object]:
+    def make() -> Answer:
         password = accounts.reset_password(change.context, change.actor, name)
         with change.context.reading() as tx:
             return UserWithPassword(user=_user(users.get_user(tx, name)), password=password).model_dump()
@@ -121,7 +122,7 @@ def list_keys(context: CurrentContext) -> list[shapes.KeyShape]:
 def issue_key(body: NewKey, change: CurrentChange) -> KeyWithSecret:
     """Make an API key; it is shown once, and has at most the rights of its maker."""
 
-    def make() -> dict[str, object]:
+    def make() -> Answer:
         key, secret = accounts.issue_key(change.context, change.actor, body.name, [Right(one) for one in body.rights],
                                          expires_at=body.expires_at)
         return KeyWithSecret(key=_key(key), secret=secret).model_dump()
@@ -143,7 +144,7 @@ def _set_disabled(change: CurrentChange, name: str, *, disabled: bool) -> shapes
         asked=[name, disabled]))
 
 
-def _without(field: str):  # noqa: ANN202
+def _without(field: str) -> Callable[[Answer], Answer]:
     return lambda answer: {**answer, field: None}
 
 

@@ -24,6 +24,7 @@ from internal import replays
 from internal.replays import Replay
 
 Answer = dict[str, Any]
+ON_ITS_WAY = "a request with this Idempotency-Key is on its way, or was when the router stopped: look what became of it"
 IdempotencyKey = Annotated[str | None, Header(
     alias="Idempotency-Key", min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$",
     description="A name that the caller makes up for this very request. Repeated within a day with the same body, it"
@@ -56,7 +57,34 @@ class Change:
             if self.key is not None:
                 replay = Replay(digest_of(name, asked), kept(answer) if kept else answer)
                 if not replays.keep(action.tx, self.owner, self.key, replay, action.now):
-                    raise Problem("conflict", "a request with this Idempotency-Key is on its way")
+                    raise Problem("conflict", ON_ITS_WAY)
+        return answer
+
+    def once(
+        self, name: str, change: Callable[[], Answer], *, asked: Any = None,
+        kept: Callable[[Answer], Answer] | None = None,
+    ) -> Answer:
+        """As `make`, for a change that has its transaction and its audit entry of its own.
+
+        A process that dies in between leaves the key taken: the caller has to look what became of it.
+        """
+        before = self.find(name, asked)
+        if before is not None:
+            return before
+        if self.key is None:
+            return change()
+        with self.context.store.transaction() as tx:
+            if not replays.keep(tx, self.owner, self.key, Replay(digest_of(name, asked), None),
+                                self.context.clock.now_ms()):
+                raise Problem("conflict", ON_ITS_WAY)
+        try:
+            answer = change()
+        except BaseException:
+            with self.context.store.transaction() as tx:
+                replays.forget(tx, self.owner, self.key)
+            raise
+        with self.context.store.transaction() as tx:
+            replays.answer(tx, self.owner, self.key, kept(answer) if kept else answer)
         return answer
 
     @property
@@ -74,6 +102,8 @@ class Change:
             return None
         if found.request_sha256 != digest_of(name, asked):
             raise Problem("replayed")
+        if found.answer is None:
+            raise Problem("conflict", ON_ITS_WAY)
         return dict(found.answer)
 
 

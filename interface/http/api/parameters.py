@@ -28,7 +28,8 @@ RowId = Annotated[int, Path(ge=1, le=2**53)]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9_.@-]{1,64}$")]
 LaneName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.@:-]{1,64}$", description="Name of a destination")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most entries of one page.")]
-AfterNumber = Annotated[int, Query(alias="after", ge=0, le=2**53, description="`after` of the page before; 0 for none.")]
+AfterNumber = Annotated[int, Query(alias="after", ge=0, le=2**53,
+                                   description="`after` of the page before; 0 for none.")]
 AfterId = Annotated[str, Query(alias="after", pattern=r"^[a-z0-9._-]{0,100}$",
                                description="`after` of the page before; empty for none.")]
 

@@ -11,12 +11,8 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
+from interface.http.limits import Limits
 from interface.http.problems import Problem
-
-MAX_JSON_DEPTH = 32
-_CHUNK_WAIT_S = 15.0
-_SMALL_BODY_S = 30.0
-_MIN_BYTES_PER_S = 2000
 
 
 def content_length(headers: Headers) -> int:
@@ -30,16 +26,18 @@ def content_length(headers: Headers) -> int:
 class BodyGuard:
     """The limits of one request's body. Raises Problem at once for what the headers already say."""
 
-    def __init__(self, headers: Headers, max_bytes: int) -> None:
+    def __init__(self, headers: Headers, max_bytes: int, limits: Limits) -> None:
         if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
             raise Problem("encoding")
         if content_length(headers) > max_bytes:
             raise Problem("too-large")
         self._max_bytes = max_bytes
-        self._depth = _JsonDepth() if "json" in headers.get("content-type", "").lower() else None
+        self._limits = limits
+        self._depth = _JsonDepth(limits.json_depth) if "json" in headers.get("content-type", "").lower() else None
 
     def watch(self, receive: Receive) -> Receive:
-        """Return a receive that raises Problem: 413, 408, or 400 for JSON nested deeper than 32."""
+        """Return a receive that raises Problem: 413, 408, or 400 for JSON nested too deeply."""
+        limits = self._limits
         got_bytes = 0
         ended = False
         started_s = time.monotonic()
@@ -48,7 +46,7 @@ class BodyGuard:
             nonlocal got_bytes, ended
             if ended:
                 return await receive()
-            with anyio.move_on_after(_CHUNK_WAIT_S) as waiting:
+            with anyio.move_on_after(limits.chunk_wait_s) as waiting:
                 message = await receive()
             if waiting.cancelled_caught:
                 raise Problem("slow", headers={"Connection": "close"})
@@ -57,7 +55,7 @@ class BodyGuard:
             ended = message["type"] != "http.request" or not message.get("more_body", False)
             if got_bytes > self._max_bytes:
                 raise Problem("too-large", headers={"Connection": "close"})
-            if not ended and time.monotonic() - started_s > _SMALL_BODY_S + got_bytes / _MIN_BYTES_PER_S:
+            if not ended and time.monotonic() - started_s > limits.body_s + got_bytes / limits.body_bytes_per_s:
                 raise Problem("slow", headers={"Connection": "close"})
             if self._depth is not None:
                 self._depth.feed(body)
@@ -69,7 +67,8 @@ class BodyGuard:
 class _JsonDepth:
     """Counts open brackets outside of strings, as the bytes come: the parser never sees what is too deep."""
 
-    def __init__(self) -> None:
+    def __init__(self, deepest: int) -> None:
+        self._deepest = deepest
         self._depth = 0
         self._in_string = False
         self._escaped = False
@@ -87,7 +86,7 @@ class _JsonDepth:
                 self._in_string = True
             elif byte in b"[{":
                 self._depth += 1
-                if self._depth > MAX_JSON_DEPTH:
+                if self._depth > self._deepest:
                     raise Problem("too-deep")
             elif byte in b"]}":
                 self._depth -= 1

@@ -50,7 +50,7 @@ class Gatekeeper:
         and of a form only what holds its token.
         """
         request = Request(scope)
-        body = BodyGuard(request.headers, max_body_bytes)
+        body = BodyGuard(request.headers, max_body_bytes, self._context.limits)
         actor = await self._actor(request, right)
         scope.setdefault("state", {})["actor"] = actor
         if not actor.may(right):

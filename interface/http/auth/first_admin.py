@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from interface.acting import keep_head
 from interface.http.context import WebContext
 from internal import audit_trail, passwords, users
 from internal.users import Role
@@ -41,7 +42,7 @@ def ensure_first_admin(context: WebContext) -> bool:
         users.add_user(tx, NAME, Role.ADMIN, hashed, author="system", now=now)
         entry = audit_trail.append(tx, "user.add", author="system", now=now, subject=NAME,
                                    fields={"after": {"role": str(Role.ADMIN)}})
-    context.keep_head(entry)
+    keep_head(context.audit_head, entry)
     log.info("first login: user %s, password in %s; the file goes away at the first login", NAME, path)
     if sys.stderr is not None and sys.stderr.isatty():
         # A terminal is read by whoever started the router; anything else (a container's output) is a log.

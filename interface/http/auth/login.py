@@ -49,6 +49,11 @@ def _login_page(
                 single_sign_on=bool(context.settings.oidc.issuer))
 
 
+def login_failed_page(request: Request, context: WebContext) -> Response:
+    """Return the login form of somebody whom single sign-on did not let in."""
+    return _login_page(request, context, "/", "refused", 403)
+
+
 @routes.post("/login", right=Right.OPEN)
 def login(
     request: Request, context: CurrentContext, actor: CurrentActor, name: Text = "", password: Text = "",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from interface.http.limits import Limits
 from internal.users import Role
 from tests.contract.http.doors import Doors
 
@@ -16,9 +17,9 @@ def open_doors(tmp_path: Path) -> Iterator[Callable[..., Doors]]:
     """Start a web role with settings of one's own."""
     running: list[Doors] = []
 
-    def opened(database_url: str = "", **settings: str) -> Doors:
+    def opened(database_url: str = "", limits: Limits | None = None, **settings: str) -> Doors:
         given = {name.replace("__", "."): value for name, value in settings.items()}
-        running.append(Doors(tmp_path / f"data{len(running)}", database_url, given))
+        running.append(Doors(tmp_path / f"data{len(running)}", database_url, given, limits))
         return running[-1]
 
     yield opened

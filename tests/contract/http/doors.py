@@ -12,9 +12,11 @@ from typing import Any
 import requests
 import uvicorn
 
+from interface.http.auth.doorkeeper import cookie_name, csrf_token
 from interface.http.context import WebContext
+from interface.http.limits import Limits
 from interface.http.web_role import listen, server_config
-from internal import passwords, sessions, users
+from internal import audit_trail, passwords, sessions, users
 from internal.config import Settings, load
 from internal.spool import Spool
 from internal.store import Store
@@ -28,7 +30,8 @@ PASSWORD = "correct horse battery"
 class Doors:
     """One running web role with its own folder and database."""
 
-    def __init__(self, folder: Path, database_url: str = "", settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, database_url: str = "", settings: Mapping[str, str] | None = None,
+                 limits: Limits | None = None) -> None:
         given = {"router.data_dir": str(folder), "http.requests_per_minute": "1000000", **(settings or {})}
         if database_url.startswith("postgres"):
             given["database.url"] = database_url
@@ -37,7 +40,7 @@ class Doors:
         self.store = Store.open(self.settings.database_url)
         self.store.migrate()
         self.spool = Spool.open(self.settings.spool_dir, fsync=False, create=True, min_free_bytes=0)
-        self.context = WebContext(self.settings, self.spool, "sandbox", "2.0.0")
+        self.context = WebContext(self.settings, self.spool, "sandbox", "2.0.0", limits=limits)
         config = server_config(self.context)
         self._socket: socket.socket = listen("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
@@ -70,6 +73,14 @@ class Doors:
         """Return somebody who is not logged in, or has an API key."""
         return Visitor(self.url, key)
 
+    def with_session(self, name: str) -> Visitor:
+        """Return somebody who has a session, without the time that a password takes."""
+        with self.store.transaction() as tx:
+            token, _ = sessions.start_session(tx, name, "127.0.0.1", now_ms())
+        visitor = self.visitor()
+        visitor.session.cookies.set(cookie_name(self.url.startswith("https")), token)
+        return visitor
+
     def logged_in(self, name: str, password: str = PASSWORD) -> Visitor:
         """Return somebody who has logged in."""
         visitor = self.visitor()
@@ -79,8 +90,6 @@ class Doors:
 
     def audit(self, action: str = "") -> list[Any]:
         """Return the audit entries, newest first."""
-        from internal import audit_trail
-
         with self.store.reading() as tx:
             return audit_trail.entries(tx, action=action)
 
@@ -118,8 +127,6 @@ class Visitor:
 
     def csrf(self) -> str:
         """Return the token that forms of this session carry."""
-        from interface.http.auth.doorkeeper import csrf_token
-
         return csrf_token(self.token) if self.token else ""
 
 
