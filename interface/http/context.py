@@ -26,6 +26,7 @@ from fastapi import Depends, Request
 from interface.acting import Action, Author, acting
 from interface.http.actor import Actor
 from interface.http.limits import Limits
+from interface.http.tasks import Tasks
 from interface.roles import SystemClock
 from internal import audit_trail
 from internal.config import Settings
@@ -55,6 +56,7 @@ class WebContext:
         self.clock: Clock = clock or SystemClock()
         self.limits = limits or Limits()
         self.audit_head = audit_trail.HeadFile(settings.data_dir)
+        self.tasks = Tasks()
         self._opening = threading.Lock()
         self._opened: Store | None = None
         self._not_before_s = 0.0
@@ -113,7 +115,8 @@ class WebContext:
             pass
 
     def close(self) -> None:
-        """Close the database."""
+        """End what runs in the background and close the database."""
+        self.tasks.close()
         with self._opening:
             if self._opened is not None:
                 self._opened.close()

@@ -176,12 +176,13 @@ CREATE TABLE association_study (
     PRIMARY KEY (study_uid, association_id)
 );
 
--- Callers as seen, by title and address (no port); what people say about them is in catalogue, kind 'device'.
+-- Callers as seen, by title and address (no port), last_image_at NULL: no image yet; what people say about them is in catalogue, kind 'device'.
 CREATE TABLE device (
     aet           TEXT NOT NULL,
     address       TEXT NOT NULL,
     first_seen_at INTEGER NOT NULL,
     last_seen_at  INTEGER NOT NULL,
+    last_image_at INTEGER,
     PRIMARY KEY (aet, address)
 );
 

@@ -11,10 +11,11 @@ from typing import Annotated
 from pydantic import Field
 
 from interface import actions
+from interface.acting import Action
 from interface.http.api import shapes
 from interface.http.api.changing import Answer, CurrentChange
 from interface.http.api.parameters import Accession, Body, JobId, MaybeWhy, Reason, StudyUid, Why
-from interface.http.context import Action, CurrentContext
+from interface.http.context import CurrentContext
 from interface.http.rights import Right
 from interface.http.routes import Routes
 from internal import corrections, jobs, study_list, withdrawals

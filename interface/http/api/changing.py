@@ -17,8 +17,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Header
 from pydantic import BaseModel
 
+from interface.acting import Action
 from interface.http.actor import Actor, CurrentActor
-from interface.http.context import Action, CurrentContext, WebContext
+from interface.http.context import CurrentContext, WebContext
 from interface.http.problems import Problem
 from internal import replays
 from internal.replays import Replay

@@ -22,11 +22,11 @@ routes = Routes(in_schema=False)
 _ABOUT = """\
 Everything the pages can do, for other systems: find studies, follow them, act on them, and be told of changes.
 
-* Send `Authorization: Bearer rk_...` with a key that an admin made under /api/v1/keys or on the Users page. A key has at
-  most the rights that it was given: view, operate, administer, metrics, orders.
+* Send `Authorization: Bearer rk_...` with a key that an admin made under /api/v1/keys or on the Users page. A key has
+  the rights that it was given: view, operate, administer, metrics, orders.
 * Moments are UTC in epoch milliseconds.
-* Every answer that is no success has the same shape: `error` (a fixed word), `message` and `next_step` in Bahasa Indonesia
-  and English, `detail` (sentences).
+* Every answer that is no success has the same shape: `error` (a fixed word), `message` and `next_step` in Bahasa
+  Indonesia and English, `detail` (sentences).
 * Searches stand in bodies: nothing that names a patient is ever part of an address.
 * Every POST takes an `Idempotency-Key`: repeated within a day, it gives the first answer and changes nothing.
 * Every change, and every look at a patient's data, is written into the audit trail.
@@ -34,7 +34,8 @@ Everything the pages can do, for other systems: find studies, follow them, act o
 _TAGS = {
     "studies": "Find studies; their images, their way, their receipts.", "jobs": "What must go where.",
     "actions": "What people order.", "events": "What happened, and a stream that says so.",
-    "operations": "Lanes, devices, aliases, orders.", "watching": "Alerts, settings.", "accounts": "Users and API keys.",
+    "operations": "Lanes, devices, aliases, orders.", "watching": "Alerts, settings.",
+    "accounts": "Users and API keys.",
     "metrics": "Figures for Prometheus.",
 }
 _ERRORS = {

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from interface import actions
+from interface.acting import Action
 from interface.destinations import build
 from interface.http.api import shapes
 from interface.http.api.changing import Answer, CurrentChange
 from interface.http.api.parameters import Accession, Body, LaneName, Line, MaybeWhy
-from interface.http.context import Action, CurrentContext
+from interface.http.context import CurrentContext
 from interface.http.rights import Right
 from interface.http.routes import Routes
 from internal import admission, corrections, devices, jobs
@@ -128,7 +129,7 @@ def decide(body: Decision, change: CurrentChange) -> shapes.DeviceShape:
         action.fields |= {"before": str(before or ""), "after": body.verdict or ""}
         one = next((one for one in devices.list_devices(action.tx) if (one.aet, one.address) == (body.aet,
                                                                                                body.address)), None)
-        shown = one or devices.Device(body.aet, body.address, None, None, "")
+        shown = one or devices.Device(body.aet, body.address, None, None, "", None)
         return shapes.DeviceShape.model_validate(shown).model_dump()
 
     return shapes.DeviceShape(**change.make("device.decide", make, asked=body, subject=f"{body.aet}@{body.address}"))

@@ -9,18 +9,18 @@ from typing import Annotated
 
 from fastapi import Path, Query
 
+from interface.acting import Action
 from interface.alert_texts import detail_of, title_of
 from interface.alerts import build_alerts
 from interface.http.api import shapes
 from interface.http.api.changing import Answer, CurrentChange
 from interface.http.api.parameters import PAGE, AfterNumber, Limit, RowId
-from interface.http.context import Action, CurrentContext, WebContext
+from interface.http.context import CurrentContext, WebContext
 from interface.http.rights import Right
 from interface.http.routes import Routes
 from internal import alerts
 from internal.alerts import Alert
-from internal.config import SECTIONS, SETTINGS
-from internal.config.rendering import format_value
+from internal.config.rendering import listed_settings
 from internal.errors import NotFound
 from internal.fhir import dates
 
@@ -70,15 +70,8 @@ def test_rule(name: RuleName, change: CurrentChange) -> list[shapes.ProbeShape]:
 @routes.get("/settings", right=Right.VIEW)
 def settings_in_force(context: CurrentContext) -> list[shapes.SettingShape]:
     """Return every setting as it counts, with where it came from; secrets are masked."""
-    found = []
-    settings = context.settings
-    for declared in SECTIONS:
-        for section in settings.section_names(declared):
-            values = settings.section(section)
-            found += [shapes.SettingShape(
-                section=section, key=one.key, value=format_value(one, getattr(values, one.key)),
-                source=settings.source_of(f"{section}.{one.key}")) for one in SETTINGS if one.section == declared]
-    return found
+    return [shapes.SettingShape(section=section, key=one.setting.key, value=one.value, source=one.source)
+            for section, listed in listed_settings(context.settings) for one in listed]
 
 
 def alert_shape(context: WebContext, one: Alert) -> shapes.AlertShape:
