@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 
 from internal.alerts import Condition, Finding
 from internal.lanes import BREAKER, lanes
@@ -41,7 +41,7 @@ class Vitals:
     node: str
     free_bytes: int
     min_free_bytes: int
-    zone: tzinfo
+    zone: tzinfo = UTC
     clock_offsets_s: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -23,7 +23,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "scan"),
     ("L2", "engines spool_writer"),
     ("L2", "store spool"),
-    ("L3", "audit_trail set_aside catalogue users"),
+    ("L3", "audit_trail set_aside replays catalogue users"),
     ("L3", "sessions"),
     ("L3", "devices study_terms tally"),
     ("L3", "associations events lanes"),

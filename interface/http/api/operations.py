@@ -129,7 +129,7 @@ def decide(body: Decision, change: CurrentChange) -> shapes.DeviceShape:
         action.fields |= {"before": str(before or ""), "after": body.verdict or ""}
         one = next((one for one in devices.list_devices(action.tx) if (one.aet, one.address) == (body.aet,
                                                                                                body.address)), None)
-        shown = one or devices.Device(body.aet, body.address, None, None, "", None)
+        shown = one or devices.Device(body.aet, body.address, None, None, None, "")
         return shapes.DeviceShape.model_validate(shown).model_dump()
 
     return shapes.DeviceShape(**change.make("device.decide", make, asked=body, subject=f"{body.aet}@{body.address}"))

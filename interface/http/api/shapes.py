@@ -282,6 +282,7 @@ class DeviceShape(Shape):
     address: str
     first_seen_at: int | None
     last_seen_at: int | None
+    last_image_at: int | None
     verdict: str
 
 
