@@ -1,7 +1,7 @@
 """How fast the pages are with a hospital's index of years: each page through real HTTP with a session, p95 in ms.
 
-`python -m bench.pages` builds 200,000 studies with 5 million images in a temporary folder (about 5 GB, a minute or two),
-starts the web role on it and asks every page in turn. Changes when a page is added.
+`python -m bench.pages` builds 200,000 studies with 5 million images in a temporary folder (about 5 GB, a minute or
+two), starts the web role on it and asks every page in turn. Changes when a page is added.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Texts made from the declarations: router.conf.template, docs/settings.md and the listing of `main.py config`.
 
-Flow: the CLI prints them; a test compares the committed files with them. Imports: declarations, url, values.
+Flow: the CLI prints them; a test compares the committed files with them. Imports: declarations, settings, url, values.
 Changes when these texts should look different; a new setting needs no change here.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from internal.config.declarations import FOLDER_SECTION, IGNORED, SECTIONS, SETTINGS, Settings
-from internal.config.declare import Setting
+from internal.config.alerting import ALERT_SECTION
+from internal.config.declarations import FOLDER_SECTION, IGNORED, SECTIONS, SETTINGS
+from internal.config.declare import NAMED, Setting
+from internal.config.settings import Settings
 from internal.config.url import environment_name
 from internal.config.values import Kind, Secret, format_duration, format_size
 
@@ -23,6 +25,10 @@ _SECTION_HELP = {
     "http": ("Siapa yang boleh membuka halaman dan API.", "Who may reach pages and API."),
     "oidc": ("Masuk lewat penyedia identitas rumah sakit.", "Single sign-on through the hospital's provider."),
     "audit": ("Jejak audit di luar basis data.", "The audit trail outside the database."),
+    "mail": ("Server surel untuk peringatan.", "The mail server for alerts."),
+    ALERT_SECTION: (
+        "Aturan peringatan; ganti NAME, boleh beberapa. Tanpa satu pun, peringatan hanya tampil di halaman dan API.",
+        "A rule for alerts; replace NAME, any number of them. Without any, alerts are only shown in pages and API."),
     FOLDER_SECTION: (
         "Tujuan berupa folder; ganti NAME, boleh beberapa, lalu tulis namanya di send_to.",
         "A folder as destination; replace NAME, any number of them, and put the name into send_to."),
@@ -71,7 +77,7 @@ def render_template() -> str:
     blocks = [_TEMPLATE_HEAD]
     for section in SECTIONS:
         indonesian, english = _SECTION_HELP[section]
-        header = f"[{section}]" if section != FOLDER_SECTION else f"# [{section}]"
+        header = f"# [{section}]" if section.endswith(NAMED) else f"[{section}]"
         blocks.append(f"\n# {indonesian}\n# {english}\n{header}\n")
         blocks.extend(_template_entry(setting) for setting in SETTINGS if setting.section == section)
     return "".join(blocks)
@@ -96,11 +102,8 @@ class Listed:
 
 def listed_settings(settings: Settings) -> list[tuple[str, list[Listed]]]:
     """Return every section by its name, with its settings as they count."""
-    found = []
-    for section in SECTIONS:
-        names = [f"folder:{name}" for name in settings.folders] if section == FOLDER_SECTION else [section]
-        found += [(name, _listing(settings, section, name)) for name in names]
-    return found
+    return [(name, _listing(settings, section, name)) for section in SECTIONS
+            for name in settings.section_names(section)]
 
 
 def render_config(settings: Settings) -> str:
@@ -150,8 +153,7 @@ def render_markdown() -> str:
 def _markdown_row(setting: Setting) -> str:
     default = f"`{setting.default}`" if setting.default else "required" if setting.required else ""
     limits = f"{setting.kind}: {setting.allowed}" if setting.allowed else str(setting.kind)
-    names = setting.env or setting.environment if setting.section != FOLDER_SECTION else (
-        f"ROUTER_FOLDER_NAME_{setting.key.upper()}",)
+    names = tuple(name.replace(":", "_") for name in setting.env or setting.environment)
     variables = ", ".join(f"`{name}`" for name in names)
     meaning = f"{setting.help}<br>*{setting.help_id}*".replace("|", "\\|")
     return f"| `{setting.key}` | {default} | {limits} | {variables} | {meaning} |\n"
