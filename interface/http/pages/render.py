@@ -80,7 +80,8 @@ def _environment(language: str) -> Environment:
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Return the page; it is never kept by caches, since it is somebody's own."""
-    return part(request, template, status=status, notice=_notice(request), **{"counts": _counts(request), **values})
+    return part(request, template, status=status, **{
+        "notice": _notice(request), "counts": _counts(request), **values})
 
 
 def part(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
