@@ -125,9 +125,9 @@ def last_events(tx: Tx, study_uid: str, limit: int = MAX_EVENTS) -> list[EventRo
 
 def series_of(tx: Tx, study_uid: str) -> list[SeriesRow]:
     """Return the series of a study by number, those without one last."""
-    shown: dict[str, str] = {uid: sop for uid, sop in tx.rows(
-        "SELECT series_uid, MIN(sop_uid) FROM instance WHERE study_uid = ? AND is_current = 1 GROUP BY series_uid",
-        (study_uid,))}
+    found = tx.rows("SELECT series_uid, MIN(sop_uid) FROM instance WHERE study_uid = ? AND is_current = 1"
+                    " GROUP BY series_uid", (study_uid,))
+    shown = {row[0]: row[1] for row in found}
     rows = [SeriesRow(row[0], row[1], row[2], row[3], row[4], row[5], shown.get(row[0], "")) for row in tx.rows(
         "SELECT series_uid, modality, series_number, description, body_part, instances FROM series WHERE study_uid = ?"
         " ORDER BY series_uid", (study_uid,))]

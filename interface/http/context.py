@@ -19,10 +19,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from interface import actions
 from interface.acting import Action, Author, acting
 from interface.http.actor import Actor
 from interface.http.limits import Limits
@@ -62,6 +64,11 @@ class WebContext:
         self._opening = threading.Lock()
         self._opened: Store | None = None
         self._not_before_s = 0.0
+
+    @cached_property
+    def environments(self) -> dict[str, str]:
+        """Return the present environment of every destination; made once, since it opens trust stores."""
+        return actions.environments(self.settings)
 
     @property
     def store(self) -> Store:

@@ -242,7 +242,7 @@ CREATE INDEX job_behind ON job (job_id) WHERE state = 'done' AND done_revision <
 CREATE INDEX job_accession ON job (accession) WHERE accession <> '';
 CREATE INDEX job_news ON job (job_id) WHERE news > told;
 CREATE INDEX job_state ON job (state, job_id);
-CREATE INDEX job_study ON job (study_uid);
+CREATE INDEX job_study ON job (study_uid, kind, state);
 
 CREATE TABLE job_facts (
     job_id      INTEGER NOT NULL REFERENCES job (job_id),
@@ -390,9 +390,9 @@ CREATE TABLE tally (
 );
 
 -- What is not delivered yet, and why; and what was delivered lately.
-CREATE INDEX job_open ON job (kind, state, reason_code, destination, opened_at, study_uid)
+CREATE INDEX job_open ON job (state, reason_code, destination, opened_at, job_id, kind, study_uid)
     WHERE state <> 'done' AND state <> 'cancelled';
-CREATE INDEX job_delivered ON job (updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
+CREATE INDEX job_delivered ON job (kind, state, updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
 
 -- Who may come in, and who did what ------------------------------------------------------------------------------
 

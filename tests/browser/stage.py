@@ -15,7 +15,8 @@ ENVIRONMENT = "https://staging.example|100000001"
 #: Number of the study: what its delivery came to.
 OUTCOMES: dict[int, Outcome | None] = {
     1: Finish(), 2: NotYet("no-order", "no ServiceRequest has this accession number"),
-    3: Refuse("several-orders", "two orders"), 4: Refuse("patient-mismatch", "another", {"sides": "x", "differences": "name"}),
+    3: Refuse("several-orders", "two orders"),
+    4: Refuse("patient-mismatch", "another", {"sides": "x", "differences": "name"}),
     5: Later("timeout", "the platform did not answer in time", blame="job"), 6: None,
     7: Refuse("no-accession", "the images carry no accession number"), 8: Finish(),
 }

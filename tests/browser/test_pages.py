@@ -19,7 +19,8 @@ from tests.contract.http.doors import Doors
 pytestmark = pytest.mark.chromium
 
 PAGES = ("/", "/studies", "/waiting", "/held", "/destinations", "/devices", "/settings", "/audit", "/users",
-         f"/studies/{uid_of(1)}", f"/studies/{uid_of(4)}", f"/studies/{uid_of(7)}", f"/studies/{uid_of(9)}", "/password")
+         f"/studies/{uid_of(1)}", f"/studies/{uid_of(4)}", f"/studies/{uid_of(7)}", f"/studies/{uid_of(9)}",
+         "/password")
 
 
 def test_first_login_leads_to_a_new_password_and_to_today(
@@ -178,6 +179,7 @@ def test_everything_can_be_reached_by_keyboard_alone(hospital: Doors, visit: Cal
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
 
 
+@pytest.mark.long(seconds=8)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_serious_stands_in_anybodys_way(hospital: Doors, visit: Callable[..., Visit], theme: str) -> None:
     window = visit(hospital.url, color_scheme=theme)

@@ -113,7 +113,7 @@ NOTICES: dict[str, tuple[str, tuple[str, str]]] = {
         "%(num)s deliveries were stopped; the images are kept.")),
     "urgent": ("ok", marks("%(num)s delivery goes first now.",
         "%(num)s deliveries go first now.")),
-    "send-now": ("ok", marks("The study is sent without waiting.",
+    "send-now": ("ok", marks("%(num)s study is sent without waiting.",
         "%(num)s studies are sent without waiting.")),
     "accept-partial": ("ok", marks("%(num)s delivery goes on without these images.",
         "%(num)s deliveries go on without these images.")),
