@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interface.http.api import pictures
+from interface.http.api import pictures, revisions
 from interface.http.routes import Routes
 
-FAMILIES: tuple[Routes, ...] = (pictures.routes,)
+FAMILIES: tuple[Routes, ...] = (pictures.routes, revisions.routes)

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from internal.overview import HOUR_MS, Share
+from internal.overview import Share
+from internal.tally import HOUR_MS
 
 PARTS = ("delivered", "moving", "waiting", "held")
 _WIDTH, _HEIGHT, _BASE = 720, 170, 146
