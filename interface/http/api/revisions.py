@@ -114,7 +114,7 @@ def revision(
         DifferenceShape(path=one.path, before=one.before, after=one.after) for one in changed])
 
 
-@routes.put("/{kind}/{name:path}", right=Right.ADMINISTER)
+@routes.put("/{kind}/{name:path}/current", right=Right.ADMINISTER)
 def change(
     kind: KindName, name: SettingName, wanted: Wanted, context: CurrentContext, actor: CurrentActor,
 ) -> RevisionShape:
