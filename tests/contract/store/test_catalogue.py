@@ -150,11 +150,11 @@ def test_two_who_write_at_once_get_two_revisions(store: Store, open_store: OpenS
             with at.transaction() as tx:
                 return catalogue.record(tx, "rule", f"r{turn}", {"by": who}, author=who, now=1)
 
-        assert sorted(together(lambda: write(store, "a"), lambda: write(other, "b"))) == [1, 2]  # noqa: B023
+        assert sorted(together(lambda: write(store, "a"), lambda: write(other, "b"))) == [1, 2]
 
 
 VALUES = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+                      lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=3), part, max_size=3),
                       max_leaves=8)
 BODIES = st.dictionaries(st.text(max_size=4), VALUES, max_size=4)
 
