@@ -49,8 +49,10 @@ def data_sets(draw: st.DrawFn, depth: int = 0) -> Dataset:
 def flat(dataset: Dataset) -> list[tuple[int, object]]:
     found: list[tuple[int, object]] = []
     for element in dataset:
-        if element.tag.is_private and element.VR != "SQ":
-            found.append((int(element.tag), None))  # implicit readers see bytes there; same_content compares them
+        if element.VR == "OW" or (element.tag.is_private and (element.VR != "SQ" or not element.value)):
+            # pydicom leaves words in the order of the file, and private values of implicit files are bytes to it;
+            # same_content compares them.
+            found.append((int(element.tag), None))
         elif element.VR == "SQ":
             found.append((int(element.tag), [flat(item) for item in element.value]))
         else:
@@ -80,7 +82,7 @@ def check(dataset: Dataset, folder: Path, defined: bool) -> None:
         assert same_content(one, other)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data_sets(), st.booleans())
 def test_every_value_survives_every_encoding(dataset: Dataset, defined: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
