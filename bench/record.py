@@ -26,7 +26,8 @@ from bench.attacks import attack_table
 ROOT = Path(__file__).resolve().parent.parent
 #: Arguments of each bench; one that writes its JSON to a file gets the name in place of FILE, the others print it.
 #: BENCH_ROUNDS=1 makes a short run; its medians say less.
-BENCHES = {"receive": ("--rounds", os.environ.get("BENCH_ROUNDS", "3"), "--json", "FILE"), "push": ("--json",)}
+BENCHES = {"receive": ("--rounds", os.environ.get("BENCH_ROUNDS", "3"), "--json", "FILE"), "push": ("--json",),
+           "pages": ("--json",)}
 BENCH_TIMEOUT_S = 2400
 
 

@@ -357,3 +357,10 @@ def study(tx: Tx, study_uid: str) -> Study | None:
         modalities=tuple(sorted({modality for (modality,) in series if modality})), study_date=row[6],
         description=row[7], conflict=bool(row[8]),
     )
+
+
+def instances_of(tx: Tx, study_uid: str, *, after: str = "", limit: int) -> list[Instance]:
+    """Return instances of a study, those kept beside the first ones included, by id beyond `after`."""
+    return [instance_from(row) for row in tx.rows(
+        f"SELECT {select_instance('n')} FROM instance n WHERE n.study_uid = ? AND n.id > ? ORDER BY n.id LIMIT ?",
+        (study_uid, after, limit))]

@@ -3,11 +3,12 @@
 Reads only; asked by pages, API and alerts. Every figure comes from an index over what is open or new today, never from
 a count over everything. Layer 3, imports rows, store and tally. Changes when the first page has to say more.
 """
+# ruff: noqa: S608 - only numbers of ours are composed into SQL
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from internal import tally
@@ -106,6 +107,23 @@ def causes(tx: Tx) -> list[Cause]:
                    " WHERE state <> 'done' AND state <> 'cancelled' GROUP BY kind, state, reason_code, destination")
     found = [Cause(row[0], State(row[1]), *row[2:]) for row in rows]
     return sorted(found, key=lambda one: (-one.jobs, one.oldest_at))
+
+
+def queue_ages(tx: Tx, bounds_s: Sequence[int], now: int) -> dict[str, tuple[list[int], float]]:
+    """Return by destination how many unfinished jobs are at most as old as each bound (and one more: the rest).
+
+    Not added up from bound to bound. With them the sum of all ages, in seconds.
+    """
+    slots = "".join(f" WHEN opened_at >= {now - bound * 1000} THEN {number}" for number, bound in enumerate(bounds_s))
+    ages: dict[str, tuple[list[int], float]] = {}
+    for destination, slot, count, opened in tx.rows(
+            f"SELECT destination, slot, COUNT(*), SUM(opened_at) FROM (SELECT destination, opened_at, CASE{slots}"
+            f" ELSE {len(bounds_s)} END AS slot FROM job WHERE state <> 'done' AND state <> 'cancelled') AS open_job"
+            " GROUP BY destination, slot"):
+        counts, sum_s = ages.get(destination, ([0] * (len(bounds_s) + 1), 0.0))
+        counts[slot] = count
+        ages[destination] = (counts, sum_s + max(0, count * now - int(opened)) / 1000)
+    return ages
 
 
 def count_receiving(tx: Tx) -> int:

@@ -141,8 +141,11 @@ class Destination(Protocol):
     def may_poll(self) -> bool:
         """Return whether a job that waits for something to appear there may ask for it now."""
 
-    def report(self) -> Mapping[str, int]:
-        """Return figures for the status file, such as how far requests are slowed down."""
+    def report(self) -> Mapping[str, Any]:
+        """Return figures for the status file (JSON), such as how far requests are slowed down.
+
+        "push_ms": a histogram of the answered requests that carried images (interface.histogram), where there is one.
+        """
 
     def probe(self) -> Iterable[Probe]:
         """Try what a delivery would need, changing nothing there; for `check`."""

@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from internal import jobs
 from internal.claims import PRIORITIES, URGENT, Poll
@@ -196,7 +197,7 @@ class Lane:
         """The destination's name."""
         return self._destination.name
 
-    def report(self) -> dict[str, int]:
+    def report(self) -> dict[str, Any]:
         """Return what the status file says about this lane."""
         return {"steps": self.steps, **self._destination.report()}
 

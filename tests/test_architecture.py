@@ -19,11 +19,11 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "errors states failpoints identity"),
     ("L0", "model"),
     ("L0", "ports config"),
-    ("L1", "accession charset dicomfile filelock hours new_directory passwords rows rules query fhir"),
+    ("L1", "usual_hours accession charset dicomfile filelock hours new_directory passwords rows rules query fhir"),
     ("L1", "scan"),
     ("L2", "engines spool_writer codec"),
     ("L2", "store spool"),
-    ("L3", "audit_trail set_aside catalogue users"),
+    ("L3", "audit_trail set_aside replays catalogue users"),
     ("L3", "sessions"),
     ("L3", "devices study_terms tally"),
     ("L3", "associations events lanes"),
@@ -35,11 +35,12 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "timeline"),
     ("L3", "commitments"),
     ("L3", "notices holdings corrections withdrawals"),
-    ("L3", "gallery"),
+    ("L3", "gallery alerts"),
+    ("L3", "conditions"),
     ("L4", "frozen pictures"),
     ("L4", "work"),
     ("L4", "admission"),
-    ("L4", "indexer assemble worker retain doctor settings_rows"),
+    ("L4", "indexer assemble worker retain doctor settings_rows watcher"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
 

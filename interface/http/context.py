@@ -26,6 +26,7 @@ from fastapi import Depends, Request
 from interface.acting import Action, Author, acting
 from interface.http.actor import Actor
 from interface.http.limits import Limits
+from interface.http.tasks import Tasks
 from interface.roles import SystemClock
 from internal import audit_trail
 from internal.config import Settings
@@ -56,6 +57,7 @@ class WebContext:
         self.clock: Clock = clock or SystemClock()
         self.limits = limits or Limits()
         self.audit_head = audit_trail.HeadFile(settings.data_dir)
+        self.tasks = Tasks()
         self.pictures = Pictures(spool, settings.data_dir / "pictures", settings.http.picture_cache)
         self._opening = threading.Lock()
         self._opened: Store | None = None
@@ -115,7 +117,8 @@ class WebContext:
             pass
 
     def close(self) -> None:
-        """Close the database and end the processes that draw pictures."""
+        """End what runs in the background and close the database."""
+        self.tasks.close()
         self.pictures.close()
         with self._opening:
             if self._opened is not None:

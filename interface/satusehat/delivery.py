@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from typing import Any
 
 from interface.logs import PHRASES
 from interface.outbound import SessionOptions, open_session
@@ -115,9 +116,11 @@ class Satusehat:
         """Return whether the waiting room may ask for an order now."""
         return self._governor.may_poll()
 
-    def report(self) -> dict[str, int]:
-        """Return how far the lane is slowed down, for the status file."""
-        return self._governor.report()
+    def report(self) -> dict[str, Any]:
+        """Return how far the lane is slowed down, push times, and how far the platform's clock is ahead."""
+        offset_s = self._session.clock_offset_s
+        report: dict[str, Any] = {**self._governor.report(), "push_ms": self._client.push_times.shown()}
+        return report | ({} if offset_s is None else {"clock_offset_s": round(offset_s)})
 
     def probe(self) -> Iterator[Probe]:
         """Try DNS, TLS, token, FHIR and DICOM endpoint, one line each, until one fails."""

@@ -57,6 +57,10 @@ class HttpSettings:
     session_max: float = declare_duration(
         "10m", "7d", "12h", "A login ends after this long in any case.",
         "Sesi masuk berakhir setelah selama ini bagaimanapun juga.")
+    open_metrics: bool = declare(
+        Kind.BOOL, parse_bool, "no", "Let programs on this machine read /metrics without a key; not with a proxy here.",
+        "Izinkan program di komputer ini membaca /metrics tanpa kunci; jangan bila ada proxy di sini.",
+        allowed="yes, no")
     requests_per_minute: int = declare_number(
         30, 1000000, 1200, "Most requests per minute from one address.",
         "Permintaan terbanyak per menit dari satu alamat.")

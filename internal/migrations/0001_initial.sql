@@ -176,12 +176,13 @@ CREATE TABLE association_study (
     PRIMARY KEY (study_uid, association_id)
 );
 
--- Callers as seen, by title and address (no port); what people say about them is in catalogue, kind 'device'.
+-- Callers as seen, by title and address (no port), last_image_at NULL: no image yet; what people say about them is in catalogue, kind 'device'.
 CREATE TABLE device (
     aet           TEXT NOT NULL,
     address       TEXT NOT NULL,
     first_seen_at INTEGER NOT NULL,
     last_seen_at  INTEGER NOT NULL,
+    last_image_at INTEGER,
     PRIMARY KEY (aet, address)
 );
 
@@ -280,7 +281,7 @@ CREATE TABLE intent (
 );
 CREATE INDEX intent_job ON intent (job_id, verb);
 
--- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker.
+-- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker, down_since: since when (0: not).
 CREATE TABLE lane (
     name         TEXT PRIMARY KEY,
     paused_until INTEGER NOT NULL DEFAULT 0,
@@ -288,6 +289,7 @@ CREATE TABLE lane (
     reason_code  TEXT NOT NULL DEFAULT '',
     reason       TEXT NOT NULL DEFAULT '',
     failures     INTEGER NOT NULL DEFAULT 0,
+    down_since   INTEGER NOT NULL DEFAULT 0,
     updated_at   INTEGER NOT NULL,
     alert_code   TEXT NOT NULL DEFAULT '',
     alert        TEXT NOT NULL DEFAULT '',
@@ -336,6 +338,61 @@ CREATE TABLE event (
 );
 CREATE INDEX event_study ON event (study_uid, event_id);
 CREATE INDEX event_feed ON event (xact, event_id);
+
+-- Alerts ----------------------------------------------------------------------------------------------------------
+
+-- What is wrong by a rule of [alert:NAME], for as long as it is. subject: the device or lane it is about, '' for the
+-- router itself. detail: numbers and moments, never patient data. told_at: when people were told last (NULL: never).
+CREATE TABLE alert (
+    alert_id        ${serial},
+    rule            TEXT NOT NULL,
+    condition       TEXT NOT NULL,
+    subject         TEXT NOT NULL,
+    detail          TEXT NOT NULL DEFAULT '{}',
+    raised_at       INTEGER NOT NULL,
+    told_at         INTEGER,
+    acknowledged_at INTEGER,
+    acknowledged_by TEXT NOT NULL DEFAULT '',
+    cleared_at      INTEGER
+);
+CREATE UNIQUE INDEX alert_open ON alert (rule, condition, subject) WHERE cleared_at IS NULL;
+CREATE INDEX alert_past ON alert (rule, condition, subject, alert_id);
+
+-- Free space of a node's spool, once an hour, for a week.
+CREATE TABLE disk_sample (
+    node       TEXT NOT NULL,
+    hour_at    INTEGER NOT NULL,
+    free_bytes INTEGER NOT NULL,
+    PRIMARY KEY (node, hour_at)
+);
+
+-- What pages ask -------------------------------------------------------------------------------------------------
+
+-- What a study can be found by: kind "name" (words of the patient's name), "patient" (Patient ID), "modality", "caller"
+-- (AE title). at is the study's listed_at, so that the newest are found first without sorting.
+CREATE TABLE study_term (
+    kind      TEXT NOT NULL,
+    term      TEXT${bytewise} NOT NULL,
+    at        INTEGER NOT NULL,
+    study_uid TEXT NOT NULL,
+    PRIMARY KEY (kind, term, at, study_uid)
+);
+CREATE INDEX study_term_study ON study_term (study_uid, kind, term);
+
+-- New images and their bytes by hour of arrival, caller and modality: what charts and forecasts add up.
+CREATE TABLE tally (
+    hour_at     INTEGER NOT NULL,
+    calling_aet TEXT NOT NULL,
+    modality    TEXT NOT NULL,
+    instances   INTEGER NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    PRIMARY KEY (hour_at, calling_aet, modality)
+);
+
+-- What is not delivered yet, and why; and what was delivered lately.
+CREATE INDEX job_open ON job (kind, state, reason_code, destination, opened_at, study_uid)
+    WHERE state <> 'done' AND state <> 'cancelled';
+CREATE INDEX job_delivered ON job (updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
 
 -- Who may come in, and who did what ------------------------------------------------------------------------------
 
@@ -419,30 +476,13 @@ CREATE TABLE audit_export (
     lease_until INTEGER NOT NULL DEFAULT 0
 );
 
--- What pages ask -------------------------------------------------------------------------------------------------
-
--- What a study can be found by: kind "name" (words of the patient's name), "patient" (Patient ID), "modality", "caller"
--- (AE title). at is the study's listed_at, so that the newest are found first without sorting.
-CREATE TABLE study_term (
-    kind      TEXT NOT NULL,
-    term      TEXT${bytewise} NOT NULL,
-    at        INTEGER NOT NULL,
-    study_uid TEXT NOT NULL,
-    PRIMARY KEY (kind, term, at, study_uid)
+-- What was answered to requests with an Idempotency-Key, for a day; owner: session or API key.
+CREATE TABLE replay (
+    owner          TEXT NOT NULL,
+    replay_key     TEXT NOT NULL,
+    request_sha256 TEXT NOT NULL,
+    answer         TEXT NOT NULL,
+    at             INTEGER NOT NULL,
+    PRIMARY KEY (owner, replay_key)
 );
-CREATE INDEX study_term_study ON study_term (study_uid, kind, term);
-
--- New images and their bytes by hour of arrival, caller and modality: what charts and forecasts add up.
-CREATE TABLE tally (
-    hour_at     INTEGER NOT NULL,
-    calling_aet TEXT NOT NULL,
-    modality    TEXT NOT NULL,
-    instances   INTEGER NOT NULL,
-    size_bytes  INTEGER NOT NULL,
-    PRIMARY KEY (hour_at, calling_aet, modality)
-);
-
--- What is not delivered yet, and why; and what was delivered lately.
-CREATE INDEX job_open ON job (kind, state, reason_code, destination, opened_at, study_uid)
-    WHERE state <> 'done' AND state <> 'cancelled';
-CREATE INDEX job_delivered ON job (updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
+CREATE INDEX replay_at ON replay (at);

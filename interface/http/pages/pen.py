@@ -1,28 +1,26 @@
-"""Templates into pages: language, times and numbers as people write them, and the words for codes.
+"""How moments, ages, numbers, names and causes are written, in one language and time zone.
 
-Imports the templates, wording, charts and translations of this package; no route and no database. Changes when a page
-needs another way to write something.
+Imports wording and the translations of this package; no route, template or database. Changes when a page has to write
+another kind of value.
 """
 
 from __future__ import annotations
 
 import gettext
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from interface.http.pages import charts, wording
+from interface.http.pages import wording
 from internal.overview import Share
 
-HERE = Path(__file__).parent
 LANGUAGES = {"id": "Bahasa Indonesia", "en": "English"}
-THEMES = ("auto", "light", "dark")
+DOMAIN = "pages"
+_TRANSLATIONS = Path(__file__).parent / "translations"
 _MONTHS = {
     "id": ("Jan", "Feb", "Mar", "Apr", "Mei", "Jun", "Jul", "Agu", "Sep", "Okt", "Nov", "Des"),
     "en": ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
@@ -33,16 +31,13 @@ _KILO = 1000
 @lru_cache(maxsize=8)
 def translations(language: str) -> gettext.NullTranslations:
     """Return the catalogue of a language; English is what the templates say."""
-    return gettext.translation("messages", HERE / "translations", [language], fallback=True)
+    return gettext.translation(DOMAIN, _TRANSLATIONS, [language], fallback=True)
 
 
-def best_language(accept_language: str, default: str) -> str:
-    """Return the first language of an Accept-Language header that there is, else `default`."""
-    for entry in accept_language[:200].split(","):
-        code = entry.split(";")[0].strip().lower().split("-")[0]
-        if code in LANGUAGES:
-            return code
-    return default
+def grouped(value: float, language: str) -> str:
+    """Return a whole number with the thousands apart."""
+    text = f"{value:,.0f}"
+    return text.replace(",", ".") if language == "id" else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +110,7 @@ class Pen:
 
     def number(self, value: float) -> str:
         """Return a number with the language's separators, no decimals."""
-        text = f"{value:,.0f}"
-        return text.replace(",", ".") if self.language == "id" else text
+        return grouped(value, self.language)
 
     def size(self, size_bytes: float) -> str:
         """Return bytes in decimal units."""
@@ -143,31 +137,10 @@ class Pen:
             "total": share.total, "delivered": share.delivered, "moving": share.moving, "waiting": share.waiting,
             "held": share.held}
 
-    def why(self, code: str, reason: str) -> Any:
+    def why(self, code: str, reason: str) -> Markup:
         """Return the cause of a job in page words."""
         return wording.in_pages(wording.cause(code, reason, self.language), self._)
 
-    def step(self, code: str) -> Any:
+    def step(self, code: str) -> Markup:
         """Return what to do about a cause in page words."""
         return wording.in_pages(wording.next_step(code, self.language), self._)
-
-
-@lru_cache(maxsize=8)
-def environment(language: str) -> Environment:
-    """Return the templates in one language; values are escaped, an unknown name is an error."""
-    made = Environment(
-        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, extensions=["jinja2.ext.i18n"],
-    )
-    made.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]
-    made.globals |= {
-        "charts": charts, "outcome_class": wording.outcome_class, "outcome_text": wording.outcome_text,
-        "who_acts": wording.who_acts, "event_text": wording.event_text, "STAGES": wording.STAGES,
-        "KINDS": wording.KINDS, "LANGUAGES": LANGUAGES, "OUTCOMES": wording.OUTCOMES,
-    }
-    return made
-
-
-def render(template: str, language: str, values: Mapping[str, Any]) -> str:
-    """Return a page or a part of one."""
-    return environment(language).get_template(template).render(values)
