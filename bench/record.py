@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.attacks import attack_table
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Arguments of each bench; one that writes its JSON to a file gets the name in place of FILE, the others print it.
 #: BENCH_ROUNDS=1 makes a short run; its medians say less.
@@ -65,7 +67,7 @@ def read_figures(texts: Iterable[str]) -> list[str]:
     lines = []
     for text in texts:
         for case in ET.fromstring(text).iter("testcase"):
-            found = [f"{p.get('name')} {p.get('value')}" for p in case.iter("property")]
+            found = [f"{p.get('name')} {p.get('value')}" for p in case.iter("property") if p.get("name") != "attack"]
             if found:
                 lines.append(f"- `{case.get('name')}`: {', '.join(found)}")
     return lines
@@ -165,12 +167,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write one table; 1 when it cannot be written or a proof has failures."""
     parser = argparse.ArgumentParser(prog="python -m bench.record", description="Write the dated tables of docs/.")
     parser.add_argument("--proof", nargs="+", type=Path, metavar="JUNIT.xml", help="results of `make proof`")
+    parser.add_argument("--attacks", nargs="+", type=Path, metavar="JUNIT.xml", help="results of attack tests alone")
     args = parser.parse_args(argv)
     try:
+        if args.attacks:
+            texts = [path.read_text(encoding="utf-8") for path in args.attacks]
+            _write("security.md", "attacks", attack_table(texts, _stamp()))
+            return 0
         if args.proof:
             texts = [path.read_text(encoding="utf-8") for path in args.proof]
             suites = read_junit(texts)
             _write("reliability.md", "proof", proof_table(suites, _stamp(), read_figures(texts)))
+            _write("security.md", "attacks", attack_table(texts, _stamp()))
             return 1 if any(suite.failed for suite in suites.values()) else 0
         found = [name for name in BENCHES if (ROOT / "bench" / f"{name}.py").is_file()]
         _write("performance.md", "bench", bench_table({name: run_bench(name) for name in found}, _stamp()))

@@ -19,6 +19,7 @@ from typing import Any
 from interface.alerts import build_alerts, build_rules
 from interface.destinations import PLATFORM, build, build_mroc, build_webhook
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
+from interface.lane_control import LaneControl
 from interface.roles import (
     StatusFile,
     SystemClock,
@@ -54,6 +55,9 @@ log = logging.getLogger("router.deliver")
 
 _DRAIN_S = 20.0
 _DOORBELL_S = 0.05
+#: How often the doorbell is looked at once nothing has rung for _QUIET_S: waking up is most of what idling costs.
+_QUIET_DOORBELL_S = 0.2
+_QUIET_S = 5.0
 #: While images come in, they are gathered this long: each batch costs two commits of the disk that receiving waits for.
 _GATHER_S = 0.25
 _FULL_SCAN_S = 5.0
@@ -107,6 +111,7 @@ class Deliver:
         if self._mroc is not None:
             policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
             self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
+        self._control = LaneControl(settings, store, self._lanes, self._destinations)
         self._alerts = Lane(build_alerts(settings), store, spool, self._clock, replace(
             lane_policy(settings, alerts.KIND), workers=_OUTBOX_WORKERS, idle_s=_ALERTS_IDLE_S))
         self._lanes.append(self._alerts)
@@ -176,13 +181,16 @@ class Deliver:
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
         self._assembler.recover()
+        self._control.apply()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:
-        bell, more, scanned_s, assembled_s, kept_house_s = -1, False, 0.0, 0.0, 0.0
+        bell, more, rang_s, scanned_s, assembled_s, kept_house_s = -1, False, 0.0, 0.0, 0.0, 0.0
         while not self._stop.is_set():
             now_s = time.monotonic()
             rang = self._spool.doorbell()
+            if rang != bell:
+                rang_s = now_s
             rests = now_s - scanned_s < _GATHER_S
             if more or (rang != bell and not rests) or now_s - scanned_s >= _FULL_SCAN_S:
                 bell, scanned_s = rang, now_s
@@ -194,7 +202,8 @@ class Deliver:
                 kept_house_s = now_s
                 self._keep_house()
             self._status.publish()
-            self._stop.wait(_YIELD_S if more else _DOORBELL_S)
+            listens_s = _DOORBELL_S if now_s - rang_s < _QUIET_S else _QUIET_DOORBELL_S
+            self._stop.wait(_YIELD_S if more else listens_s)
 
     def _index(self) -> bool:
         """Index what lies in new/, batch by batch, until the next duty is due; return whether more is left."""
@@ -239,6 +248,7 @@ class Deliver:
 
     def _keep_house(self) -> None:
         now = self._clock.now_ms()
+        self._control.apply()
         with self._store.transaction() as tx:
             jobs.expire_leases(tx, now)
             jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)

@@ -120,6 +120,8 @@ def choose_long(costs: dict[str, float], budget_s: float, seed: str) -> set[str]
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:  # for the table in docs/security.md
+        item.user_properties += [("attack", number) for mark in item.iter_markers("attack") for number in mark.args]
     if config.getoption("--all-long") or any("::" in arg for arg in config.args):
         return
     costs = {item.nodeid: _cost_s(item) for item in items if item.get_closest_marker("long")}

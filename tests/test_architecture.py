@@ -27,7 +27,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "sessions"),
     ("L3", "devices study_terms tally"),
     ("L3", "associations events lanes"),
-    ("L3", "overview"),
+    ("L3", "overview lane_settings"),
     ("L3", "items index decisions"),
     ("L3", "study_list"),
     ("L3", "claims interventions job_list"),
@@ -40,7 +40,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L4", "frozen pictures"),
     ("L4", "work"),
     ("L4", "admission"),
-    ("L4", "indexer assemble worker retain doctor watcher"),
+    ("L4", "indexer assemble worker retain doctor settings_rows watcher"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
 

@@ -11,6 +11,7 @@ from interface.http.api import (
     metrics,
     operations,
     pictures,
+    revisions,
     studies,
     watching,
 )
@@ -18,5 +19,5 @@ from interface.http.routes import Routes
 
 FAMILIES: tuple[Routes, ...] = (
     studies.routes, actions.routes, jobs.routes, feed.routes, operations.routes, watching.routes, accounts.routes,
-    metrics.routes, document.routes, pictures.routes,
+    metrics.routes, document.routes, pictures.routes, revisions.routes,
 )

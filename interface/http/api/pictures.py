@@ -19,6 +19,7 @@ from interface.http.pages.render import language_of
 from interface.http.rights import Right
 from interface.http.routes import Routes
 from internal import gallery
+from internal.errors import Transient
 from internal.model import Instance
 
 routes = Routes("", tags=["pictures"])
@@ -40,6 +41,7 @@ _NOTICES = {
     "too-slow": (("Terlalu lama", "untuk ditampilkan"), ("Takes too long", "to be shown")),
     "died": (("Gambar ini tidak", "dapat ditampilkan"), ("This image", "cannot be shown")),
     "purged": (("Gambar sudah dihapus", "dari router"), ("No longer kept", "on the router")),
+    "busy": (("Sedang sibuk,", "muat ulang nanti"), ("Busy now,", "reload later")),
     "elsewhere": (("Tersimpan", "di node lain"), ("Kept", "on another node")),
 }  # fmt: skip
 _DOCUMENTS = "1.2.840.10008.5.1.4.1.1.104."
@@ -78,7 +80,11 @@ def _answer(
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Cookie, Accept-Language"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    drawn = context.pictures.picture(instance, edge, frame, context.clock.now_ms())
+    try:
+        drawn = context.pictures.picture(instance, edge, frame, context.clock.now_ms())
+    except Transient:
+        return Response(notice("busy", language), 503, headers={"Retry-After": "2", "Picture-Reason": "busy"},
+                        media_type="image/svg+xml")
     if not drawn.reason:
         return Response(drawn.data, media_type="image/jpeg", headers=headers)
     del headers["ETag"]  # the next answer may be a picture

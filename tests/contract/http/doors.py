@@ -24,6 +24,7 @@ from internal.users import Role
 
 #: A password costs a third of a second; those of tests are made cheaper.
 CHEAP = passwords.Cost(n=2**4, r=1, p=1)
+_COOKIES = {cookie_name(secure) for secure in (False, True)}
 PASSWORD = "correct horse battery"
 
 
@@ -78,7 +79,7 @@ class Doors:
         with self.store.transaction() as tx:
             token, _ = sessions.start_session(tx, name, "127.0.0.1", now_ms())
         visitor = self.visitor()
-        visitor.session.cookies.set(cookie_name(self.url.startswith("https")), token)
+        visitor.session.cookies.set(cookie_name(self.url.startswith("https")), token, domain="127.0.0.1", path="/")
         return visitor
 
     def logged_in(self, name: str, password: str = PASSWORD) -> Visitor:
@@ -123,7 +124,7 @@ class Visitor:
     @property
     def token(self) -> str:
         """The session cookie's value, "" for none."""
-        return next((cookie.value or "" for cookie in self.session.cookies if "router" in cookie.name), "")
+        return next((cookie.value or "" for cookie in self.session.cookies if cookie.name in _COOKIES), "")
 
     def csrf(self) -> str:
         """Return the token that forms of this session carry."""
