@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.contract.http.conftest import doors, open_doors
+from tests.contract.http.conftest import doors, open_doors, own_doors, running_doors
 
-__all__ = ["doors", "open_doors"]
+__all__ = ["doors", "open_doors", "own_doors", "running_doors"]

@@ -66,11 +66,11 @@ def test_looking_at_a_patient_is_written_once_in_ten_minutes(doors: Doors) -> No
     assert len(doors.audit("patient")) == 4
 
 
-def test_nothing_is_shown_that_cannot_be_written_down(doors: Doors) -> None:
-    with doors.store.transaction() as tx:
+def test_nothing_is_shown_that_cannot_be_written_down(own_doors: Doors) -> None:
+    with own_doors.store.transaction() as tx:
         tx.execute("ALTER TABLE audit_head RENAME TO gone")
     with pytest.raises(apsw.Error):
-        doors.context.note_view(NURSE, ["1.2.3"], "timeline")
+        own_doors.context.note_view(NURSE, ["1.2.3"], "timeline")
 
 
 def test_a_change_that_fails_leaves_no_entry(doors: Doors) -> None:
