@@ -103,6 +103,11 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     kept.add_argument("name", metavar="NAME", nargs="?")
     kept.add_argument("--revision", type=int, metavar="N", help="with diff and rollback: which one")
     kept.add_argument("--json", action="store_true", help="as JSON")
+    alerts = add("alerts", "list what is wrong; say that you know of it, or try how people are told")
+    alerts.add_argument("verb", choices=("ack", "test"), nargs="?")
+    alerts.add_argument("target", metavar="ID|NAME", nargs="?", help="the alert for ack, the rule for test")
+    alerts.add_argument("--all", action="store_true", help="past ones too")
+    alerts.add_argument("--json", action="store_true", help="the list as JSON")
     tls = add("tls-init", "make a key and a certificate for [dicom] tls_port")
     tls.add_argument("names", metavar="NAME|ADDRESS", nargs="*", help="host names and addresses devices use")
     add("reindex", "rebuild missing index rows from the stored files")
@@ -174,7 +179,7 @@ def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
              "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
-             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit"}
+             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -211,6 +216,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_devices import run_devices
 
         return run_devices(options, settings)
+    if options.command == "alerts":
+        from interface.cli_alerts import run_alerts
+
+        return run_alerts(options, settings)
     if options.command == "tls-init":
         from interface.cli_tls import tls_init
 

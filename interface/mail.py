@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage
@@ -47,7 +48,7 @@ def send_mail(options: MailOptions, to: Sequence[str], subject: str, text: str) 
         raise Refused(f"mail to {options.host} would leave the hospital's network unprotected", code="mail-insecure")
     message = _build(options, to, subject, text)
     try:
-        with _connect(options) as server:
+        with _connected(options) as server:
             if options.user:
                 server.login(options.user, options.password())
             refused = server.send_message(message)
@@ -67,6 +68,18 @@ def send_mail(options: MailOptions, to: Sequence[str], subject: str, text: str) 
         raise Transient(f"{options.host} cannot be reached ({type(error).__name__})", code="mail-connect") from None
     if refused:
         raise Transient(f"{options.host} refused {len(refused)} of {len(to)} recipients", code="mail-recipients")
+
+
+@contextmanager
+def _connected(options: MailOptions) -> Iterator[smtplib.SMTP]:
+    """Yield a connection and say goodbye; how that ends changes nothing about what the server has answered."""
+    server = _connect(options)
+    try:
+        yield server
+    finally:
+        with suppress(OSError, smtplib.SMTPException):
+            server.quit()
+        server.close()
 
 
 def _connect(options: MailOptions) -> smtplib.SMTP:

@@ -132,7 +132,9 @@ def decide(body: Decision, change: CurrentChange) -> shapes.DeviceShape:
         shown = one or devices.Device(body.aet, body.address, None, None, None, "")
         return shapes.DeviceShape.model_validate(shown).model_dump()
 
-    return shapes.DeviceShape(**change.make("device.decide", make, asked=body, subject=f"{body.aet}@{body.address}"))
+    shown = change.make("device.decide", make, asked=body, subject=f"{body.aet}@{body.address}")
+    admission.publish(change.context.store, change.context.spool)
+    return shapes.DeviceShape(**shown)
 
 
 # --- aliases of accession numbers ----------------------------------------------------------------------------------
