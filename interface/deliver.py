@@ -37,13 +37,16 @@ from internal.commitments import Commitments
 from internal.conditions import Vitals
 from internal.config import Settings
 from internal.config.values import split_commitment_caller
+from internal.describe import Describer
 from internal.devices import Verdict
 from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.failpoints import hit
 from internal.fhir import dates
 from internal.hours import parse_hours
 from internal.indexer import BATCH_ROWS, Indexer, Pass
 from internal.model import Inventory
+from internal.parser import Parser
 from internal.ports import Destination
 from internal.retain import Retainer, RetentionPolicy
 from internal.spool import Spool
@@ -116,6 +119,9 @@ class Deliver:
             lane_policy(settings, alerts.KIND), workers=_OUTBOX_WORKERS, idle_s=_ALERTS_IDLE_S))
         self._lanes.append(self._alerts)
         self._watcher = Watcher(store, self._clock, build_rules(settings), self._vitals)
+        self._parser = Parser()
+        self._describer = Describer(store, spool, self._clock, self._parser, stop)
+        self._describing = threading.Thread(target=self._describer.run, name="describe", daemon=True)
         self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
         alias_file = settings.satusehat.alias_file
         self._doctor = Doctor(
@@ -131,7 +137,7 @@ class Deliver:
         commitments = Commitments(
             self._store, self._spool, "delivered" if dicom.commitment_policy == "delivered" else "stored")
         return [CommitmentReport(CommitmentPeer(*split_commitment_caller(text)), self._settings.satusehat.ae_title,
-                                 commitments) for text in dicom.commitment_callers]
+                                 commitments, self._spool.reports) for text in dicom.commitment_callers]
 
     def _vitals(self) -> Vitals:
         """Return what alerts need to know of this process."""
@@ -144,7 +150,8 @@ class Deliver:
         return rules.route(inventory, self._settings.router.send_to)
 
     def _report(self) -> dict[str, Any]:
-        return self._counters | {"steps": sum(lane.steps for lane in self._lanes),
+        return self._counters | {"described": self._describer.described, "unparsed": self._describer.unparsed,
+                                 "steps": sum(lane.steps for lane in self._lanes),
                                  "lanes": {lane.name: lane.report() for lane in self._lanes}}
 
     def run(self) -> bool:
@@ -154,6 +161,8 @@ class Deliver:
         """
         for lane in self._lanes:
             lane.start()
+        if self._settings.router.parse_metadata:
+            self._describing.start()
         wait_s = _FAULT_PAUSE_S
         while not self._stop.is_set():
             began_s = time.monotonic()
@@ -164,10 +173,13 @@ class Deliver:
                     wait_s = _FAULT_PAUSE_S
                 pause(self._stop, fault, wait_s)
                 wait_s = min(wait_s * 2, _FAULT_PAUSE_MAX_S)
+        self._parser.stop()
         for lane in self._lanes:
             lane.stop_soon()
         deadline_s = time.monotonic() + _DRAIN_S
         left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
+        if self._describing.is_alive():
+            self._describing.join(max(0.0, deadline_s - time.monotonic()))
         log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
         return not left
 
@@ -180,6 +192,7 @@ class Deliver:
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
+        hit("recover.mid")
         self._assembler.recover()
         self._control.apply()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})

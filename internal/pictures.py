@@ -94,7 +94,7 @@ class Pictures:
     def _draw(self, instance: Instance, edge: int, frame: int | None) -> Drawn:
         for last in (False, True):
             try:
-                return Drawn(self._codec.draw(self._spool.path_of(instance.id), edge=edge, frame=frame).data)
+                return Drawn(self._codec.draw(self._spool.locate(instance.id), edge=edge, frame=frame).data)
             except PixelsRefused as refused:
                 return Drawn(b"", refused.code)
             except BytesMissing:  # it moved from new/ to cur/ between asking and opening, or it is gone

@@ -28,6 +28,7 @@ from internal.errors import (
 )
 from internal.filelock import Lock
 from internal.new_directory import fsync_directory
+from internal.report_box import ReportBox
 from internal.spool_writer import (
     Entry,
     EntryKind,
@@ -64,6 +65,8 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._new = root / "new"
         self._cur = root / "cur"
+        #: Answers on their way to an association that is still open.
+        self.reports = ReportBox(root / "run" / "reports")
 
     @classmethod
     def open(cls, root: Path, *, fsync: bool = True, create: bool = True, min_free_bytes: int = 0) -> Spool:
@@ -167,19 +170,16 @@ class Spool:
         """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing."""
         return self._open(entry_id, EntryKind.INSTANCE)
 
-    def path_of(self, entry_id: str) -> Path:
-        """Return where an instance's file lies now, for another process to read; raises BytesMissing.
-
-        It may move from new/ to cur/ meanwhile: who does not find it asks once more.
-        """
-        with self.open_entry(entry_id) as file:
-            return Path(file.name)
-
     def out_path(self, name: str) -> Path:
         """Return the path of `name` in out/, where frozen and transcoded bytes are kept."""
         if not _NAME.fullmatch(name):
             raise ValueError("a name in out/ is made of a-z, 0-9, '.', '_' and '-'")
         return self._root / "out" / name
+
+    def locate(self, entry_id: str) -> Path:
+        """Return where an instance's file lies now, for a process of its own to read it; raises BytesMissing."""
+        with self.open_entry(entry_id) as file:
+            return Path(file.name)
 
     def _open(self, entry_id: str, kind: EntryKind) -> BinaryIO:
         try:

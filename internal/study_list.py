@@ -165,7 +165,8 @@ def _by_state(state: str) -> _Query:
         return _Query("study c WHERE c.revision > c.settled_revision", "listed_at", ())
     is_open = f" AND {_OPEN}" if state != State.CANCELLED else ""
     return _Query("(SELECT DISTINCT s.listed_at, s.study_uid FROM job j CROSS JOIN study s"
-                  f" WHERE s.study_uid = j.study_uid AND j.kind = 'deliver' AND j.state = ?{is_open}) AS c WHERE 1 = 1", "listed_at", (state,))
+                  f" WHERE s.study_uid = j.study_uid AND j.kind = 'deliver' AND j.state = ?{is_open})"
+                  " AS c WHERE 1 = 1", "listed_at", (state,))
 
 
 def _by_text(text: str) -> _Query:

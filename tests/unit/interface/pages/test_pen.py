@@ -28,7 +28,8 @@ def test_moments(at: int | None, indonesian: str, english: str) -> None:
 
 
 @pytest.mark.parametrize(("span", "indonesian", "english"), [
-    (0, "kurang dari semenit", "less than a minute"), (60_000, "1 menit", "1 minute"), (HOUR_MS, "60 menit", "60 minutes"),
+    (0, "kurang dari semenit", "less than a minute"), (60_000, "1 menit", "1 minute"),
+    (HOUR_MS, "60 menit", "60 minutes"),
     (3 * HOUR_MS, "3 jam", "3 hours"), (47 * HOUR_MS, "47 jam", "47 hours"), (72 * HOUR_MS, "3 hari", "3 days"),
     (-5, "kurang dari semenit", "less than a minute"),
 ])
