@@ -58,7 +58,7 @@ def _fill(db: apsw.Connection, studies: int, days: int, now: int) -> None:
 def _names(db: apsw.Connection, studies: int, days: int, now: int) -> None:
     """Write one temporary row per study that everything else is derived from; study 0 is the newest."""
     db.execute("CREATE TEMP TABLE g (n INTEGER PRIMARY KEY, at INTEGER, uid TEXT, first TEXT, last TEXT, modality TEXT,"
-               " aet TEXT, state TEXT, code TEXT, day TEXT)")
+               " aet TEXT, state TEXT, code TEXT, day TEXT, settled INTEGER)")
     db.execute("CREATE TEMP TABLE k (k INTEGER PRIMARY KEY)")
     db.executemany("INSERT INTO k VALUES (?)", [(number,) for number in range(IMAGES_PER_STUDY)])
     step_ms = days * DAY_MS // studies
@@ -71,21 +71,22 @@ def _names(db: apsw.Connection, studies: int, days: int, now: int) -> None:
                 state, code = "waiting", "no-order"
             elif n % 100 == 13:
                 state, code = "held", _HELD[n // 100 % len(_HELD)]
-            elif n < 400 and n % 5 == 1:
+            elif n < studies // 500 and n % 5 == 1:
                 state = "queued"
             elif n % 400 == 3:
                 state, code = "deferred", "timeout"
             modality = MODALITIES[n % 10]
             yield (n, at, f"2.25.{10**30 + n}", FIRST[n % len(FIRST)], LAST[n // 7 % len(LAST)], modality,
-                   f"{modality}{n % 4 + 1}", state, code, time.strftime("%Y%m%d", time.gmtime(at / 1000)))
+                   f"{modality}{n % 4 + 1}", state, code, time.strftime("%Y%m%d", time.gmtime(at / 1000)),
+                   int(n >= max(3, studies // 10_000)))
 
-    db.executemany("INSERT INTO g VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows())
+    db.executemany("INSERT INTO g VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows())
 
 
 _STUDY = f"""INSERT INTO study (study_uid, revision, settled_revision, settled_at, registrations, first_arrived_at,
     last_arrived_at, listed_at, instances, patient_id, patient_name, patient_birth_date, patient_sex, study_date,
     study_time, description)
-    SELECT uid, 1, n > 20, at + 60000, 1, at, at + 30000, at, {IMAGES_PER_STUDY}, 'RM' || (n / 3), last || '^' || first,
+    SELECT uid, 1, settled, at + 60000, 1, at, at + 30000, at, {IMAGES_PER_STUDY}, 'RM' || (n / 3), last || '^' || first,
     '19700101', 'M', day, '080000', modality || ' EXAMINATION' FROM temp.g"""
 _PART = "INSERT INTO study_part SELECT uid, 'ACC' || n FROM temp.g"
 _SERIES = f"""INSERT INTO series SELECT uid, uid || '.' || k, modality, k + 1, 'SERIES ' || k, 'CHEST', day, '080000',
@@ -102,16 +103,16 @@ _JOB = f"""INSERT INTO job (job_id, kind, destination, environment, study_uid, p
     revision, done_revision, settled_revision, node, created_at, updated_at, opened_at, waiting_since, polling)
     SELECT n + 1, 'deliver', 'satusehat', '{ENVIRONMENT}', uid, 'ACC' || n, state, code, '', at + 90000, 1,
     state = 'done', 1, 'node', at + 60000, at + 120000, at + 60000, CASE state WHEN 'waiting' THEN at + 61000 END,
-    state = 'waiting' FROM temp.g WHERE n > 20 ORDER BY n"""
+    state = 'waiting' FROM temp.g WHERE settled ORDER BY n"""
 _FACTS = f"""INSERT INTO job_facts SELECT n + 1, '{ENVIRONMENT}', json_object('service_request_id', 'sr' || n,
-    'patient_id', 'p' || n, 'imaging_study_id', 'is' || n) FROM temp.g WHERE n > 20 AND state = 'done'"""
+    'patient_id', 'p' || n, 'imaging_study_id', 'is' || n) FROM temp.g WHERE settled AND state = 'done'"""
 _ITEM = f"""INSERT INTO item (job_id, environment, instance_id, revision, state, sha256, size_bytes, sends, answer)
     SELECT n + 1, '{ENVIRONMENT}', printf('%08d-%02d', n, k), 1, CASE state WHEN 'done' THEN 'stored' ELSE 'due' END,
-    hex(zeroblob(32)), 526400, state = 'done', '{{}}' FROM temp.g, temp.k WHERE n > 20"""
+    hex(zeroblob(32)), 526400, state = 'done', '{{}}' FROM temp.g, temp.k WHERE settled"""
 _EVENT = """INSERT INTO event (at, study_uid, job_id, code, text) SELECT at + 60000 + k * 1000, uid, n + 1,
     CASE k WHEN 0 THEN 'job-planned' WHEN 1 THEN 'order-search' WHEN 2 THEN 'order-found' WHEN 3 THEN 'posted'
     WHEN 4 THEN 'push' ELSE 'job-done' END, 'text' FROM temp.g, temp.k
-    WHERE n > 20 AND k < CASE state WHEN 'done' THEN 6 ELSE 2 END"""
+    WHERE settled AND k < CASE state WHEN 'done' THEN 6 ELSE 2 END"""
 _TERMS = (
     "INSERT INTO study_term SELECT 'name', lower(first), at, uid FROM temp.g",
     "INSERT INTO study_term SELECT 'name', lower(last), at, uid FROM temp.g",
