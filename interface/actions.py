@@ -70,6 +70,8 @@ def send_now(
     studies = list(dict.fromkeys([*study_uids, *(job.study_uid for job in found)]))
     for uid in studies:
         index.request_settle(tx, uid)
+        if urgent:
+            index.mark_urgent(tx, uid)
     ids = [job.job_id for job in found]
     if urgent:
         jobs.set_priority(tx, ids, jobs.URGENT, now)

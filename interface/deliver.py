@@ -36,13 +36,16 @@ from internal.commitments import Commitments
 from internal.conditions import Vitals
 from internal.config import Settings
 from internal.config.values import split_commitment_caller
+from internal.describe import Describer
 from internal.devices import Verdict
 from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.failpoints import hit
 from internal.fhir import dates
 from internal.hours import parse_hours
 from internal.indexer import BATCH_ROWS, Indexer, Pass
 from internal.model import Inventory
+from internal.parser import Parser
 from internal.ports import Destination
 from internal.retain import Retainer, RetentionPolicy
 from internal.spool import Spool
@@ -54,6 +57,9 @@ log = logging.getLogger("router.deliver")
 
 _DRAIN_S = 20.0
 _DOORBELL_S = 0.05
+#: How often the doorbell is looked at once nothing has rung for _QUIET_S: waking up is most of what idling costs.
+_QUIET_DOORBELL_S = 0.2
+_QUIET_S = 5.0
 #: While images come in, they are gathered this long: each batch costs two commits of the disk that receiving waits for.
 _GATHER_S = 0.25
 _FULL_SCAN_S = 5.0
@@ -111,6 +117,9 @@ class Deliver:
             lane_policy(settings, alerts.KIND), workers=_OUTBOX_WORKERS, idle_s=_ALERTS_IDLE_S))
         self._lanes.append(self._alerts)
         self._watcher = Watcher(store, self._clock, build_rules(settings), self._vitals)
+        self._parser = Parser()
+        self._describer = Describer(store, spool, self._clock, self._parser, stop)
+        self._describing = threading.Thread(target=self._describer.run, name="describe", daemon=True)
         self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
         alias_file = settings.satusehat.alias_file
         self._doctor = Doctor(
@@ -126,7 +135,7 @@ class Deliver:
         commitments = Commitments(
             self._store, self._spool, "delivered" if dicom.commitment_policy == "delivered" else "stored")
         return [CommitmentReport(CommitmentPeer(*split_commitment_caller(text)), self._settings.satusehat.ae_title,
-                                 commitments) for text in dicom.commitment_callers]
+                                 commitments, self._spool.reports) for text in dicom.commitment_callers]
 
     def _vitals(self) -> Vitals:
         """Return what alerts need to know of this process."""
@@ -139,7 +148,8 @@ class Deliver:
         return rules.route(inventory, self._settings.router.send_to)
 
     def _report(self) -> dict[str, Any]:
-        return self._counters | {"steps": sum(lane.steps for lane in self._lanes),
+        return self._counters | {"described": self._describer.described, "unparsed": self._describer.unparsed,
+                                 "steps": sum(lane.steps for lane in self._lanes),
                                  "lanes": {lane.name: lane.report() for lane in self._lanes}}
 
     def run(self) -> bool:
@@ -149,6 +159,8 @@ class Deliver:
         """
         for lane in self._lanes:
             lane.start()
+        if self._settings.router.parse_metadata:
+            self._describing.start()
         wait_s = _FAULT_PAUSE_S
         while not self._stop.is_set():
             began_s = time.monotonic()
@@ -159,10 +171,13 @@ class Deliver:
                     wait_s = _FAULT_PAUSE_S
                 pause(self._stop, fault, wait_s)
                 wait_s = min(wait_s * 2, _FAULT_PAUSE_MAX_S)
+        self._parser.stop()
         for lane in self._lanes:
             lane.stop_soon()
         deadline_s = time.monotonic() + _DRAIN_S
         left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
+        if self._describing.is_alive():
+            self._describing.join(max(0.0, deadline_s - time.monotonic()))
         log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
         return not left
 
@@ -175,14 +190,17 @@ class Deliver:
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
+        hit("recover.mid")
         self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:
-        bell, more, scanned_s, assembled_s, kept_house_s = -1, False, 0.0, 0.0, 0.0
+        bell, more, rang_s, scanned_s, assembled_s, kept_house_s = -1, False, 0.0, 0.0, 0.0, 0.0
         while not self._stop.is_set():
             now_s = time.monotonic()
             rang = self._spool.doorbell()
+            if rang != bell:
+                rang_s = now_s
             rests = now_s - scanned_s < _GATHER_S
             if more or (rang != bell and not rests) or now_s - scanned_s >= _FULL_SCAN_S:
                 bell, scanned_s = rang, now_s
@@ -194,7 +212,8 @@ class Deliver:
                 kept_house_s = now_s
                 self._keep_house()
             self._status.publish()
-            self._stop.wait(_YIELD_S if more else _DOORBELL_S)
+            listens_s = _DOORBELL_S if now_s - rang_s < _QUIET_S else _QUIET_DOORBELL_S
+            self._stop.wait(_YIELD_S if more else listens_s)
 
     def _index(self) -> bool:
         """Index what lies in new/, batch by batch, until the next duty is due; return whether more is left."""

@@ -126,10 +126,6 @@ EXPLANATIONS: dict[str, Explanation] = {
         "SATUSEHAT did not take back this ImagingStudy.", "Report it with the letter (`withdraw --letter`).",
         "platform",
     ),
-    "study-busy": Explanation(
-        "Accession lain dari studi yang sama sedang didaftarkan.", "Tidak perlu tindakan.",
-        "Another accession of the same study is being registered.", "Nothing to do.",
-    ),
     "partly-delivered": Explanation(
         "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
         "Lihat `show` dan `bad`; kirim ulang citra itu, atau `accept-partial` bila boleh tanpa citra itu.",

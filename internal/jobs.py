@@ -58,6 +58,7 @@ from internal.items import (
     send_again,
     settle_items,
     sibling_facts,
+    take_back,
     unanswered_intent,
     unfinished_items,
 )
@@ -128,6 +129,7 @@ __all__ = [
     "settle",
     "settle_items",
     "sibling_facts",
+    "take_back",
     "unanswered_intent",
     "unplanned",
 ]

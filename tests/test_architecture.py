@@ -19,11 +19,15 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "errors states failpoints identity"),
     ("L0", "model"),
     ("L0", "ports config"),
-    ("L1", "usual_hours accession charset dicomfile filelock hours new_directory passwords rows rules query fhir"),
+    ("L1", "usual_hours accession charset dicomfile filelock hours new_directory passwords report_box rows rules query"
+           " fhir"),
     ("L1", "scan"),
-    ("L2", "engines spool_writer"),
+    ("L1", "outline"),
+    ("L1", "header_json"),
+    ("L1", "parse_child"),
+    ("L2", "engines spool_writer parser"),
     ("L2", "store spool"),
-    ("L3", "audit_trail set_aside replays catalogue users"),
+    ("L3", "audit_trail set_aside replays catalogue users series_metadata"),
     ("L3", "sessions"),
     ("L3", "devices study_terms tally"),
     ("L3", "associations events lanes"),
@@ -40,7 +44,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L4", "frozen"),
     ("L4", "work"),
     ("L4", "admission"),
-    ("L4", "indexer assemble worker retain doctor watcher"),
+    ("L4", "indexer assemble worker retain doctor watcher describe"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
 
