@@ -51,6 +51,7 @@ peers:
 	@missing=""; \
 	command -v storescu >/dev/null || missing="$$missing dcmtk"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
+	command -v gdcmconv >/dev/null || missing="$$missing libgdcm-tools"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	{ command -v Orthanc || test -x /usr/sbin/Orthanc; } >/dev/null || missing="$$missing orthanc"; \
 	ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so* >/dev/null 2>&1 || missing="$$missing orthanc-dicomweb"; \

@@ -25,7 +25,7 @@ MODALITIES = ("CT", "MR", "CR", "DX", "US", "MG", "XA", "CR", "DX", "US")
 _HELD = ("patient-mismatch", "several-orders", "partly-delivered", "foreign-imaging-study")
 
 
-def build(path: Path, *, studies: int = STUDIES, now: int | None = None) -> float:
+def build(path: Path, *, studies: int = STUDIES, days: int = DAYS, now: int | None = None) -> float:
     """Fill a new database at `path`; return how many seconds it took."""
     began_s = time.perf_counter()
     store = Store.open(f"sqlite:///{path}")
@@ -40,7 +40,7 @@ def build(path: Path, *, studies: int = STUDIES, now: int | None = None) -> floa
     db.execute("BEGIN")
     for name, _ in indexes:
         db.execute(f"DROP INDEX {name}")
-    _fill(db, studies, int(time.time() * 1000) if now is None else now)
+    _fill(db, studies, days, int(time.time() * 1000) if now is None else now)
     for _, sql in indexes:
         db.execute(sql)
     db.execute("COMMIT")
@@ -49,19 +49,19 @@ def build(path: Path, *, studies: int = STUDIES, now: int | None = None) -> floa
     return time.perf_counter() - began_s
 
 
-def _fill(db: apsw.Connection, studies: int, now: int) -> None:
-    _names(db, studies, now)
+def _fill(db: apsw.Connection, studies: int, days: int, now: int) -> None:
+    _names(db, studies, days, now)
     for sql in (_STUDY, _PART, _SERIES, _INSTANCE, _ASSOCIATION, _JOB, _FACTS, _ITEM, _EVENT, *_TERMS, _TALLY, _DEVICE):
         db.execute(sql)
 
 
-def _names(db: apsw.Connection, studies: int, now: int) -> None:
+def _names(db: apsw.Connection, studies: int, days: int, now: int) -> None:
     """Write one temporary row per study that everything else is derived from; study 0 is the newest."""
     db.execute("CREATE TEMP TABLE g (n INTEGER PRIMARY KEY, at INTEGER, uid TEXT, first TEXT, last TEXT, modality TEXT,"
                " aet TEXT, state TEXT, code TEXT, day TEXT)")
     db.execute("CREATE TEMP TABLE k (k INTEGER PRIMARY KEY)")
     db.executemany("INSERT INTO k VALUES (?)", [(number,) for number in range(IMAGES_PER_STUDY)])
-    step_ms = DAYS * DAY_MS // studies
+    step_ms = days * DAY_MS // studies
 
     def rows() -> object:
         for n in range(studies):
@@ -121,5 +121,5 @@ _TERMS = (
 )
 _TALLY = f"""INSERT INTO tally SELECT at - at % 3600000, aet, modality, COUNT(*) * {IMAGES_PER_STUDY},
     COUNT(*) * {IMAGES_PER_STUDY} * 526000 FROM temp.g GROUP BY 1, 2, 3"""
-_DEVICE = """INSERT INTO device (aet, address, first_seen_at, last_seen_at) SELECT aet, '192.0.2.' || (n % 40), MIN(at),
+_DEVICE = """INSERT INTO device SELECT aet, '192.0.2.' || (n % 4 + 10), MIN(at), MAX(at),
     MAX(at) FROM temp.g GROUP BY 1, 2"""

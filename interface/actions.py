@@ -9,16 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from interface.destinations import build
-from internal import decisions, index, jobs
+from internal import decisions, index, jobs, lane_settings
 from internal.config import Settings
 from internal.decisions import Kind
 from internal.errors import NotAllowed, NotFound
 from internal.states import Event, State
 from internal.store import Tx
 
-#: A person's pause ends by a person's word.
-FOR_EVER_MS = 100 * 365 * 86_400_000
-BY_PERSON = "person"
 RECYCLE_MS = 30 * 86_400_000
 _SIDES = frozenset({"patient-mismatch", "mixed-patients"})
 _STOPPED = (State.HELD, State.CANCELLED)
@@ -116,13 +113,9 @@ def undo_discard(tx: Tx, study_uid: str, *, who: str, now: int) -> None:
 
 def pause_lane(tx: Tx, name: str, *, reason: str, who: str, now: int) -> None:
     """Pause a lane until a person resumes it."""
-    reason = reason or "paused by a person"
-    jobs.pause_lane(tx, name, now + FOR_EVER_MS, "paused", reason, now, by=BY_PERSON)
-    jobs.add_event(tx, now, "lane-paused", f"{name}: {reason}", fields={"lane": name}, who=who)
+    lane_settings.change(tx, name, who=who, now=now, paused=True, reason=reason)
 
 
 def resume_lane(tx: Tx, name: str, *, who: str, now: int) -> None:
     """Open a lane, whoever paused it, and take its alert down."""
-    jobs.resume_lane(tx, name, now, by=BY_PERSON)
-    jobs.clear_alert(tx, name, now)
-    jobs.add_event(tx, now, "lane-resumed", f"{name} resumed", fields={"lane": name}, who=who)
+    lane_settings.resume(tx, name, who=who, now=now)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,8 @@ _LEASE_MS = 60_000
 _LOOK_S = 1.0
 _LONGEST_PAUSE_S = 300.0
 _SOCKET_S = 10.0
+#: A burst of datagrams overruns the receiver's buffer, and nobody would know.
+_BETWEEN_DATAGRAMS_S = 0.002
 #: Facility 10 (security), severity 5 (notice). Source: PS3.15 A.6.
 _PRIORITY = 10 * 8 + 5
 
@@ -62,6 +64,7 @@ class Wire:
             if self._scheme == "udp":
                 for message in messages:
                     self._socket.send(message)
+                    time.sleep(_BETWEEN_DATAGRAMS_S)
                 return
             self._socket.sendall(b"".join(b"%d %b" % (len(message), message) for message in messages))
             if self._is_closed(self._socket):
@@ -95,8 +98,13 @@ class Wire:
     @staticmethod
     def _is_closed(sock: socket.socket) -> bool:
         """Return whether the other side has ended: nobody ever answers on a syslog connection."""
-        readable, _, _ = select.select([sock], [], [], 0)
-        return bool(readable) and not sock.recv(1)
+        sock.settimeout(0)
+        try:
+            return not sock.recv(4096)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            sock.settimeout(_SOCKET_S)
 
 
 class Exporter:

@@ -70,7 +70,7 @@ def render(entry: Entry) -> str:
         _object(message, entry.subject, "13" if kind.event is _SECURITY else "24", _Code("12", "URI"), type_code="2",
                 detail=f"seq={entry.seq} action={entry.action} sha256={entry.hash}")
     text = str(Xml.tostring(message, encoding="us-ascii"), "ascii")
-    return "<?xml version='1.0' encoding='UTF-8'?>" + text.partition("?>")[2].strip().replace("\n", "&#10;")
+    return "<?xml version='1.0' encoding='UTF-8'?>" + text
 
 
 def _identify(message: Xml.Element, kind: _Kind, entry: Entry) -> None:

@@ -36,7 +36,7 @@ def person(options: argparse.Namespace) -> str:
 def same_patient(options: argparse.Namespace, settings: Settings) -> int:
     """Decide that both sides of a held study are one patient, and try its jobs again."""
     with opened(settings) as store, changing(store, settings, "study.same-patient", subject=options.study,
-                                              by=options.by, reason=options.reason) as tx:
+                                             by=options.by, reason=options.reason) as tx:
         done = len(actions.same_patient(tx, jobs.find_jobs(tx, options.study), reason=options.reason,
                                         who=person(options), now=now_ms()))
     if not done:

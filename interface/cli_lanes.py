@@ -16,6 +16,7 @@ from rich.table import Table
 from interface import actions
 from interface.acting import changing
 from interface.cli_queue import iso, now_ms, opened
+from interface.cli_settings import set_lane
 from interface.destinations import build
 from internal import jobs
 from internal.config import Settings
@@ -25,11 +26,13 @@ from internal.store import Tx
 
 
 def lane(options: argparse.Namespace, settings: Settings) -> int:
-    """List lanes, or pause or resume one."""
+    """List lanes, or pause, resume or set one."""
     if options.name is None:
         return _list(options, settings)
     if options.name not in settings.router.send_to:
         raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(settings.router.send_to)}")
+    if options.verb == "set":
+        return set_lane(options, settings)
     with opened(settings) as store:
         if options.verb is not None:
             with changing(store, settings, f"lane.{options.verb}", subject=options.name, reason=options.reason) as tx:

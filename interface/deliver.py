@@ -19,6 +19,7 @@ from typing import Any
 from interface.alerts import build_alerts, build_rules
 from interface.destinations import PLATFORM, build, build_mroc, build_webhook
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
+from interface.lane_control import LaneControl
 from interface.roles import (
     StatusFile,
     SystemClock,
@@ -113,6 +114,7 @@ class Deliver:
         if self._mroc is not None:
             policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
             self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
+        self._control = LaneControl(settings, store, self._lanes, self._destinations)
         self._alerts = Lane(build_alerts(settings), store, spool, self._clock, replace(
             lane_policy(settings, alerts.KIND), workers=_OUTBOX_WORKERS, idle_s=_ALERTS_IDLE_S))
         self._lanes.append(self._alerts)
@@ -192,6 +194,7 @@ class Deliver:
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
         hit("recover.mid")
         self._assembler.recover()
+        self._control.apply()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:
@@ -258,6 +261,7 @@ class Deliver:
 
     def _keep_house(self) -> None:
         now = self._clock.now_ms()
+        self._control.apply()
         with self._store.transaction() as tx:
             jobs.expire_leases(tx, now)
             jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)

@@ -80,10 +80,12 @@ def learn(tx: Tx, callers: Iterable[Caller], *, with_images: bool = False) -> No
                        " OR last_image_at < ?)", (last, aet, address, last))
 
 
-def decide(tx: Tx, aet: str, address: str, verdict: Verdict | None, *, who: str, now: int) -> None:
+def decide(
+    tx: Tx, aet: str, address: str, verdict: Verdict | None, *, who: str, now: int, restores: int | None = None,
+) -> None:
     """Write down what a person says about a caller (`address` "": from anywhere); None forgets earlier words."""
     body = None if verdict is None else {"aet": aet, "address": address, "verdict": str(verdict)}
-    catalogue.record(tx, KIND, f"{aet}@{address}", body, author=who, now=now)
+    catalogue.record(tx, KIND, f"{aet}@{address}", body, author=who, now=now, restores=restores)
 
 
 def decisions(tx: Tx) -> dict[tuple[str, str], Verdict]:

@@ -7,7 +7,7 @@ a count over everything. Layer 3, imports rows, store and tally. Changes when th
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -136,13 +136,14 @@ def day(tx: Tx, since: int) -> Day:
     studies = tx.rows("SELECT study_uid, listed_at, revision > settled_revision FROM study WHERE listed_at >= ?"
                       " ORDER BY listed_at DESC, study_uid DESC LIMIT ?", (since, MAX_STUDIES_OF_DAY))
     first = studies[-1][1] if studies else since
+    # CROSS JOIN: without statistics SQLite would rather begin with all deliveries than with the studies of a day.
     states: defaultdict[str, set[str]] = defaultdict(set)
-    for uid, state in tx.rows("SELECT s.study_uid, j.state FROM study s JOIN job j ON j.study_uid = s.study_uid"
-                              " WHERE s.listed_at >= ? AND j.kind = 'deliver'", (first,)):
+    for uid, state in tx.rows("SELECT s.study_uid, j.state FROM study s CROSS JOIN job j"
+                              " WHERE s.listed_at >= ? AND j.study_uid = s.study_uid AND j.kind = 'deliver'", (first,)):
         states[uid].add(state)
     modalities: defaultdict[str, list[str]] = defaultdict(list)
-    for uid, term in tx.rows("SELECT s.study_uid, t.term FROM study s JOIN study_term t ON t.study_uid = s.study_uid"
-                             " WHERE s.listed_at >= ? AND t.kind = 'modality'", (first,)):
+    for uid, term in tx.rows("SELECT s.study_uid, t.term FROM study s CROSS JOIN study_term t"
+                             " WHERE s.listed_at >= ? AND t.study_uid = s.study_uid AND t.kind = 'modality'", (first,)):
         modalities[uid].append(term)
     total, hours, of = Share(), defaultdict[int, Share](Share), defaultdict[str, Share](Share)
     for uid, at, receiving in studies:
@@ -157,18 +158,6 @@ def count_delivered(tx: Tx, since: int) -> int:
     """Return how many deliveries were finished since `since` (epoch ms), of whatever day their images are."""
     return int(tx.value("SELECT COUNT(*) FROM job WHERE state = 'done' AND kind = 'deliver' AND updated_at >= ?",
                         (since,)))
-
-
-def open_by_modality(tx: Tx, limit: int = MAX_STUDIES_OF_DAY) -> list[tuple[str, State, str, int]]:
-    """Return (modality, state, reason code, deliveries) of what is not delivered, whatever its age; most first."""
-    counts: Counter[tuple[str, State, str]] = Counter()
-    for state, code, modality, number in tx.rows(
-            "SELECT o.state, o.reason_code, t.term, COUNT(*) FROM (SELECT state, reason_code, study_uid FROM job"
-            " WHERE kind = 'deliver' AND state IN ('held', 'waiting', 'deferred') AND state <> 'done'"
-            " AND state <> 'cancelled' LIMIT ?) AS o JOIN study_term t ON t.study_uid = o.study_uid"
-            " AND t.kind = 'modality' GROUP BY o.state, o.reason_code, t.term", (limit,)):
-        counts[modality, State(state), code] += number
-    return [(*key, number) for key, number in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
 
 
 def forecast(tx: Tx, free_bytes: int, now: int) -> Forecast:

@@ -6,7 +6,7 @@ Layer 0, imports model and states. Changes when destinations need a new verb of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from internal.identity import Person
 from internal.model import Intent, Inventory, Item, ItemState, Job, Probe
@@ -152,3 +152,11 @@ class Destination(Protocol):
 
     def probe(self) -> Iterable[Probe]:
         """Try what a delivery would need, changing nothing there; for `check`."""
+
+
+@runtime_checkable
+class Throttled(Protocol):
+    """A destination whose bandwidth can be limited while it works."""
+
+    def limit_bandwidth(self, bytes_per_s: int) -> None:
+        """Use at most so many bytes per second from now on; 0: no limit."""

@@ -164,8 +164,9 @@ def _by_state(state: str) -> _Query:
     if state == RECEIVING:
         return _Query("study c WHERE c.revision > c.settled_revision", "listed_at", ())
     is_open = f" AND {_OPEN}" if state != State.CANCELLED else ""
-    return _Query("(SELECT DISTINCT s.listed_at, s.study_uid FROM job j JOIN study s ON s.study_uid = j.study_uid"
-                  f" WHERE j.kind = 'deliver' AND j.state = ?{is_open}) AS c WHERE 1 = 1", "listed_at", (state,))
+    return _Query("(SELECT DISTINCT s.listed_at, s.study_uid FROM job j CROSS JOIN study s"
+                  f" WHERE s.study_uid = j.study_uid AND j.kind = 'deliver' AND j.state = ?{is_open})"
+                  " AS c WHERE 1 = 1", "listed_at", (state,))
 
 
 def _by_text(text: str) -> _Query:
@@ -203,8 +204,8 @@ def rows_of(tx: Tx, study_uids: Sequence[str]) -> dict[str, StudyRow]:
         listed = f"IN ({marks(some)})"
         parts = _grouped(tx, f"SELECT study_uid, part FROM study_part WHERE part <> '' AND study_uid {listed}"
                              " ORDER BY part", some)
-        terms = _grouped(tx, f"SELECT study_uid, kind || ':' || term FROM study_term WHERE study_uid {listed}"
-                             " AND kind IN ('caller', 'modality') ORDER BY kind, term", some)
+        # Every kind is read and none sorted here: else SQLite without statistics walks all terms of a kind.
+        terms = _grouped(tx, f"SELECT study_uid, kind || ':' || term FROM study_term WHERE study_uid {listed}", some)
         deliveries: dict[str, list[Delivery]] = {}
         for uid, job_id, destination, state, code in tx.rows(
                 f"SELECT study_uid, job_id, destination, state, reason_code FROM job WHERE study_uid {listed}"
@@ -220,7 +221,7 @@ def _study_row(
     row: Sequence[Any], parts: dict[str, list[str]], terms: dict[str, list[str]], deliveries: list[Delivery],
 ) -> StudyRow:
     uid = row[0]
-    of = [term.partition(":") for term in terms.get(uid, [])]
+    of = [term.partition(":") for term in sorted(terms.get(uid, []))]
     return StudyRow(
         study_uid=uid, listed_at=row[1], patient_name=row[2], patient_id=row[3], study_date=row[4], description=row[5],
         instances=row[6], accession_numbers=tuple(parts.get(uid, [])),

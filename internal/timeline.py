@@ -70,7 +70,7 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class SeriesRow:
-    """One series as received."""
+    """One series as received; `sop_uid`: an image that stands for it, "" for none."""
 
     series_uid: str
     modality: str
@@ -78,6 +78,7 @@ class SeriesRow:
     description: str
     body_part: str
     instances: int
+    sop_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,10 @@ def last_events(tx: Tx, study_uid: str, limit: int = MAX_EVENTS) -> list[EventRo
 
 def series_of(tx: Tx, study_uid: str) -> list[SeriesRow]:
     """Return the series of a study by number, those without one last."""
-    rows = [SeriesRow(*row) for row in tx.rows(
+    found = tx.rows("SELECT series_uid, MIN(sop_uid) FROM instance WHERE study_uid = ? AND is_current = 1"
+                    " GROUP BY series_uid", (study_uid,))
+    shown = {row[0]: row[1] for row in found}
+    rows = [SeriesRow(row[0], row[1], row[2], row[3], row[4], row[5], shown.get(row[0], "")) for row in tx.rows(
         "SELECT series_uid, modality, series_number, description, body_part, instances FROM series WHERE study_uid = ?"
         " ORDER BY series_uid", (study_uid,))]
     return sorted(rows, key=lambda one: (int(one.number) if one.number.isdecimal() else 1 << 62, one.series_uid))

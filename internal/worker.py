@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from internal import jobs
@@ -132,6 +132,10 @@ class Lane:
             thread = threading.Thread(target=self._run, name=f"{self._destination.name}-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def keep_hours(self, hours: Hours | None) -> None:
+        """Take jobs only within these hours from now on, urgent ones always; None: at any time."""
+        self._policy = replace(self._policy, hours=hours)
 
     def stop_soon(self) -> None:
         """Ask every worker to stop at its next boundary."""

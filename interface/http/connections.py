@@ -13,8 +13,10 @@ from typing import Any
 from interface.http.limits import Limits
 
 
-def limited_protocol(max_connections: int, limits: Limits) -> type[asyncio.Protocol]:
-    """Return uvicorn's HTTP protocol with our limits; one address may hold half of all connections."""
+def limited_protocol(
+    max_connections: int, limits: Limits, proxies: frozenset[str] = frozenset(),
+) -> type[asyncio.Protocol]:
+    """Return uvicorn's HTTP protocol with our limits; one address may hold half of all connections, a proxy all."""
     base: Any = _base()
     per_address: Counter[str] = Counter()
 
@@ -27,8 +29,8 @@ def limited_protocol(max_connections: int, limits: Limits) -> type[asyncio.Proto
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self._address = self.client[0] if self.client else ""
-            many = sum(per_address.values()) >= max_connections
-            if many or per_address[self._address] >= max(2, max_connections // 2):
+            share = max_connections if self._address in proxies else max(2, max_connections // 2)
+            if per_address.total() >= max_connections or per_address[self._address] >= share:
                 transport.abort()
                 return
             per_address[self._address] += 1

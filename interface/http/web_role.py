@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,10 +52,14 @@ def listen(host: str, port: int) -> socket.socket:
 def server_config(context: WebContext) -> uvicorn.Config:
     """Return how the server is run. Raises ConfigurationInvalid when certificate or key cannot be used."""
     http = context.settings.http
+    proxies = frozenset(http.trusted_proxies)
+    protocol = limited_protocol(http.max_connections, context.limits, proxies)
     config = uvicorn.Config(
-        create_app(context), log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False,
-        http=limited_protocol(http.max_connections, context.limits), ws="none", lifespan="off", timeout_keep_alive=15,
-        proxy_headers=bool(http.trusted_proxies), forwarded_allow_ips=list(http.trusted_proxies),
+        # uvloop cannot always be closed after a TLS handshake that failed (EBUSY).
+        create_app(context), loop="asyncio" if http.certificate.name else "auto", log_config=None, access_log=False,
+        timeout_graceful_shutdown=5, server_header=False, http=protocol,
+        ws="none", lifespan="off", timeout_keep_alive=15, proxy_headers=bool(proxies),
+        forwarded_allow_ips=sorted(proxies),
         ssl_certfile=http.certificate if http.certificate.name else None,
         ssl_keyfile=http.key if http.certificate.name else None,
     )
@@ -65,7 +70,7 @@ def server_config(context: WebContext) -> uvicorn.Config:
             f"[http] certificate {http.certificate} and key {http.key} cannot be used ({error.strerror or error})"
         ) from error
     if config.ssl is not None:
-        config.ssl.minimum_version = config.ssl.minimum_version.__class__.TLSv1_2
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return config
 
 

@@ -68,6 +68,10 @@ class Satusehat:
         """Return base URL and organization: what facts, receipts and tokens are keyed by."""
         return f"{self._options.base_url}|{self._options.organization_id}"
 
+    def limit_bandwidth(self, bytes_per_s: int) -> None:
+        """Use at most so many bytes per second for images from now on; 0: no limit."""
+        self._governor.limit_bandwidth(bytes_per_s)
+
     def step(self, work: Work) -> Outcome:
         """Bring the study as far as it goes; see ports.Destination for what may be raised."""
         run = Run(work, self._options.organization_id, skip_sop_classes=self._options.skip_sop_classes)

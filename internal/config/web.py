@@ -16,6 +16,7 @@ from internal.config.declare import (
     declare_number,
     declare_path,
     declare_secret,
+    declare_size,
     declare_text,
 )
 from internal.config.url import normalise_base_url, parse_syslog_url
@@ -65,6 +66,9 @@ class HttpSettings:
         "Permintaan terbanyak per menit dari satu alamat.")
     max_connections: int = declare_number(
         10, 10000, 400, "Most HTTP connections at the same time.", "Koneksi HTTP terbanyak pada saat yang sama.")
+    picture_cache: int = declare_size(
+        "1MB", "100GB", "512MB", "Disk space for small pictures of images; those not looked at for longest go first.",
+        "Ruang disk untuk gambar kecil; yang paling lama tidak dilihat dihapus lebih dulu.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 -- The first schema. Written once for both engines: INTEGER is 64 bits on each (BIGINT on PostgreSQL), BLOB is BYTEA there;
--- ${serial}, ${writer_xact} and ${bytewise} are filled in by store.py. Columns named *_at are UTC epoch milliseconds, JSON is kept as TEXT.
+-- ${serial}, ${writer_xact} and ${bytewise} are filled in by store.py. Columns named *_at are UTC epoch milliseconds, JSON is
+-- kept as TEXT.
 -- A migration never changes once it was released: a new table or column is a new numbered file.
 
 CREATE TABLE meta (
@@ -246,7 +247,7 @@ CREATE INDEX job_behind ON job (job_id) WHERE state = 'done' AND done_revision <
 CREATE INDEX job_accession ON job (accession) WHERE accession <> '';
 CREATE INDEX job_news ON job (job_id) WHERE news > told;
 CREATE INDEX job_state ON job (state, job_id);
-CREATE INDEX job_study ON job (study_uid);
+CREATE INDEX job_study ON job (study_uid, kind, state);
 
 CREATE TABLE job_facts (
     job_id      INTEGER NOT NULL REFERENCES job (job_id),
@@ -394,9 +395,9 @@ CREATE TABLE tally (
 );
 
 -- What is not delivered yet, and why; and what was delivered lately.
-CREATE INDEX job_open ON job (kind, state, reason_code, destination, opened_at, study_uid)
+CREATE INDEX job_open ON job (state, reason_code, destination, opened_at, job_id, kind, study_uid)
     WHERE state <> 'done' AND state <> 'cancelled';
-CREATE INDEX job_delivered ON job (updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
+CREATE INDEX job_delivered ON job (kind, state, updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
 
 -- Who may come in, and who did what ------------------------------------------------------------------------------
 
@@ -490,7 +491,6 @@ CREATE TABLE replay (
     PRIMARY KEY (owner, replay_key)
 );
 CREATE INDEX replay_at ON replay (at);
-
 -- What full parsing found, a row per series --------------------------------------------------------------------
 
 -- instances: their ids in the order of the lines of body, which is gzip; unparsed: {instance id: why it has no line}.

@@ -262,7 +262,7 @@ def _act(
 
 
 def _retrying(change: CurrentChange, body: Retry) -> Verb:
-    present = actions.environments(change.context.settings)
+    present = change.context.environments
     return lambda action, ids: actions.retry(action.tx, ids, present, who=change.actor.author, now=action.now,
                                              resend=body.resend)
 

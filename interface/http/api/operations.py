@@ -36,7 +36,7 @@ _MAX_PROBES = 20
 @routes.get("/lanes", right=Right.VIEW)
 def lanes(context: CurrentContext) -> list[shapes.LaneShape]:
     """Return the lane of every destination."""
-    present = actions.environments(context.settings)
+    present = context.environments
     now = context.clock.now_ms()
     with context.reading() as tx:
         found = [jobs.lane(tx, name) for name in present]
@@ -83,12 +83,12 @@ def test(name: LaneName, change: CurrentChange) -> list[shapes.ProbeShape]:
 
 
 def _check_lane(change: CurrentChange, name: str) -> None:
-    if name not in actions.environments(change.context.settings):
+    if name not in change.context.environments:
         raise NotFound("no such lane")
 
 
 def _shown(change: CurrentChange, tx: Tx, name: str, now: int) -> Answer:
-    return _lane_shape(jobs.lane(tx, name), actions.environments(change.context.settings)[name], now).model_dump()
+    return _lane_shape(jobs.lane(tx, name), change.context.environments[name], now).model_dump()
 
 
 def _lane_shape(one: Lane, environment: str, now: int) -> shapes.LaneShape:

@@ -13,7 +13,7 @@ from internal.overview import Share
 from internal.tally import HOUR_MS
 
 PARTS = ("delivered", "moving", "waiting", "held")
-_WIDTH, _HEIGHT, _BASE = 720, 170, 146
+_WIDTH, _HEIGHT, _BASE = 720, 236, 208
 _BAR = 20
 
 
@@ -43,7 +43,7 @@ def hours_chart(hours: Mapping[int, Share], midnight: int, label: str) -> Markup
         drawn += _column(share, number * step + (step - _BAR) / 2 + 4, top)
         if number % 3 == 0:
             drawn += Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                f"{number * step + step / 2 + 4:.1f}", _BASE + 18, f"{number:02d}")
+                f"{number * step + step / 2 + 4:.1f}", _BASE + 22, f"{number:02d}")
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _WIDTH + 28, _HEIGHT, label, drawn)
 

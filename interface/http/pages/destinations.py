@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -48,9 +48,9 @@ class LaneView:
     held: int
 
 
-def lane_views(tx: Tx, settings: Settings, pen: Pen, causes: Sequence[Cause]) -> list[LaneView]:
+def lane_views(tx: Tx, environments: Mapping[str, str], pen: Pen, causes: Sequence[Cause]) -> list[LaneView]:
     """Return every configured destination's lane, in their order."""
-    return [_view(tx, one.name, one.environment, pen, causes) for one in build(settings)]
+    return [_view(tx, name, environment, pen, causes) for name, environment in environments.items()]
 
 
 def _view(tx: Tx, name: str, environment: str, pen: Pen, causes: Sequence[Cause]) -> LaneView:
@@ -77,7 +77,7 @@ def _view(tx: Tx, name: str, environment: str, pen: Pen, causes: Sequence[Cause]
 def destinations(request: Request, context: CurrentContext) -> HTMLResponse:
     """Show every destination."""
     with context.reading() as tx:
-        lanes = lane_views(tx, context.settings, pen_of(request), overview.causes(tx))
+        lanes = lane_views(tx, context.environments, pen_of(request), overview.causes(tx))
     return page(request, "destinations.html", lanes=lanes)
 
 

@@ -34,6 +34,12 @@ def translations(language: str) -> gettext.NullTranslations:
     return gettext.translation(DOMAIN, _TRANSLATIONS, [language], fallback=True)
 
 
+def grouped(value: float, language: str) -> str:
+    """Return a whole number with the thousands apart."""
+    text = f"{value:,.0f}"
+    return text.replace(",", ".") if language == "id" else text
+
+
 @dataclass(frozen=True, slots=True)
 class Pen:
     """Writes moments, ages, bytes and shares in one language and time zone; `now` in epoch ms."""
@@ -104,8 +110,7 @@ class Pen:
 
     def number(self, value: float) -> str:
         """Return a number with the language's separators, no decimals."""
-        text = f"{value:,.0f}"
-        return text.replace(",", ".") if self.language == "id" else text
+        return grouped(value, self.language)
 
     def size(self, size_bytes: float) -> str:
         """Return bytes in decimal units."""

@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from interface.http.actor import Actor, anonymous
 from interface.http.context import WebContext
 from interface.http.pages import charts, wording
-from interface.http.pages.pen import LANGUAGES, Pen, translations
+from interface.http.pages.pen import LANGUAGES, Pen, grouped, translations
 from interface.http.rights import Right
 from internal import overview
 from internal.errors import RouterError
@@ -66,7 +66,13 @@ def _environment(language: str) -> Environment:
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.i18n"],
     )
     made.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]
+    catalogue = translations(language)
+
+    def plural(one: str, many: str, number: int) -> str:
+        return catalogue.ngettext(one, many, number) % {"num": grouped(number, language)}
+
     made.globals |= {
+        "plural": plural,
         "Right": Right, "charts": charts, "wording": wording, "LANGUAGES": LANGUAGES, "THEMES": THEMES,
     }
     return made
@@ -74,7 +80,8 @@ def _environment(language: str) -> Environment:
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Return the page; it is never kept by caches, since it is somebody's own."""
-    return part(request, template, status=status, notice=_notice(request), **{"counts": _counts(request), **values})
+    return part(request, template, status=status, **{
+        "notice": _notice(request), "counts": _counts(request), **values})
 
 
 def part(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -110,8 +117,8 @@ def _notice(request: Request) -> tuple[str, str] | None:
         return None
     count = request.query_params.get("n", "1")
     number = min(int(count), _MAX_NOTICES) if re.fullmatch(r"[0-9]{1,9}", count) else 1
-    kind, one, many = found
-    return kind, pen_of(request).n(one, many, number)
+    kind, words = found
+    return kind, pen_of(request).n(*words, number)
 
 
 def wants_page(request: Request) -> bool:

@@ -68,7 +68,7 @@ def _values(tx: Tx, story: Story) -> dict[str, Any]:
     platform = [job for job in deliveries if job.destination == PLATFORM]
     stopped = all(job.state in (State.HELD, State.CANCELLED) for job in deliveries)
     return {
-        "story": story, "pictures": not story.purged, "receipts": False,
+        "story": story, "pictures": not story.purged,
         "correctable": [job for job in platform if job.state in _UNSENT and not job.facts.get("imaging_study_id")],
         "mismatched": [job for job in platform if job.state is State.HELD and job.reason_code in _PATIENT],
         "discarded": decisions.find_decision(tx, Kind.DISCARD, story.study.study_uid) is not None,

@@ -54,7 +54,7 @@ def order(action: Action, context: WebContext, verb: str, job_ids: list[int], wh
     tx, now = action.tx, action.now
     match verb:
         case "retry" | "resend":
-            return len(actions.retry(tx, job_ids, actions.environments(context.settings), who=who, now=now,
+            return len(actions.retry(tx, job_ids, context.environments, who=who, now=now,
                                      resend=verb == "resend"))
         case "cancel":
             return len(actions.cancel(tx, job_ids, who=who, now=now))

@@ -41,7 +41,7 @@ def _values(request: Request, context: WebContext) -> dict[str, Any]:
         causes = overview.causes(tx)
         day = overview.day(tx, pen.midnight())
         receiving = overview.count_receiving(tx)
-        lanes = lane_views(tx, context.settings, pen, causes)
+        lanes = lane_views(tx, context.environments, pen, causes)
         forecast = overview.forecast(tx, context.spool.free_bytes(), pen.now)
     return {
         "causes": [one for one in causes if one.state in _STUCK][:_CAUSES_SHOWN], "day": day, "receiving": receiving,

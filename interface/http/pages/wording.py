@@ -24,6 +24,11 @@ def mark(text: str) -> str:
     return text
 
 
+def marks(one: str, many: str) -> tuple[str, str]:
+    """Mark a text for translation that depends on a number."""
+    return one, many
+
+
 #: What a study or job shows: class of its chip, words.
 OUTCOMES: dict[str, tuple[str, str]] = {
     State.QUEUED: ("move", mark("In the queue")),
@@ -49,8 +54,8 @@ KINDS: dict[str, str] = {
 }
 
 STAGES: dict[str, str] = {
-    "received": mark("Received"), "order": mark("Order found"), "registered": mark("Registered"),
-    "sent": mark("Images sent"), "confirmed": mark("Confirmed"),
+    "received": mark("Received"), "order": mark("Order"), "registered": mark("Registration"),
+    "sent": mark("Images"), "confirmed": mark("Confirmation"),
 }
 
 #: Buttons that stand for commands named in explanations.
@@ -99,30 +104,43 @@ EVENTS: dict[str, str] = {
 }
 
 #: What an action did, by the code that its redirect carries: class, one, many.
-NOTICES: dict[str, tuple[str, str, str]] = {
-    "retry": ("ok", mark("%(num)s delivery is tried again."), mark("%(num)s deliveries are tried again.")),
-    "resend": ("ok", mark("%(num)s delivery is checked again."), mark("%(num)s deliveries are checked again.")),
-    "cancel": ("ok", mark("%(num)s delivery was stopped; the images are kept."),
-               mark("%(num)s deliveries were stopped; the images are kept.")),
-    "urgent": ("ok", mark("%(num)s delivery goes first now."), mark("%(num)s deliveries go first now.")),
-    "send-now": ("ok", mark("The study is sent without waiting."), mark("%(num)s studies are sent without waiting.")),
-    "accept-partial": ("ok", mark("%(num)s delivery goes on without these images."),
-                       mark("%(num)s deliveries go on without these images.")),
-    "accession": ("ok", mark("The accession number was corrected; the order is looked for."),
-                  mark("The accession number was corrected; the order is looked for.")),
-    "same-patient": ("ok", mark("Written down: it is the same patient."), mark("Written down: same patient.")),
-    "discard": ("ok", mark("The study was discarded."), mark("The study was discarded.")),
-    "undo-discard": ("ok", mark("The study is back. Try again sends it."), mark("The studies are back.")),
-    "withdrawn": ("ok", mark("The study is taken back."), mark("The study is taken back.")),
-    "nothing": ("wait", mark("Nothing could be done: the state has changed meanwhile."),
-                mark("Nothing could be done: the state has changed meanwhile.")),
-    "none-picked": ("wait", mark("Nothing was selected."), mark("Nothing was selected.")),
-    "paused": ("ok", mark("The destination is paused."), mark("The destination is paused.")),
-    "resumed": ("ok", mark("The destination goes on."), mark("The destination goes on.")),
-    "device": ("ok", mark("The decision about %(num)s device holds now."),
-               mark("The decision about %(num)s devices holds now.")),
-    "user": ("ok", mark("The account was changed."), mark("The account was changed.")),
-    "key-revoked": ("ok", mark("The key is worth nothing any more."), mark("The key is worth nothing any more.")),
+NOTICES: dict[str, tuple[str, tuple[str, str]]] = {
+    "retry": ("ok", marks("%(num)s delivery is tried again.",
+        "%(num)s deliveries are tried again.")),
+    "resend": ("ok", marks("%(num)s delivery is checked again.",
+        "%(num)s deliveries are checked again.")),
+    "cancel": ("ok", marks("%(num)s delivery was stopped; the images are kept.",
+        "%(num)s deliveries were stopped; the images are kept.")),
+    "urgent": ("ok", marks("%(num)s delivery goes first now.",
+        "%(num)s deliveries go first now.")),
+    "send-now": ("ok", marks("%(num)s study is sent without waiting.",
+        "%(num)s studies are sent without waiting.")),
+    "accept-partial": ("ok", marks("%(num)s delivery goes on without these images.",
+        "%(num)s deliveries go on without these images.")),
+    "accession": ("ok", marks("The accession number was corrected; the order is looked for.",
+        "The accession number was corrected; the order is looked for.")),
+    "same-patient": ("ok", marks("Written down: it is the same patient.",
+        "Written down: same patient.")),
+    "discard": ("ok", marks("The study was discarded.",
+        "The study was discarded.")),
+    "undo-discard": ("ok", marks("The study is back. Try again sends it.",
+        "The studies are back.")),
+    "withdrawn": ("ok", marks("The study is taken back.",
+        "The study is taken back.")),
+    "nothing": ("wait", marks("Nothing could be done: the state has changed meanwhile.",
+        "Nothing could be done: the state has changed meanwhile.")),
+    "none-picked": ("wait", marks("Nothing was selected.",
+        "Nothing was selected.")),
+    "paused": ("ok", marks("The destination is paused.",
+        "The destination is paused.")),
+    "resumed": ("ok", marks("The destination goes on.",
+        "The destination goes on.")),
+    "device": ("ok", marks("The decision about %(num)s device holds now.",
+        "The decision about %(num)s devices holds now.")),
+    "user": ("ok", marks("The account was changed.",
+        "The account was changed.")),
+    "key-revoked": ("ok", marks("The key is worth nothing any more.",
+        "The key is worth nothing any more.")),
 }
 
 _COMMAND = re.compile(r"`([^`]{1,80})`")

@@ -1,4 +1,4 @@
-"""A web role for each test (`doors`) and one that all tests of a module share (`shared_doors`)."""
+"""A web role that tests share, emptied for each (`doors`), or one of one's own (`open_doors`, `own_doors`)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,29 @@ def open_doors(tmp_path: Path) -> Iterator[Callable[..., Doors]]:
         doors.close()
 
 
-@pytest.fixture
-def doors(open_doors: Callable[..., Doors]) -> Doors:
-    """A web role with one account of each role: viewer, operator, admin."""
-    started = open_doors()
+@pytest.fixture(scope="session")
+def running_doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    """One web role for the whole run; ask for `doors` instead."""
+    started = Doors(tmp_path_factory.mktemp("doors") / "data")
+    yield started
+    started.close()
+
+
+def with_everybody(doors: Doors) -> Doors:
+    """Add an account of each role: viewer, operator, admin."""
     for role in Role:
-        started.add_user(str(role), role)
-    return started
+        doors.add_user(str(role), role)
+    return doors
+
+
+@pytest.fixture
+def doors(running_doors: Doors) -> Doors:
+    """A web role with nothing but an account of each role: viewer, operator, admin."""
+    running_doors.empty()
+    return with_everybody(running_doors)
+
+
+@pytest.fixture
+def own_doors(open_doors: Callable[..., Doors]) -> Doors:
+    """The same for a test that breaks it."""
+    return with_everybody(open_doors())

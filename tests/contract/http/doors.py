@@ -24,6 +24,7 @@ from internal.users import Role
 
 #: A password costs a third of a second; those of tests are made cheaper.
 CHEAP = passwords.Cost(n=2**4, r=1, p=1)
+_COOKIES = {cookie_name(secure) for secure in (False, True)}
 PASSWORD = "correct horse battery"
 
 
@@ -40,6 +41,7 @@ class Doors:
         self.store = Store.open(self.settings.database_url)
         self.store.migrate()
         self.spool = Spool.open(self.settings.spool_dir, fsync=False, create=True, min_free_bytes=0)
+        self._visitors: list[Visitor] = []
         self.context = WebContext(self.settings, self.spool, "sandbox", "2.0.0", limits=limits)
         config = server_config(self.context)
         self._socket: socket.socket = listen("127.0.0.1", 0)
@@ -52,11 +54,29 @@ class Doors:
 
     def close(self) -> None:
         """Stop serving."""
+        self.part()
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()
         self.context.close()
         self.store.close()
+
+    def part(self) -> None:
+        """Let every visitor hang up: a server that ends waits for connections."""
+        for visitor in self._visitors:
+            visitor.session.close()
+        self._visitors.clear()
+
+    def empty(self) -> None:
+        """Take out every row and file that a test has left."""
+        self.part()
+        with self.store.transaction() as tx:
+            tx.execute("PRAGMA defer_foreign_keys = ON")
+            for (name,) in tx.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+                                   " AND name <> 'schema_migration'"):
+                tx.execute(f"DELETE FROM {name}")
+        for name in ("audit.head", "first-login.txt"):
+            (self.settings.data_dir / name).unlink(missing_ok=True)
 
     def add_user(self, name: str, role: Role, *, must_change: bool = False, password: str = PASSWORD) -> None:
         """Add an account whose password is known."""
@@ -71,14 +91,15 @@ class Doors:
 
     def visitor(self, key: str = "") -> Visitor:
         """Return somebody who is not logged in, or has an API key."""
-        return Visitor(self.url, key)
+        self._visitors.append(Visitor(self.url, key))
+        return self._visitors[-1]
 
     def with_session(self, name: str) -> Visitor:
         """Return somebody who has a session, without the time that a password takes."""
         with self.store.transaction() as tx:
             token, _ = sessions.start_session(tx, name, "127.0.0.1", now_ms())
         visitor = self.visitor()
-        visitor.session.cookies.set(cookie_name(self.url.startswith("https")), token)
+        visitor.session.cookies.set(cookie_name(self.url.startswith("https")), token, domain="127.0.0.1", path="/")
         return visitor
 
     def logged_in(self, name: str, password: str = PASSWORD) -> Visitor:
@@ -123,7 +144,7 @@ class Visitor:
     @property
     def token(self) -> str:
         """The session cookie's value, "" for none."""
-        return next((cookie.value or "" for cookie in self.session.cookies if "router" in cookie.name), "")
+        return next((cookie.value or "" for cookie in self.session.cookies if cookie.name in _COOKIES), "")
 
     def csrf(self) -> str:
         """Return the token that forms of this session carry."""

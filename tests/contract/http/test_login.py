@@ -73,6 +73,7 @@ def test_changing_the_password_ends_every_other_session(doors: Doors) -> None:
     assert elsewhere.get("/").status_code == 401
 
 
+@pytest.mark.attack("S58")
 def test_only_the_hash_of_a_session_is_kept(doors: Doors) -> None:
     visitor = doors.logged_in("viewer")
     with doors.store.reading() as tx:
@@ -81,6 +82,7 @@ def test_only_the_hash_of_a_session_is_kept(doors: Doors) -> None:
     assert len(rows) == 1 and visitor.token not in str(rows)
 
 
+@pytest.mark.attack("S50")
 @pytest.mark.parametrize(("idle", "longest", "alive"), [(0, 0, True), (61_000, 0, False), (0, 601_000, False)])
 def test_a_session_ends_by_itself(
     open_doors: Callable[..., Doors], idle: int, longest: int, alive: bool,
@@ -102,6 +104,7 @@ def test_using_a_session_keeps_it(doors: Doors) -> None:
         assert tx.value("SELECT seen_at FROM web_session") > now_ms() - 60_000
 
 
+@pytest.mark.attack("S35", "S69")
 def test_a_role_taken_away_is_gone_at_the_next_request(doors: Doors) -> None:
     doors.add_user("second", Role.ADMIN)
     visitor = doors.with_session("second")
@@ -133,6 +136,7 @@ def test_an_account_made_by_an_admin_comes_in_with_the_password_shown_once(doors
     assert password not in str(doors.audit()) and again not in str(doors.audit())
 
 
+@pytest.mark.attack("S33", "S58")
 def test_the_first_admin_is_made_once_and_the_file_goes_at_the_first_login(
     open_doors: Callable[..., Doors], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -157,6 +161,7 @@ def test_the_first_admin_is_made_once_and_the_file_goes_at_the_first_login(
     assert not path.exists()
 
 
+@pytest.mark.attack("S52")
 @pytest.mark.parametrize("target", [
     "//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "javascript:alert(1)", "/a\nb", "x" * 600,
     "", "evil", "/%0d%0aSet-Cookie:x",
@@ -169,6 +174,7 @@ def test_login_goes_on_to_where_one_wanted_to_go(doors: Doors) -> None:
     assert doors.visitor().login("viewer", PASSWORD, next="/studies?page=2").headers["location"] == "/studies?page=2"
 
 
+@pytest.mark.attack("S50", "S58")
 def test_keys_are_kept_as_hashes_expire_and_are_revoked(doors: Doors) -> None:
     key, text = accounts.issue_key(doors.context, ADMIN, "SIMRS", [Right.VIEW], expires_at=now_ms() + 3_600_000)
     visitor = doors.visitor(text)
@@ -188,6 +194,7 @@ def test_keys_are_kept_as_hashes_expire_and_are_revoked(doors: Doors) -> None:
     assert [entry.subject for entry in doors.audit("key")] == [other.key_id, other.key_id, key.key_id]
 
 
+@pytest.mark.attack("S35")
 def test_nobody_makes_a_key_that_may_more_than_they_do(doors: Doors) -> None:
     operator = Actor("user:operator", "operator", rights_of_role(Role.OPERATOR), "")
     for rights in ([Right.ADMINISTER], [Right.ACCOUNT], []):

@@ -58,8 +58,6 @@ def test_today_says_what_came_and_what_became_of_it(store: Store) -> None:
         day = overview.day(tx, NOON)
         causes = overview.causes(tx)
         assert overview.count_receiving(tx) == 1
-        assert overview.open_by_modality(tx) == [("CT", State.WAITING, "no-order", 1),
-                                                 ("MR", State.HELD, "patient-mismatch", 1)]
         assert overview.day(tx, NOON + HOUR_MS).total.total == 0
     assert (day.total.delivered, day.total.moving, day.total.waiting, day.total.held) == (1, 2, 1, 1)
     assert day.total.total == 5

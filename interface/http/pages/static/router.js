@@ -47,6 +47,45 @@
     }
   });
 
+  // "Look again": at most every other second, the last time included; no line is kept open for a hidden window.
+  const PAUSE_MS = 2000;
+  const address = document.body.dataset.news;
+  let line = null;
+  let due = null;
+  let told = 0;
+
+  const tell = () => {
+    due = null;
+    told = Date.now();
+    document.body.dispatchEvent(new CustomEvent("news"));
+  };
+
+  const hear = (event) => {
+    const shown = document.querySelector("[data-study]");
+    const studies = JSON.parse(event.data).study_uids;
+    if (shown && studies.length && !studies.includes(shown.dataset.study)) return;
+    if (!due) due = window.setTimeout(tell, Math.max(200, told + PAUSE_MS - Date.now()));
+  };
+
+  const listen = () => {
+    if (document.hidden && line) {
+      line.close();
+      line = null;
+    } else if (!document.hidden && !line) {
+      line = new EventSource(address);
+      line.addEventListener("changed", hear);
+    }
+  };
+
+  if (address) {
+    listen();
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) tell();
+      listen();
+    });
+    window.addEventListener("pagehide", () => line && line.close());
+  }
+
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
     const menu = document.querySelector(".topbar details[open]");
