@@ -27,7 +27,8 @@ from bench.attacks import attack_table
 ROOT = Path(__file__).resolve().parent.parent
 #: Arguments of each bench; one that writes its JSON to a file gets the name in place of FILE, the others print it.
 #: BENCH_ROUNDS=1 makes a short run; its medians say less.
-BENCHES = {"receive": ("--rounds", os.environ.get("BENCH_ROUNDS", "3"), "--json", "FILE"), "push": ("--json",)}
+BENCHES = {"receive": ("--rounds", os.environ.get("BENCH_ROUNDS", "3"), "--json", "FILE"), "push": ("--json",),
+           "pages": ("--json",)}
 BENCH_TIMEOUT_S = 2400
 #: The property under which a test records a fault of the catalogue: a JSON list of id, fault and result.
 FAULT = "fault"
@@ -71,7 +72,7 @@ def read_figures(texts: Iterable[str]) -> list[str]:
     for text in texts:
         for case in ET.fromstring(text).iter("testcase"):
             found = [f"{p.get('name')} {p.get('value')}" for p in case.iter("property")
-                     if p.get("name") not in (FAULT, "attack")]
+                     if p.get("name") not in ("attack", FAULT)]
             if found:
                 lines.append(f"- `{case.get('name')}`: {', '.join(found)}")
     return lines

@@ -13,22 +13,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from interface import actions
 from interface.acting import changing
 from interface.cli_queue import now_ms, opened
 from interface.destinations import PLATFORM
 from interface.explain import explain, state_text
 from interface.roles import open_spool
-from internal import corrections, decisions, holdings, index, jobs
+from internal import corrections, holdings, index, jobs
 from internal.config import Settings
-from internal.decisions import Kind, KnownOrder
+from internal.decisions import KnownOrder
 from internal.doctor import read_alias_file
 from internal.errors import NotAllowed, NotFound
 from internal.identity import Person
-from internal.states import Event, State
 from internal.store import Tx
-
-RECYCLE_MS = 30 * 86_400_000
-_SIDES = frozenset({"patient-mismatch", "mixed-patients"})
 
 
 def person(options: argparse.Namespace) -> str:
@@ -40,16 +37,8 @@ def same_patient(options: argparse.Namespace, settings: Settings) -> int:
     """Decide that both sides of a held study are one patient, and try its jobs again."""
     with opened(settings) as store, changing(store, settings, "study.same-patient", subject=options.study,
                                              by=options.by, reason=options.reason) as tx:
-        done = 0
-        for job_id in jobs.find_jobs(tx, options.study):
-            job = jobs.job(tx, job_id)
-            sides = str(job.detail.get("sides", ""))
-            if job.reason_code not in _SIDES or not sides:
-                continue
-            decisions.decide(tx, Kind.PATIENT, job.study_uid, part=job.part, body={"sides": sides},
-                             reason=options.reason, who=person(options), now=now_ms(),
-                             text="a person confirmed that it is the same patient")
-            done += len(jobs.act(tx, [job_id], Event.RETRY, who=person(options), now=now_ms()))
+        done = len(actions.same_patient(tx, jobs.find_jobs(tx, options.study), reason=options.reason,
+                                        who=person(options), now=now_ms()))
     if not done:
         print(f"{options.study}: nothing is held because of its patient", file=sys.stderr)
         return 1
@@ -65,21 +54,12 @@ def discard(options: argparse.Namespace, settings: Settings) -> int:
                                              reason=options.reason) as tx:
         study_uid = one_study(tx, options.study)
         if options.undo:
-            if not decisions.revoke(tx, Kind.DISCARD, study_uid, now=now):
-                raise NotFound(f"{options.study} was not discarded")
-            jobs.add_event(tx, now, "discard-undone", f"brought back by {who}", study_uid=study_uid, who=who)
+            actions.undo_discard(tx, study_uid, who=who, now=now)
             print(f"{study_uid}: brought back; `retry` sends it")
             return 0
         if not options.reason:
             raise NotAllowed("--reason is needed to discard a study")
-        rows = [row for row in jobs.jobs_of(tx, study_uid) if row.kind == "deliver"]
-        alive = [row for row in rows if row.state not in (State.HELD, State.CANCELLED)]
-        if alive or not rows:
-            raise NotAllowed("only a study that is held or cancelled at every destination can be discarded: "
-                             "`cancel` it first")
-        jobs.act(tx, [row.job_id for row in rows if row.state is State.HELD], Event.CANCEL, who=who, now=now)
-        decisions.decide(tx, Kind.DISCARD, study_uid, body={"until": now + RECYCLE_MS}, reason=options.reason, who=who,
-                         now=now, text=f"discarded by {who}: the images are removed in 30 days")
+        actions.discard(tx, study_uid, reason=options.reason, who=who, now=now)
     print(f"{study_uid}: discarded; its images are removed in 30 days, `discard {study_uid} --undo` brings it back")
     return 0
 

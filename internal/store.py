@@ -275,7 +275,7 @@ def _schema_version(tx: Tx) -> int:
 def _apply(tx: Tx, version: int, path: Path) -> None:
     connection = tx._connection
     sql = Template(path.read_text(encoding="utf-8")).substitute(
-        serial=connection.serial, writer_xact=connection.writer_xact)
+        serial=connection.serial, writer_xact=connection.writer_xact, bytewise=connection.bytewise)
     if connection.dialect == "postgresql":
         sql = re.sub(r"\bINTEGER\b", "BIGINT", sql)
         sql = re.sub(r"\bBLOB\b", "BYTEA", sql)

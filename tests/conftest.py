@@ -53,6 +53,10 @@ def _no_chromium() -> str:
     return "" if shutil.which("chromium") else "chromium is not installed; apt-get install chromium"
 
 
+def _no_gdcm() -> str:
+    return "" if shutil.which("gdcmconv") else "gdcmconv is not installed; apt-get install libgdcm-tools"
+
+
 def _no_orthanc() -> str:
     program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     plugins = any(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so*"))
@@ -68,6 +72,7 @@ PEERS: dict[str, Callable[[], str]] = {
     "dcmtk": cache(_no_dcmtk),
     "postgres": cache(_no_postgres),
     "fuse": cache(_no_fuse),
+    "gdcm": cache(_no_gdcm),
     "orthanc": cache(_no_orthanc),
     "sshd": cache(_no_sshd),
     "strace": cache(_no_strace),

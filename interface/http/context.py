@@ -19,17 +19,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from interface import actions
 from interface.acting import Action, Author, acting
 from interface.http.actor import Actor
 from interface.http.limits import Limits
+from interface.http.tasks import Tasks
 from interface.roles import SystemClock
 from internal import audit_trail
 from internal.config import Settings
 from internal.errors import Transient
+from internal.pictures import Pictures
 from internal.ports import Clock
 from internal.spool import Spool
 from internal.store import Store, Tx
@@ -55,9 +59,16 @@ class WebContext:
         self.clock: Clock = clock or SystemClock()
         self.limits = limits or Limits()
         self.audit_head = audit_trail.HeadFile(settings.data_dir)
+        self.tasks = Tasks()
+        self.pictures = Pictures(spool, settings.data_dir / "pictures", settings.http.picture_cache)
         self._opening = threading.Lock()
         self._opened: Store | None = None
         self._not_before_s = 0.0
+
+    @cached_property
+    def environments(self) -> dict[str, str]:
+        """Return the present environment of every destination; made once, since it opens trust stores."""
+        return actions.environments(self.settings)
 
     @property
     def store(self) -> Store:
@@ -113,7 +124,9 @@ class WebContext:
             pass
 
     def close(self) -> None:
-        """Close the database."""
+        """End what runs in the background and close the database."""
+        self.tasks.close()
+        self.pictures.close()
         with self._opening:
             if self._opened is not None:
                 self._opened.close()

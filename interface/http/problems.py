@@ -39,6 +39,9 @@ _TEXTS: Mapping[str, tuple[int, str, str, str, str]] = {
                    "Tambahkan ke [http] host_names.", "Add it to [http] host_names."),
     "invalid": (422, "Ada isian yang salah.", "Something that was filled in is wrong.",
                 "Perbaiki isian yang disebut.", "Correct what is named."),
+    "replayed": (422, "Idempotency-Key ini sudah dipakai untuk permintaan lain.",
+                 "This Idempotency-Key was used for another request.",
+                 "Pakai kunci baru untuk permintaan baru.", "Use a new key for a new request."),
     "refused": (422, "Ini ditolak.", "This was refused.", "", ""),
     "too-often": (429, "Terlalu banyak permintaan.", "Too many requests.",
                   "Tunggu sebentar, lalu coba lagi.", "Wait a little, then try again."),
@@ -54,7 +57,7 @@ _OF_STATUS = {400: "bad-request", 401: "not-signed-in", 403: "not-allowed", 404:
 
 # The first class that fits; RouterError itself comes last.
 _OF_ERROR: tuple[tuple[type[errors.RouterError], str], ...] = (
-    (errors.NotAllowed, "not-allowed"), (errors.NotFound, "not-found"), (errors.StorageFull, "full"),
+    (errors.NotAllowed, "conflict"), (errors.NotFound, "not-found"), (errors.StorageFull, "full"),
     (errors.Transient, "busy"), (errors.StorageFailed, "busy"), (errors.BytesMissing, "not-found"),
     (errors.Refused, "refused"), (errors.ConfigurationInvalid, "invalid"), (errors.RouterError, "conflict"),
 )

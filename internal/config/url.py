@@ -82,15 +82,19 @@ def parse_database_url(text: str) -> Secret:
     return Secret(text, f"postgresql://{user}{host}{parts.path}{'?' + MASK if parts.query else ''}")
 
 
-def secret_parts(database_url: Secret, webhook_url: Secret) -> tuple[str, ...]:
-    """The pieces of two URLs that must not be shown on their own: the password as written and decoded; path and query.
+def secret_parts(secret: str) -> tuple[str, ...]:
+    """The pieces of a secret URL that must not be shown on their own; none of a secret that is no URL.
 
-    The name of the database is none of them, nor a short path such as /api/hook: masking common words would spoil the
-    log. In the clear: for the filter of the log alone.
+    Of a database's the password as written and decoded, of others path and query. The name of the database is none of
+    them, nor a short path such as /api/hook: masking common words would spoil the log. In the clear: for the filter of
+    the log alone.
     """
-    password = urlsplit(database_url.reveal()).password or ""
-    webhook = urlsplit(webhook_url.reveal())
-    pieces = [piece for piece in (webhook.path.strip("/"), webhook.query) if len(piece) >= _MIN_WEBHOOK_KEY]
+    if not secret.startswith(("http://", "https://", "postgresql://", "postgres://")):
+        return ()
+    parts = urlsplit(secret)
+    password = parts.password or ""
+    web = (parts.path.strip("/"), parts.query) if parts.scheme.startswith("http") else ()
+    pieces = [piece for piece in web if len(piece) >= _MIN_WEBHOOK_KEY]
     return tuple(dict.fromkeys(part for part in (password, unquote(password), *pieces) if part))
 
 

@@ -16,6 +16,7 @@ from internal.config.declare import (
     declare_number,
     declare_path,
     declare_secret,
+    declare_size,
     declare_text,
 )
 from internal.config.url import normalise_base_url, parse_syslog_url
@@ -56,11 +57,18 @@ class HttpSettings:
     session_max: float = declare_duration(
         "10m", "7d", "12h", "A login ends after this long in any case.",
         "Sesi masuk berakhir setelah selama ini bagaimanapun juga.")
+    open_metrics: bool = declare(
+        Kind.BOOL, parse_bool, "no", "Let programs on this machine read /metrics without a key; not with a proxy here.",
+        "Izinkan program di komputer ini membaca /metrics tanpa kunci; jangan bila ada proxy di sini.",
+        allowed="yes, no")
     requests_per_minute: int = declare_number(
         30, 1000000, 1200, "Most requests per minute from one address.",
         "Permintaan terbanyak per menit dari satu alamat.")
     max_connections: int = declare_number(
         10, 10000, 400, "Most HTTP connections at the same time.", "Koneksi HTTP terbanyak pada saat yang sama.")
+    picture_cache: int = declare_size(
+        "1MB", "100GB", "512MB", "Disk space for small pictures of images; those not looked at for longest go first.",
+        "Ruang disk untuk gambar kecil; yang paling lama tidak dilihat dihapus lebih dulu.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from interface.http.api import (
+    accounts,
+    actions,
+    document,
+    feed,
+    jobs,
+    metrics,
+    operations,
+    pictures,
+    revisions,
+    studies,
+    watching,
+)
 from interface.http.routes import Routes
 
-FAMILIES: tuple[Routes, ...] = ()
+FAMILIES: tuple[Routes, ...] = (
+    studies.routes, actions.routes, jobs.routes, feed.routes, operations.routes, watching.routes, accounts.routes,
+    metrics.routes, document.routes, pictures.routes, revisions.routes,
+)

@@ -20,6 +20,7 @@ from interface.http.context import WebContext
 from interface.http.problems import Problem
 from interface.http.rights import Right, rights_of_key, rights_of_role
 from internal import sessions
+from internal.config import is_loopback
 from internal.store import Tx
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -53,7 +54,7 @@ class Gatekeeper:
         body = BodyGuard(request.headers, max_body_bytes, self._context.limits)
         actor = await self._actor(request, right)
         scope.setdefault("state", {})["actor"] = actor
-        if not actor.may(right):
+        if not actor.may(right) and not self._is_local_scrape(right, actor):
             _turn_away(actor, right)
         guarded = body.watch(receive)
         if request.method in _SAFE_METHODS:
@@ -74,6 +75,10 @@ class Gatekeeper:
         else:
             found = None
         return found or anonymous(address)
+
+    def _is_local_scrape(self, right: Right, actor: Actor) -> bool:
+        """Return whether a program of this machine reads /metrics and the settings let it, without a key."""
+        return right is Right.METRICS and self._context.settings.http.open_metrics and is_loopback(actor.address)
 
     def _by_key(self, text: str, address: str) -> Actor | None:
         now = self._context.clock.now_ms()
