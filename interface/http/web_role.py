@@ -5,6 +5,7 @@ Changes when the port is opened or bounded in another way. The routes are in `ap
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import socket
@@ -50,8 +51,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_config(context: WebContext) -> uvicorn.Config:
-    """Return how the server is run. Raises ConfigurationInvalid when certificate or key cannot be used."""
+    """Return how the server is run. Raises ConfigurationInvalid for a certificate or an extra that cannot be used."""
     http = context.settings.http
+    if context.settings.oidc.issuer and importlib.util.find_spec("authlib") is None:
+        raise ConfigurationInvalid("[oidc] needs the extra 'oidc': pip install 'satusehat-dicom-router[oidc]'")
     proxies = frozenset(http.trusted_proxies)
     protocol = limited_protocol(http.max_connections, context.limits, proxies)
     config = uvicorn.Config(

@@ -24,6 +24,7 @@ from internal.users import Role
 from tests.contract.http.doors import PASSWORD, Doors, now_ms
 
 ROOT = Path(__file__).resolve().parents[2]
+ASSET = next(path.name for path in (ROOT / "interface/http/pages/static").iterdir() if path.suffix == ".css")
 EVIL = "https://evil.example"
 
 
@@ -267,7 +268,7 @@ def test_every_answer_carries_the_protective_headers(own_doors: Doors) -> None:
         tx.execute("ALTER TABLE web_session RENAME TO gone")
     broken = own_doors.visitor()
     broken.session.cookies.set("router", "x")
-    replies = [visitor.get("/"), visitor.get("/login"), visitor.get("/nothing"), visitor.get("/static/style.css"),
+    replies = [visitor.get("/"), visitor.get("/login"), visitor.get("/nothing"), visitor.get(f"/static/{ASSET}"),
                visitor.get("/health/live"), visitor.request("POST", "/login", headers={"Content-Encoding": "gzip"}),
                visitor.request("PUT", "/login"), visitor.get("/login", headers={"Host": "evil.example"}),
                broken.get("/")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -75,8 +76,11 @@ class Doors:
             for (name,) in tx.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
                                    " AND name <> 'schema_migration'"):
                 tx.execute(f"DELETE FROM {name}")
-        for name in ("audit.head", "first-login.txt"):
-            (self.settings.data_dir / name).unlink(missing_ok=True)
+        for path in self.settings.data_dir.iterdir():
+            if path.is_dir() and path != self.settings.spool_dir:
+                shutil.rmtree(path)
+            elif path.is_file() and not path.name.startswith("index.db"):
+                path.unlink()
 
     def add_user(self, name: str, role: Role, *, must_change: bool = False, password: str = PASSWORD) -> None:
         """Add an account whose password is known."""
