@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from internal.identity import Person
-from internal.model import Intent, Inventory, Item, ItemState, Job, Probe
+from internal.model import Header, Intent, Inventory, Item, ItemState, Job, Probe
 from internal.states import Outcome
 
 
@@ -29,6 +29,13 @@ class Frozen(Protocol):
     @property
     def item(self) -> Item:
         """Return the item, as it was committed."""
+
+    @property
+    def header(self) -> Header:
+        """Return the index fields of these bytes: what the other side will call them.
+
+        A rewrite may change any of them, UIDs included; `item.instance.header` is what was received.
+        """
 
     @property
     def sha256(self) -> str:
