@@ -19,7 +19,6 @@ from internal.config.declarations import (
     SINGLE_SECTIONS,
     DatabaseSettings,
     DicomSettings,
-    FolderSettings,
     Problem,
     RouterSettings,
     SatusehatSettings,
@@ -27,6 +26,7 @@ from internal.config.declarations import (
     declared_section,
 )
 from internal.config.declare import NAMED
+from internal.config.places import DESTINATION_KINDS, FolderSettings
 from internal.config.url import secret_parts
 from internal.config.values import Secret
 
@@ -76,6 +76,15 @@ class Settings:
     def folders(self) -> Mapping[str, FolderSettings]:
         """Sections [folder:NAME] by name."""
         return self.named.get("folder", {})
+
+    @property
+    def destinations(self) -> Mapping[str, str]:
+        """The kind of each destination that has a section, by its name; the platform, which has its own, left out."""
+        return {name: kind for kind in DESTINATION_KINDS for name in self.named.get(kind, {})}
+
+    def destination_names(self) -> tuple[str, ...]:
+        """Every name that a study can be sent to: the platform and all sections of destinations."""
+        return ("satusehat", *self.destinations)
 
     @property
     def data_dir(self) -> Path:
