@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from interface.destinations import PLATFORM, build, build_mroc, build_webhook
+from interface.destinations import PLATFORM, build, build_mroc, build_webhook, workers_of
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.roles import (
     StatusFile,
@@ -89,7 +89,9 @@ class Deliver:
             self._unknown_callers,
         )
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
+            Lane(d, store, spool, self._clock, replace(
+                lane_policy(settings, d.kind), workers=workers_of(settings, d.kind, d.name)))
+            for d in self._destinations
         ] + [
             Lane(report, store, spool, self._clock, replace(lane_policy(settings, report.kind), workers=1))
             for report in self._commitment_reports()

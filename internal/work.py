@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from internal import decisions, index, jobs
+from internal import commitments, decisions, index, jobs
 from internal.failpoints import hit
 from internal.frozen import FrozenItem, freeze
 from internal.identity import Person
@@ -104,6 +104,16 @@ class LeasedWork:
         """Write down the answers to `items` in one transaction."""
         with self._store.transaction() as tx:
             jobs.settle_items(tx, self.job, answers)
+
+    def commitment_answer(self, transaction_uid: str) -> Mapping[str, int] | None:
+        """Return what came in under this transaction, None if nothing did."""
+        with self._store.reading() as tx:
+            return commitments.find_answer(tx, transaction_uid)
+
+    def file_commitment_answer(self, transaction_uid: str, reasons: Mapping[str, int]) -> None:
+        """Commit an answer that came on the very association of the request."""
+        with self._store.transaction() as tx:
+            commitments.add_answer(tx, commitments.CommitAnswer(transaction_uid, "", self.clock.now_ms(), reasons))
 
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         """Commit that `verb` is about to leave, with a lease that outlives its deadline."""

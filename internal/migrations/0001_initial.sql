@@ -333,3 +333,26 @@ CREATE TABLE event (
 );
 CREATE INDEX event_study ON event (study_uid, event_id);
 CREATE INDEX event_feed ON event (xact, event_id);
+
+-- Ways out and in beside the platform -----------------------------------------------------------------------------
+
+-- What nodes said to our requests for storage commitment; reasons: {SOP Instance UID: Failure Reason, 0 committed}.
+CREATE TABLE commitment_answer (
+    transaction_uid TEXT PRIMARY KEY,
+    calling_aet     TEXT NOT NULL,
+    arrived_at      INTEGER NOT NULL,
+    reasons         TEXT NOT NULL
+);
+
+-- Files of watched folders that were looked at: with this size and time they need not be looked at again.
+CREATE TABLE watched (
+    name      TEXT NOT NULL,
+    path      TEXT NOT NULL,
+    size      INTEGER NOT NULL,
+    mtime_ns  INTEGER NOT NULL,
+    at        INTEGER NOT NULL,
+    accepted  INTEGER NOT NULL,
+    refused   INTEGER NOT NULL,
+    reason    TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (name, path)
+);
