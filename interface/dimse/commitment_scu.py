@@ -23,7 +23,6 @@ from internal.ports import Work
 from internal.states import NotYet, Outcome
 
 _PER_REQUEST: Final = 2000
-_SAME_ASSOCIATION_S: Final = 2.0
 _LOOK_S: Final = 5.0
 _REQUEST: Final = 1
 
@@ -31,8 +30,9 @@ _REQUEST: Final = 1
 class Commitment:
     """Asks one node, and reads its answers."""
 
-    def __init__(self, node: Node, calling_aet: str, timeout_s: float) -> None:
+    def __init__(self, node: Node, calling_aet: str, timeout_s: float, linger_s: float) -> None:
         self._node = node
+        self._linger_s = linger_s
         self._calling_aet = calling_aet
         self._timeout_s = timeout_s
 
@@ -44,9 +44,10 @@ class Commitment:
         asked = work.facts.get("commitment")
         if asked:
             answer = work.commitment_answer(str(asked["transaction_uid"]))
-            if answer is None:
+            if answer is not None:
+                self._take(work, asked, answer)
+            elif asked.get("sent"):
                 return self._wait(work, asked)
-            self._take(work, asked, answer)
         open_ = [item for item in _stored(work) if not item.answer.get("committed")]
         if not open_:
             return None
@@ -94,7 +95,8 @@ class Commitment:
                 work.record_facts(commitment=None)
                 raise Transient(f"{self._node} refuses a request for commitment (0x{reply.status:04X})",
                                 code="commit-not-offered")
-            message = requestor.await_request(_SAME_ASSOCIATION_S)
+            work.record_facts(commitment={**work.facts["commitment"], "sent": True})
+            message = requestor.await_request(self._linger_s)
             if message is not None:
                 self._answer_here(work, requestor, message, transaction_uid)
         finally:

@@ -38,6 +38,7 @@ _NOT_TAKEN: Final = "it takes neither this kind of image nor its encoding"
 class DimseOptions:
     """A node, the AE title under which it is called (or that of the device: `pass_calling`), and how images go there.
 
+    For `commitment_linger_s` the answer to a request is awaited on its own association.
     `scratch` is a folder for files that are decoded on the way, made when it is needed.
     """
 
@@ -48,6 +49,7 @@ class DimseOptions:
     transcode: bool = True
     commitment: bool = False
     commitment_timeout_s: float = 3600.0
+    commitment_linger_s: float = 2.0
     scratch: Path | None = None
 
 
@@ -62,8 +64,8 @@ class DimseStore:
         self._options = options
         self._pool = Pool(options.node)
         self._codec = Codec(children=1)
-        self._commitment = Commitment(options.node, options.calling_aet, options.commitment_timeout_s) \
-            if options.commitment else None
+        self._commitment = Commitment(options.node, options.calling_aet, options.commitment_timeout_s,
+                                      options.commitment_linger_s) if options.commitment else None
         self._recoded = 0
 
     @property
