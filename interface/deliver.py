@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from interface.destinations import PLATFORM, build, build_mroc, build_webhook, workers_of
+from interface.destinations import PLATFORM, build, build_mroc, build_standbys, build_webhook, late_of, workers_of
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.roles import (
     StatusFile,
@@ -88,12 +88,13 @@ class Deliver:
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
-            [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations], self._route,
+            [PlannedLane(d.name, d.environment, d.by_accession, late_of(settings, d.name))
+             for d in self._destinations], self._route,
             self._unknown_callers,
         )
+        standbys = build_standbys(settings, destinations)
         self._lanes = [
-            Lane(d, store, spool, self._clock, replace(
-                lane_policy(settings, d.kind), workers=workers_of(settings, d.kind, d.name)))
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind, d.name), standby=standbys.get(d.name))
             for d in self._destinations
         ] + [
             Lane(report, store, spool, self._clock, replace(lane_policy(settings, report.kind), workers=1))
@@ -265,12 +266,14 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
                            commit_keep_ms=int(settings.dicom.commit_keep * 1000))
 
 
-def lane_policy(settings: Settings, kind: str) -> LanePolicy:
-    """Return how lanes of this kind of destination work and wait according to `settings`."""
+def lane_policy(settings: Settings, kind: str, name: str = "") -> LanePolicy:
+    """Return how the lane of the destination `name` of this kind works and waits according to `settings`."""
     router, platform = settings.router, settings.satusehat
+    section = settings.section(f"{kind}:{name}") if name in settings.destinations else None
     return LanePolicy(
         hours=parse_hours(platform.send_hours, dates.zone(platform.tz_name)) if kind == PLATFORM else None,
-        workers=settings.satusehat.workers,
+        workers=workers_of(settings, kind, name),
+        failover_ms=int(section.failover_after * 1000) if section else 0,
         retry_min_ms=int(router.retry_min * 1000),
         retry_max_ms=int(router.retry_max * 1000),
         order_poll_min_ms=int(router.order_poll_min * 1000),

@@ -23,6 +23,7 @@ from interface.web_auth import ClientCredentials, Fixed, Login, basic, bearer
 from interface.webhook import Webhook, WebhookOptions
 from internal.config import Settings
 from internal.errors import ConfigurationInvalid
+from internal.late import Late, LatePolicy
 from internal.ports import Destination
 
 PLATFORM = "satusehat"
@@ -138,6 +139,22 @@ def build(settings: Settings) -> list[Destination]:
     kinds = {PLATFORM: Satusehat.kind, **settings.destinations}
     names = dict.fromkeys((*settings.router.send_to, *settings.destinations))
     return [KINDS[kinds[name]](settings, name) for name in names]
+
+
+def build_standbys(settings: Settings, destinations: Sequence[Destination]) -> dict[str, Destination]:
+    """Return who stands in for whom: the stand-in by the name of the destination that it helps out."""
+    by_name = {one.name: one for one in destinations}
+    sections = {name: settings.section(f"{kind}:{name}") for name, kind in settings.destinations.items()}
+    return {name: by_name[one.failover_to] for name, one in sections.items() if one.failover_to in by_name}
+
+
+def late_of(settings: Settings, name: str) -> LatePolicy:
+    """Return what a destination does with images that come after their study was delivered."""
+    kind = settings.destinations.get(name)
+    if kind is None:
+        return LatePolicy()
+    section = settings.section(f"{kind}:{name}")
+    return LatePolicy(Late(section.late), int(section.late_cutoff * 1000), Late(section.late_after_cutoff))
 
 
 def workers_of(settings: Settings, kind: str, name: str) -> int:

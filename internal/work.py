@@ -32,6 +32,7 @@ class LeasedWork:
     def __init__(
         self, job: Job, store: Store, spool: Spool, clock: Clock, lease_ms: int, step_s: float,
         stopping: Callable[[], bool], *, by_accession: bool = True,
+        via: str = "",
     ) -> None:
         self.job = job
         self.clock = clock
@@ -39,6 +40,7 @@ class LeasedWork:
         self._spool = spool
         self._lease_ms = lease_ms
         self._stopping = stopping
+        self._via = via
         self._part = job.part if by_accession else None
         self._yield_at_s = clock.monotonic_s() + step_s
         self._renewed_s = clock.monotonic_s()
@@ -102,6 +104,8 @@ class LeasedWork:
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the answers to `items` in one transaction."""
+        if self._via:
+            answers = [(item, state, {**answer, "via": self._via}) for item, state, answer in answers]
         with self._store.transaction() as tx:
             jobs.settle_items(tx, self.job, answers)
 

@@ -30,7 +30,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "claims interventions job_list"),
     ("L3", "jobs"),
     ("L3", "commitments"),
-    ("L3", "notices holdings corrections withdrawals"),
+    ("L3", "notices holdings corrections withdrawals late"),
     ("L4", "frozen"),
     ("L4", "work"),
     ("L4", "admission"),

@@ -220,6 +220,7 @@ CREATE TABLE job (
     opened_at        INTEGER NOT NULL,
     waiting_since    INTEGER,
     escalated_at     INTEGER,
+    done_at          INTEGER,
     accession        TEXT NOT NULL DEFAULT '',
     news             INTEGER NOT NULL DEFAULT 0,
     told             INTEGER NOT NULL DEFAULT 0,
@@ -278,6 +279,8 @@ CREATE TABLE intent (
 CREATE INDEX intent_job ON intent (job_id, verb);
 
 -- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker.
+-- failing_since: since when its destination fails, 0 while it works. While standby_until lies ahead, the destination
+-- `standby` takes its studies; then its own is tried again.
 CREATE TABLE lane (
     name         TEXT PRIMARY KEY,
     paused_until INTEGER NOT NULL DEFAULT 0,
@@ -288,7 +291,10 @@ CREATE TABLE lane (
     updated_at   INTEGER NOT NULL,
     alert_code   TEXT NOT NULL DEFAULT '',
     alert        TEXT NOT NULL DEFAULT '',
-    alert_at     INTEGER NOT NULL DEFAULT 0
+    alert_at     INTEGER NOT NULL DEFAULT 0,
+    failing_since INTEGER NOT NULL DEFAULT 0,
+    standby_until INTEGER NOT NULL DEFAULT 0,
+    standby       TEXT NOT NULL DEFAULT ''
 );
 
 -- Orders known before their images, whatever brought them.
