@@ -16,7 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from interface.destinations import PLATFORM, build, build_mroc, build_standbys, build_webhook, late_of, workers_of
+from interface.destinations import (
+    PLATFORM,
+    build,
+    build_mroc,
+    build_standbys,
+    build_watches,
+    build_webhook,
+    late_of,
+    workers_of,
+)
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.roles import (
     StatusFile,
@@ -27,6 +36,7 @@ from interface.roles import (
     stop_on_signals,
     stop_with_parent,
 )
+from interface.watch import Watching
 from internal import admission, jobs, notices, rules
 from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
@@ -108,6 +118,7 @@ class Deliver:
         if self._mroc is not None:
             policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
             self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
+        self._watching = Watching(build_watches(settings), store, spool, self._clock)
         self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
         alias_file = settings.satusehat.alias_file
         self._doctor = Doctor(
@@ -130,7 +141,8 @@ class Deliver:
 
     def _report(self) -> dict[str, Any]:
         return self._counters | {"steps": sum(lane.steps for lane in self._lanes),
-                                 "lanes": {lane.name: lane.report() for lane in self._lanes}}
+                                 "lanes": {lane.name: lane.report() for lane in self._lanes},
+                                 "watched": self._watching.report()}
 
     def run(self) -> bool:
         """Work until told to stop; return whether every lane had ended in time.
@@ -139,6 +151,7 @@ class Deliver:
         """
         for lane in self._lanes:
             lane.start()
+        self._watching.start()
         wait_s = _FAULT_PAUSE_S
         while not self._stop.is_set():
             began_s = time.monotonic()
@@ -151,8 +164,11 @@ class Deliver:
                 wait_s = min(wait_s * 2, _FAULT_PAUSE_MAX_S)
         for lane in self._lanes:
             lane.stop_soon()
+        self._watching.stop_soon()
         deadline_s = time.monotonic() + _DRAIN_S
         left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
+        if not self._watching.stop(max(0.0, deadline_s - time.monotonic())):
+            left.append("watch")
         log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
         return not left
 

@@ -19,6 +19,7 @@ from interface.s3 import S3, S3Options
 from interface.satusehat.client import SatusehatOptions
 from interface.satusehat.delivery import Satusehat
 from interface.sftp import Sftp, SftpOptions
+from interface.watch import WatchOptions
 from interface.web_auth import ClientCredentials, Fixed, Login, basic, bearer
 from interface.webhook import Webhook, WebhookOptions
 from internal.config import Settings
@@ -155,6 +156,12 @@ def late_of(settings: Settings, name: str) -> LatePolicy:
         return LatePolicy()
     section = settings.section(f"{kind}:{name}")
     return LatePolicy(Late(section.late), int(section.late_cutoff * 1000), Late(section.late_after_cutoff))
+
+
+def build_watches(settings: Settings) -> list[WatchOptions]:
+    """Return the folders that are watched for images."""
+    return [WatchOptions(name, one.path, one.every, one.stable, one.remove, settings.dicom.max_object)
+            for name, one in settings.named.get("watch", {}).items()]
 
 
 def workers_of(settings: Settings, kind: str, name: str) -> int:

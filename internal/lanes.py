@@ -79,7 +79,8 @@ def pause_lane(tx: Tx, name: str, until: int, code: str, reason: str, now: int, 
 def resume_lane(tx: Tx, name: str, now: int, *, by: str = BREAKER) -> bool:
     """Open a lane and forget its failures; True if that changed it. The breaker leaves a person's pause alone."""
     return tx.execute("UPDATE lane SET paused_until = 0, paused_by = '', reason_code = '', reason = '', failures = 0,"
-                      " failing_since = 0, standby_until = 0, standby = '', updated_at = ? WHERE name = ? AND (paused_until > 0 OR failures > 0)"
+                      " failing_since = 0, standby_until = 0, standby = '', updated_at = ? WHERE name = ?"
+                      " AND (paused_until > 0 OR failures > 0)"
                       " AND (? <> ? OR paused_by IN ('', ?) OR paused_until < ?)",
                       (now, name, by, BREAKER, BREAKER, now)) == 1
 

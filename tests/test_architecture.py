@@ -23,7 +23,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "scan"),
     ("L2", "engines spool_writer codec"),
     ("L2", "store spool"),
-    ("L3", "set_aside catalogue"),
+    ("L3", "set_aside catalogue intake watched"),
     ("L3", "devices"),
     ("L3", "associations events lanes"),
     ("L3", "items index decisions"),
