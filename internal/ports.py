@@ -104,6 +104,9 @@ class Work(Protocol):
     def file_commitment_answer(self, transaction_uid: str, reasons: Mapping[str, int]) -> None:
         """Commit an answer that came on the very association of the request."""
 
+    def revise_receipts(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        """Replace receipts of STORED items by what the other side says when asked to stand by them (commitment)."""
+
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         """Commit that a non-repeatable request `verb` is about to leave and will be over in `deadline_s` seconds.
 

@@ -75,7 +75,7 @@ class Commitment:
         if not answers:
             work.record_facts(commitment=None)
             raise Transient(f"{self._node} answered for none of the images", code="commit-no-answer", blame_lane=False)
-        work.settle_items(answers)
+        work.revise_receipts(answers)
         work.record_facts(commitment=None)
 
     def _ask(self, work: Work, items: Sequence[Item]) -> Outcome:

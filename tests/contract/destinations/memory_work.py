@@ -199,9 +199,17 @@ class MemoryWork:
         return list(frozen)
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
-        self._commit("answers", lambda: self.ledger.items.update({
-            item.item_id: replace(self.ledger.items[item.item_id], state=state, answer=answer)
-            for item, state, answer in answers}))
+        self._commit("answers", lambda: self._write(answers, lambda now: now is not ItemState.STORED))
+
+    def revise_receipts(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        self._commit("receipts", lambda: self._write(answers, lambda now: now is ItemState.STORED))
+
+    def _write(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]],
+               may: Callable[[ItemState], bool]) -> None:
+        for item, state, answer in answers:
+            known = self.ledger.items[item.item_id]
+            if may(known.state):
+                self.ledger.items[item.item_id] = replace(known, state=state, answer=answer)
 
     def commitment_answer(self, transaction_uid: str) -> Mapping[str, int] | None:
         return self.ledger.commitments.get(transaction_uid)
