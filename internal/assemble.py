@@ -143,10 +143,11 @@ class Assembler:
         self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool, unadmitted: Sequence[tuple[str, str]],
     ) -> None:
         now = self._clock.now_ms()
+        urgent = index.is_urgent(tx, inventory.study_uid) or decisions.is_urgent(tx, inventory.part)
         plan = jobs.plan(
             tx, kind="deliver", destination=lane.name, environment=lane.environment, study_uid=inventory.study_uid,
             part=inventory.part, instances=inventory.instances, settled_revision=inventory.revision, now=now,
-            due_at=now,
+            due_at=now, priority=jobs.URGENT if urgent else jobs.NORMAL,
         )
         if plan.new_items:
             late.apply(tx, plan.job_id, lane.late, inventory.revision, now)

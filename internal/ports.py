@@ -95,6 +95,9 @@ class Work(Protocol):
         An item that was sent before gets the same bytes again. Raises BytesMissing or BytesDamaged.
         """
 
+    def take_back(self, items: Sequence[Item]) -> None:
+        """Undo the last freeze of items whose request surely was not carried out: it does not count as an attempt."""
+
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the other side's answers (status, text, time) in one transaction."""
 

@@ -24,7 +24,7 @@ _WINDOWS: Final = (32 * 1024, 1024 * 1024, 32 * 1024 * 1024)
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 _PRIVATE_GE_IMPLICIT: Final = "1.2.840.113619.5.2"
-_DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
 _FIELDS: Final = {
     0x00080005: "character_set", 0x00080008: "image_type", 0x00080016: "sop_class_uid", 0x00080018: "sop_uid",
@@ -41,12 +41,12 @@ _LAST_UID: Final = 0x0020000E
 _UIDS: Final = ("sop_class_uid", "sop_uid", "study_uid", "series_uid")
 _PIXEL_DATA: Final = 0x7FE00008
 
-_LONG: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT: Final = frozenset(
+LONG_VRS: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+SHORT_VRS: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
      b"ST", b"TM", b"UI", b"UL", b"US"}
 )  # fmt: skip
-_VRS: Final = _LONG | _SHORT
+_VRS: Final = LONG_VRS | SHORT_VRS
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
@@ -122,24 +122,33 @@ def _walk(
     data: bytes | bytearray | memoryview, transfer_syntax_uid: str, whole: bool, earlier: _Walk | None = None
 ) -> _Walk:
     """Return the walk over `data`, going on where `earlier` ran out."""
-    if earlier is not None and transfer_syntax_uid not in _DEFLATED:
+    if earlier is not None and transfer_syntax_uid not in DEFLATED:
         earlier.go_on(data, whole)
         return earlier
-    if transfer_syntax_uid in _DEFLATED:
-        data, whole = _inflate(data, whole)
-    implicit = transfer_syntax_uid in (IMPLICIT_LITTLE, _PRIVATE_GE_IMPLICIT)
-    vr = bytes(data[4:6])
-    if vr in _VRS:  # some devices send the other VR encoding than the one negotiated: the first element tells
-        implicit = False
-    elif vr and not vr.isalpha():
-        implicit = True
+    if transfer_syntax_uid in DEFLATED:
+        data, whole = inflate(data, whole)
     return _Walk(
-        data, whole, implicit=implicit, big=transfer_syntax_uid == EXPLICIT_BIG,
-        seekable=transfer_syntax_uid not in _DEFLATED,
+        data, whole, implicit=is_implicit(data[:6], transfer_syntax_uid), big=is_big(transfer_syntax_uid),
+        seekable=transfer_syntax_uid not in DEFLATED,
     )
 
 
-def _inflate(data: bytes | bytearray | memoryview, whole: bool) -> tuple[bytes, bool]:
+def is_big(transfer_syntax_uid: str) -> bool:
+    """Return whether numbers are big endian in this transfer syntax."""
+    return transfer_syntax_uid == EXPLICIT_BIG
+
+
+def is_implicit(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> bool:
+    """Return whether a data set that begins with `head` (6 bytes) is written without VRs."""
+    vr = bytes(head[4:6])
+    if vr in _VRS:  # some devices send the other VR encoding than the one negotiated: the first element tells
+        return False
+    if vr and not vr.isalpha():
+        return True
+    return transfer_syntax_uid in (IMPLICIT_LITTLE, _PRIVATE_GE_IMPLICIT)
+
+
+def inflate(data: bytes | bytearray | memoryview, whole: bool) -> tuple[bytes, bool]:
     """Return at most MAX_INFLATED_BYTES of the deflated data set, and whether that is all of it."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -214,9 +223,9 @@ class _Walk:
         try:
             if not implicit:
                 group, number, vr, length = self._explicit_header.unpack_from(self._data, position)
-                if vr in _SHORT:
+                if vr in SHORT_VRS:
                     return (group << 16) | number, length, position + 8
-                if vr in _LONG:
+                if vr in LONG_VRS:
                     (length,) = self._length.unpack_from(self._data, position + 8)
                     return (group << 16) | number, length, position + 12
             # no VR there: an element (or item) written implicitly

@@ -103,6 +103,11 @@ class LeasedWork:
         hit("push.marked_sent")
         return [replace(one, item=item) for one, item in zip(frozen, sent, strict=True)]
 
+    def take_back(self, items: Sequence[Item]) -> None:
+        """Undo the freeze of items whose request surely was not carried out."""
+        with self._store.transaction() as tx:
+            jobs.take_back(tx, self.job, items)
+
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the answers to `items` in one transaction."""
         if self._via:

@@ -19,11 +19,14 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "errors states failpoints identity"),
     ("L0", "model"),
     ("L0", "ports config"),
-    ("L1", "accession charset dicomfile filelock hours new_directory rows rules query fhir"),
+    ("L1", "accession charset dicomfile filelock hours new_directory report_box rows rules query fhir"),
     ("L1", "scan"),
-    ("L2", "engines spool_writer codec"),
+    ("L1", "outline"),
+    ("L1", "header_json"),
+    ("L1", "parse_child"),
+    ("L2", "engines spool_writer parser codec"),
     ("L2", "store spool"),
-    ("L3", "set_aside catalogue intake watched"),
+    ("L3", "set_aside catalogue series_metadata intake watched"),
     ("L3", "devices"),
     ("L3", "associations events lanes"),
     ("L3", "items index decisions"),
@@ -34,7 +37,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L4", "frozen"),
     ("L4", "work"),
     ("L4", "admission"),
-    ("L4", "indexer assemble worker retain doctor"),
+    ("L4", "indexer assemble worker retain doctor describe"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
 

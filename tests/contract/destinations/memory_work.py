@@ -198,6 +198,15 @@ class MemoryWork:
         self._commit("sent", lambda: self.ledger.items.update({one.item.item_id: one.item for one in frozen}))
         return list(frozen)
 
+    def take_back(self, items: Sequence[Item]) -> None:
+        def undone(item: Item) -> Item:
+            if item.sends > 1:
+                return replace(item, sends=item.sends - 1)
+            return replace(item, state=ItemState.DUE, sha256="", size_bytes=0, sends=0)
+
+        self._commit("taken back", lambda: self.ledger.items.update(
+            {one.item_id: undone(self.ledger.items[one.item_id]) for one in items}))
+
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         self._commit("answers", lambda: self._write(answers, lambda now: now is not ItemState.STORED))
 
