@@ -95,6 +95,8 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     devices.add_argument("verb", choices=("admit", "hold", "refuse", "forget"), nargs="?")
     devices.add_argument("callers", metavar="AET[@ADDRESS]", nargs="*")
     devices.add_argument("--json", action="store_true", help="the list as JSON")
+    watch = add("watch", "show what was taken from watched folders, and which files were refused")
+    watch.add_argument("--json", action="store_true", help="the list as JSON")
     tls = add("tls-init", "make a key and a certificate for [dicom] tls_port")
     tls.add_argument("names", metavar="NAME|ADDRESS", nargs="*", help="host names and addresses devices use")
     add("reindex", "rebuild missing index rows from the stored files")
@@ -202,7 +204,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_tls import tls_init
 
         return tls_init(options, settings)
-    from interface import cli_cases, cli_lanes, cli_queue, cli_verify, cli_withdraw
+    from interface import cli_cases, cli_lanes, cli_queue, cli_verify, cli_watch, cli_withdraw
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
@@ -212,7 +214,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
         "order": cli_cases.order,
         "withdraw": cli_withdraw.withdraw,
-        "lane": cli_lanes.lane, "verify": cli_verify.verify,
+        "lane": cli_lanes.lane, "verify": cli_verify.verify, "watch": cli_watch.watch,
     }[options.command]
     return command(options, settings)
 
