@@ -40,6 +40,7 @@ def test_each_kind_loads_and_can_be_sent_to(tmp_path: Path) -> None:
     ("[dimse:pacs]\nhost = x\n", "[dimse:pacs] ae_title is not set"),
     (DIMSE + "failover_to = pacs\n", "which cannot stand in"),
     (DIMSE + "failover_to = satusehat\n", "which cannot stand in"),
+    (DIMSE + "commitment = yes\nfailover_to = disk\n[folder:disk]\npath = out\n", "does not go with commitment"),
     (DIMSE + "[folder:pacs]\npath = out\n", "has the name of [folder:pacs]"),
     ("[dicomweb:web]\nurl = http://10.0.0.9/dicom-web\n", "is http, which everybody on the way can read"),
     ("[dimse:webhook]\nhost = x\nae_title = A\n", "is not a usable name"),
