@@ -108,6 +108,8 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     alerts.add_argument("target", metavar="ID|NAME", nargs="?", help="the alert for ack, the rule for test")
     alerts.add_argument("--all", action="store_true", help="past ones too")
     alerts.add_argument("--json", action="store_true", help="the list as JSON")
+    watch = add("watch", "show what was taken from watched folders, and which files were refused")
+    watch.add_argument("--json", action="store_true", help="the list as JSON")
     tls = add("tls-init", "make a key and a certificate for [dicom] tls_port")
     tls.add_argument("names", metavar="NAME|ADDRESS", nargs="*", help="host names and addresses devices use")
     add("reindex", "rebuild missing index rows from the stored files")
@@ -184,7 +186,8 @@ def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
              "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
-             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts", "order"}
+             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts", "order",
+             "watch"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -237,6 +240,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         cli_settings,
         cli_user,
         cli_verify,
+        cli_watch,
         cli_withdraw,
     )
 
@@ -250,6 +254,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         "withdraw": cli_withdraw.withdraw,
         "lane": cli_lanes.lane, "settings": cli_settings.settings_command, "verify": cli_verify.verify,
         "user": cli_user.user, "audit": cli_audit.audit,
+        "watch": cli_watch.watch,
     }[options.command]
     return command(options, settings)
 

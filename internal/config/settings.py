@@ -20,7 +20,6 @@ from internal.config.declarations import (
     SINGLE_SECTIONS,
     DatabaseSettings,
     DicomSettings,
-    FolderSettings,
     Problem,
     RouterSettings,
     SatusehatSettings,
@@ -28,6 +27,7 @@ from internal.config.declarations import (
     declared_section,
 )
 from internal.config.declare import NAMED
+from internal.config.places import DESTINATION_KINDS, FolderSettings
 from internal.config.url import secret_parts
 from internal.config.values import Secret
 from internal.config.web import AuditSettings, HttpSettings, OidcSettings
@@ -87,6 +87,15 @@ class Settings:
     def alerts(self) -> Mapping[str, AlertSettings]:
         """Sections [alert:NAME] by name."""
         return self.named.get("alert", {})
+
+    @property
+    def destinations(self) -> Mapping[str, str]:
+        """The kind of each destination that has a section, by its name; the platform, which has its own, left out."""
+        return {name: kind for kind in DESTINATION_KINDS for name in self.named.get(kind, {})}
+
+    def destination_names(self) -> tuple[str, ...]:
+        """Every name that a study can be sent to: the platform and all sections of destinations."""
+        return ("satusehat", *self.destinations)
 
     @property
     def data_dir(self) -> Path:
