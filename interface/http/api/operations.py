@@ -221,6 +221,7 @@ class NewOrder(Body):
     patient: Patient = Field(default_factory=Patient)
     modality: Annotated[str, Field(pattern=r"^[A-Z0-9_]{0,16}$")] = ""
     day: Annotated[str, Field(pattern=r"^([0-9]{8})?$", description="YYYYMMDD of the examination")] = ""
+    urgent: bool = False
 
 
 class OrderTaken(shapes.Shape):
@@ -237,8 +238,8 @@ def order_came(body: NewOrder, change: CurrentChange) -> OrderTaken:
         order = KnownOrder(
             f"api:{change.actor.author}", body.order_id, body.accession_number, Person(
                 body.patient.name, body.patient.birth_date, body.patient.sex, body.patient.mrn),
-            body.modality, body.day)
-        woken = corrections.order_came(action.tx, order, action.now)
+            body.modality, body.day, urgent=body.urgent)
+        woken = corrections.order_came(action.tx, order, action.now, who=change.actor.author)
         return {"woken": len(woken)}
 
     return OrderTaken(**change.make("order.came", make, asked=body, subject=body.order_id))
