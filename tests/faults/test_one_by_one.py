@@ -18,8 +18,7 @@ import requests
 from internal.store import Store
 from tests.faults.conftest import Keep
 from tests.faults.oracle import find_wrongs
-from tests.faults.senders import wait_done
-from tests.faults.stand import Fault, Stand, Verdict
+from tests.faults.stand import Fault, Stand, Verdict, wait_done
 from tests.system.images import Study
 from tests.system.rig import ROOT, wait_for
 
