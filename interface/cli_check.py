@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from interface.alerts import build_alerts
 from interface.destinations import build, build_webhook
 from interface.lane_control import ground_of
 from interface.roles import SystemClock, open_spool, open_store
@@ -46,7 +47,7 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     yield _clock()
     yield from _rows(settings)
     webhook = build_webhook(settings)
-    for destination in [*build(settings), *([webhook] if webhook else [])]:
+    for destination in [*build(settings), *([webhook] if webhook else []), build_alerts(settings)]:
         for probe in destination.probe():
             yield Probe(f"{destination.name} {probe.name}", probe.ok, probe.text, probe.advice)
 
