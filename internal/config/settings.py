@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from internal.config.alerting import AlertSettings, MailSettings
 from internal.config.declarations import (
     SECTIONS,
     SETTINGS,
@@ -29,6 +30,7 @@ from internal.config.declare import NAMED
 from internal.config.places import DESTINATION_KINDS, FolderSettings
 from internal.config.url import secret_parts
 from internal.config.values import Secret
+from internal.config.web import AuditSettings, HttpSettings, OidcSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,10 @@ class Settings:
     spool: SpoolSettings
     dicom: DicomSettings
     database: DatabaseSettings
+    http: HttpSettings = field(default_factory=HttpSettings)
+    oidc: OidcSettings = field(default_factory=OidcSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    mail: MailSettings = field(default_factory=MailSettings)
     named: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[Problem, ...] = ()
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -82,9 +88,18 @@ class Settings:
         """The kind of each destination that has a section, by its name; the platform, which has its own, left out."""
         return {name: kind for kind in DESTINATION_KINDS for name in self.named.get(kind, {})}
 
+    def lane_names(self) -> tuple[str, ...]:
+        """The destinations that have a lane: those of [router] send_to first, then all that have a section."""
+        return tuple(dict.fromkeys((*self.router.send_to, *self.destinations)))
+
     def destination_names(self) -> tuple[str, ...]:
         """Every name that a study can be sent to: the platform and all sections of destinations."""
         return ("satusehat", *self.destinations)
+
+    @property
+    def alerts(self) -> Mapping[str, AlertSettings]:
+        """Sections [alert:NAME] by name."""
+        return self.named.get("alert", {})
 
     @property
     def data_dir(self) -> Path:
@@ -122,7 +137,7 @@ class Settings:
         sections = [self.section(name) for name in self.section_names()]
         values = [getattr(part, each.name) for part in sections for each in dataclasses.fields(part)]
         whole = [value.reveal() for value in values if isinstance(value, Secret) and value]
-        return (*whole, *secret_parts(self.database.url, self.satusehat.webhook_url))
+        return tuple(dict.fromkeys((*whole, *(part for value in whole for part in secret_parts(value)))))
 
 
 def environment_key(settings: Settings) -> str:
