@@ -127,12 +127,12 @@ class Deliver:
         if self._mroc is not None:
             policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
             self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
+        self._watching = Watching(build_watches(settings), store, spool, self._clock)
         self._control = LaneControl(settings, store, self._lanes, self._destinations)
         self._alerts = Lane(build_alerts(settings), store, spool, self._clock, replace(
             lane_policy(settings, alerts.KIND), workers=_OUTBOX_WORKERS, idle_s=_ALERTS_IDLE_S))
         self._lanes.append(self._alerts)
         self._watcher = Watcher(store, self._clock, build_rules(settings), self._vitals)
-        self._watching = Watching(build_watches(settings), store, spool, self._clock)
         self._parser = Parser()
         self._describer = Describer(store, spool, self._clock, self._parser, stop)
         self._describing = threading.Thread(target=self._describer.run, name="describe", daemon=True)

@@ -411,13 +411,6 @@ EXPLANATIONS: dict[str, Explanation] = {
 
 #: Families of codes that end in an HTTP status.
 FAMILIES: dict[str, Explanation] = {
-    "mail-": Explanation(
-        "Server surel tidak menerima peringatan ini; pengiriman citra tidak terganggu.",
-        "Periksa [mail] dan alamat penerima; coba dengan `alerts test NAMA`.",
-        "The mail server did not take this alert; deliveries go on.",
-        "Check [mail] and the recipients' addresses; try it with `alerts test NAME`.",
-        "IT",
-    ),
     "dimse-": Explanation(
         "Node DICOM tujuan sedang tidak menerima citra.", "Lihat alasannya; router mencoba lagi otomatis.",
         "The DICOM node does not take images now.", "Read the reason; the router tries again by itself.", "IT",
@@ -433,6 +426,13 @@ FAMILIES: dict[str, Explanation] = {
     "s3-": Explanation(
         "Penyimpanan objek tidak dapat dipakai.", "Periksa endpoint dan jaringan; router mencoba lagi otomatis.",
         "The object store cannot be used.", "Check endpoint and network; the router tries again by itself.", "IT",
+    ),
+    "mail-": Explanation(
+        "Server surel tidak menerima peringatan ini; pengiriman citra tidak terganggu.",
+        "Periksa [mail] dan alamat penerima; coba dengan `alerts test NAMA`.",
+        "The mail server did not take this alert; deliveries go on.",
+        "Check [mail] and the recipients' addresses; try it with `alerts test NAME`.",
+        "IT",
     ),
     "mroc-": Explanation(
         "Klien MROC tidak menerima salinan citra; pengiriman ke SATUSEHAT tidak terganggu.",

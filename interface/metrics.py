@@ -181,7 +181,7 @@ class _Node(Collector):
         for name in self._of.lanes:
             lane = jobs.lane(tx, name)
             is_open.add_metric([name], float(lane.paused_until <= self._of.now_ms))
-            down.add_metric([name], max(0, self._of.now_ms - lane.failing_since) / 1000 if lane.failing_since else 0)
+            down.add_metric([name], max(0, self._of.now_ms - lane.down_since) / 1000 if lane.down_since else 0)
         yield from (is_open, down)
 
     def _devices(self, tx: Tx) -> Iterator[Metric]:

@@ -75,15 +75,15 @@ def _waiting(tx: Tx, limits: Limits, vitals: Vitals, now: int) -> list[Finding]:
 
 def _lanes_down(tx: Tx, limits: Limits, vitals: Vitals, now: int) -> list[Finding]:
     del vitals
-    return [Finding(Condition.LANE_DOWN, one.name, {"since": one.failing_since, "reason_code": one.reason_code})
-            for one in lanes(tx) if one.failing_since and now - one.failing_since >= limits.lane_down_ms
+    return [Finding(Condition.LANE_DOWN, one.name, {"since": one.down_since, "reason_code": one.reason_code})
+            for one in lanes(tx) if one.down_since and now - one.down_since >= limits.lane_down_ms
             and one.reason_code not in _CREDENTIALS]
 
 
 def _credentials(tx: Tx, limits: Limits, vitals: Vitals, now: int) -> list[Finding]:
     del limits, vitals, now
-    return [Finding(Condition.CREDENTIALS, one.name, {"since": one.failing_since, "reason_code": one.reason_code})
-            for one in lanes(tx) if one.failing_since and one.paused_by == BREAKER and one.reason_code in _CREDENTIALS]
+    return [Finding(Condition.CREDENTIALS, one.name, {"since": one.down_since, "reason_code": one.reason_code})
+            for one in lanes(tx) if one.down_since and one.paused_by == BREAKER and one.reason_code in _CREDENTIALS]
 
 
 def _disk(tx: Tx, limits: Limits, vitals: Vitals, now: int) -> list[Finding]:

@@ -331,7 +331,7 @@ class Lane:
         """Return when the stand-in takes over because of this outcome, None if it is no matter for it."""
         if self._standby is None or not (isinstance(outcome, Later) and outcome.blame == "lane"):
             return None
-        return max((lane.failing_since or now) + self._policy.failover_ms, now)
+        return max((lane.down_since or now) + self._policy.failover_ms, now)
 
     def _stand_in(self, tx: Tx, lane: jobs.Lane, until: int, now: int) -> None:
         assert self._standby is not None  # _take_over_at

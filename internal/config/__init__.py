@@ -2,7 +2,7 @@
 
 Flow: main.py loads it first; every process gets the same frozen `Settings`. Layer 0, imports errors.
 Inside, in this order, each importing only those before it:
-values, url, declare, places, alerting, declarations, settings, conffile, sources, loading, rendering.
+values, url, declare, alerting, web, places, declarations, settings, conffile, sources, loading, rendering.
 """
 
 from internal.config.alerting import ALERT_CONDITIONS, AlertSettings, MailSettings

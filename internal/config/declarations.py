@@ -358,7 +358,8 @@ class Ignored:
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
     "database": DatabaseSettings, "http": HttpSettings, "oidc": OidcSettings, "audit": AuditSettings,
-    "mail": MailSettings, **DESTINATION_SECTIONS, WATCH_SECTION: WatchSettings, ALERT_SECTION: AlertSettings,
+    "mail": MailSettings, **DESTINATION_SECTIONS, WATCH_SECTION: WatchSettings,
+    ALERT_SECTION: AlertSettings,
 })  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = tuple(

@@ -205,9 +205,9 @@ class _Checks:
             if ":" in section:
                 self._required(declared_section(section) or "", section)
         self._send_to()
-        self._alerts_can_be_told()
         self._destinations()
         self._plain_http()
+        self._alerts_can_be_told()
         self._folders_apart()
         self._ports_differ()
         for low, high in _ORDERED:
@@ -238,15 +238,6 @@ class _Checks:
                 hint = f"did you mean {likely}?" if likely else f"add a section [folder:{name}]"
                 self._problem("router.send_to", f"names {name}, which is no destination", hint)
 
-    def _alerts_can_be_told(self) -> None:
-        mail = self._settings.mail
-        for name, rule in self._settings.alerts.items():
-            if rule.mail_to and not mail.host:
-                self._problem(f"alert:{name}.mail_to", "is set, but no mail server", "fill in [mail] host")
-        if mail.host and not mail.sender and "@" not in mail.user:
-            self._problem("mail.sender", "is not set", "fill it in: user is no e-mail address")
-        if mail.password and mail.security == "none" and not is_loopback(mail.host):
-            self._warning("mail.security", "sends the password unencrypted", "use starttls or tls")
     def _destinations(self) -> None:
         """Names are unique over all kinds, and a stand-in is a destination that is not the platform."""
         for name, kind in self._settings.destinations.items():
@@ -269,6 +260,16 @@ class _Checks:
                 if url.startswith("http:") and not values.plain_http and not is_loopback(urlsplit(url).hostname or ""):
                     self._problem(f"{section}.{key}", "is http, which everybody on the way can read",
                                   "https, or plain_http = yes for a line that you trust")
+
+    def _alerts_can_be_told(self) -> None:
+        mail = self._settings.mail
+        for name, rule in self._settings.alerts.items():
+            if rule.mail_to and not mail.host:
+                self._problem(f"alert:{name}.mail_to", "is set, but no mail server", "fill in [mail] host")
+        if mail.host and not mail.sender and "@" not in mail.user:
+            self._problem("mail.sender", "is not set", "fill it in: user is no e-mail address")
+        if mail.password and mail.security == "none" and not is_loopback(mail.host):
+            self._warning("mail.security", "sends the password unencrypted", "use starttls or tls")
 
     def _folders_apart(self) -> None:
         data_dir = self._settings.router.data_dir

@@ -84,18 +84,22 @@ class Settings:
         return self.named.get("folder", {})
 
     @property
-    def alerts(self) -> Mapping[str, AlertSettings]:
-        """Sections [alert:NAME] by name."""
-        return self.named.get("alert", {})
-
-    @property
     def destinations(self) -> Mapping[str, str]:
         """The kind of each destination that has a section, by its name; the platform, which has its own, left out."""
         return {name: kind for kind in DESTINATION_KINDS for name in self.named.get(kind, {})}
 
+    def lane_names(self) -> tuple[str, ...]:
+        """The destinations that have a lane: those of [router] send_to first, then all that have a section."""
+        return tuple(dict.fromkeys((*self.router.send_to, *self.destinations)))
+
     def destination_names(self) -> tuple[str, ...]:
         """Every name that a study can be sent to: the platform and all sections of destinations."""
         return ("satusehat", *self.destinations)
+
+    @property
+    def alerts(self) -> Mapping[str, AlertSettings]:
+        """Sections [alert:NAME] by name."""
+        return self.named.get("alert", {})
 
     @property
     def data_dir(self) -> Path:

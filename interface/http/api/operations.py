@@ -96,7 +96,7 @@ def _lane_shape(one: Lane, environment: str, now: int) -> shapes.LaneShape:
     return shapes.LaneShape(
         name=one.name, environment=environment, open=is_open, paused_until_at=None if is_open else one.paused_until,
         paused_by="" if is_open else one.paused_by, reason=shapes.Reason.of("" if is_open else one.reason_code),
-        words="" if is_open else one.reason, failures=one.failures, failing_since_at=one.failing_since or None,
+        words="" if is_open else one.reason, failures=one.failures, down_since_at=one.down_since or None,
         alert=one.alert)
 
 

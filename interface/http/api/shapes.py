@@ -262,7 +262,7 @@ class LaneShape(Shape):
     reason: Reason
     words: str
     failures: int
-    failing_since_at: int | None
+    down_since_at: int | None
     alert: str
 
 
