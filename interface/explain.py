@@ -312,10 +312,64 @@ EXPLANATIONS: dict[str, Explanation] = {
         "SATUSEHAT mengembalikan terlalu banyak hasil pencarian.", "Laporkan dengan Accession Number-nya.",
         "The platform returned too many search results.", "Report it with the accession number.", "IT",
     ),
+    "alert-device-silent": Explanation(
+        "Alat ini biasanya mengirim citra pada jam-jam ini, sekarang tidak.",
+        "Periksa alat dan jaringannya; uji dengan C-ECHO dari alat. Tandai sudah tahu bila memang libur.",
+        "This device usually sends images at these hours, and now it does not.",
+        "Check the device and its network; try C-ECHO from it. Acknowledge the alert if it is simply closed.",
+        "radiographer",
+    ),
+    "alert-waiting": Explanation(
+        "Order studi-studi ini belum ada di SATUSEHAT.",
+        "SIMRS perlu mengirim order; lihat daftar tunggu untuk accession yang salah.",
+        "The orders of these studies are not in SATUSEHAT yet.",
+        "The hospital system must send the orders; look through the waiting room for wrong accession numbers.",
+        "SIMRS",
+    ),
+    "alert-lane-down": Explanation(
+        "Citra aman di sini dan dikirim sendiri setelah tujuan menjawab lagi.",
+        "Periksa jaringan dengan `check`; bila SATUSEHAT terganggu, tidak perlu tindakan.",
+        "The images are safe here and leave by themselves once the destination answers again.",
+        "Try the network with `check`; if SATUSEHAT itself is down, there is nothing to do.",
+        "IT",
+    ),
+    "alert-disk": Explanation(
+        "Bila disk penuh, citra baru ditolak dan alat mengulanginya nanti.",
+        "Tambah ruang, atau lihat `storage`: apa yang disimpan dan mengapa.",
+        "With a full disk new images are refused, and devices send them again later.",
+        "Add space, or see `storage`: what is kept and why.",
+        "IT",
+    ),
+    "alert-credentials": Explanation(
+        "client_key atau secret_key tidak diterima lagi; tidak ada studi yang hilang.",
+        "Periksa kedua kunci dan url di router.conf, lalu jalankan ulang router.",
+        "client_key or secret_key is not accepted any more; no study is lost.",
+        "Check both keys and url in router.conf, then restart the router.",
+        "IT",
+    ),
+    "alert-clock": Explanation(
+        "Jam yang salah membuat waktu studi salah dan bisa membuat token ditolak.",
+        "Nyalakan sinkronisasi waktu (NTP) di komputer ini.",
+        "A wrong clock makes times of studies wrong and may make tokens fail.",
+        "Turn on time synchronisation (NTP) on this machine.",
+        "IT",
+    ),
+    "alert-body": Explanation(
+        "webhook_body peringatan ini bukan JSON atau formulir.", "Perbaiki di [alert:NAMA], lalu `retry`.",
+        "The webhook_body of this alert is no JSON or form.", "Correct it in [alert:NAME], then `retry`.",
+        "IT",
+    ),
 }
 
 #: Families of codes that end in an HTTP status.
 FAMILIES: dict[str, Explanation] = {
+    "mail-": Explanation(
+        "Server surel tidak menerima peringatan ini; pengiriman citra tidak terganggu.",
+        "Periksa [mail] dan alamat penerima; coba dengan `alerts test NAMA`.",
+        "The mail server did not take this alert; deliveries go on.",
+        "Check [mail] and the recipients' addresses; try it with `alerts test NAME`.",
+        "IT",
+    ),
     "mroc-": Explanation(
         "Klien MROC tidak menerima salinan citra; pengiriman ke SATUSEHAT tidak terganggu.",
         "Periksa mroc_client_url dan klien MROC; router mencoba lagi otomatis.",

@@ -17,7 +17,8 @@ BREAKER = "breaker"
 class Lane:
     """The state of one destination's lane; times in epoch ms, `failures` counts pauses by the breaker in a row.
 
-    `alert`: what a person has to look at although deliveries go on, "" when there is nothing.
+    `down_since`: when the breaker paused it first in this row, 0 while it works. `alert`: what a person has to look at
+    although deliveries go on, "" when there is nothing.
     """
 
     name: str
@@ -30,10 +31,11 @@ class Lane:
     alert_code: str = ""
     alert: str = ""
     alert_at: int = 0
+    down_since: int = 0
 
 
 _SELECT = ("SELECT name, paused_until, paused_by, reason_code, reason, failures, updated_at, alert_code, alert,"
-           " alert_at FROM lane")
+           " alert_at, down_since FROM lane")
 
 
 def lane(tx: Tx, name: str) -> Lane:
@@ -65,6 +67,7 @@ def pause_lane(tx: Tx, name: str, until: int, code: str, reason: str, now: int, 
     tx.execute("INSERT INTO lane (name, updated_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, now))
     tx.execute("UPDATE lane SET failures = failures + ?, updated_at = ? WHERE name = ?",
                (int(by == BREAKER), now, name))
+    tx.execute("UPDATE lane SET down_since = ? WHERE name = ? AND down_since = 0 AND failures > 0", (now, name))
     tx.execute("UPDATE lane SET paused_until = ?, paused_by = ?, reason_code = ?, reason = ? WHERE name = ?"
                " AND (? <> ? OR paused_by IN ('', ?) OR paused_until < ?)",
                (until, by, code, reason, name, by, BREAKER, BREAKER, now))
@@ -73,7 +76,7 @@ def pause_lane(tx: Tx, name: str, until: int, code: str, reason: str, now: int, 
 def resume_lane(tx: Tx, name: str, now: int, *, by: str = BREAKER) -> bool:
     """Open a lane and forget its failures; True if that changed it. The breaker leaves a person's pause alone."""
     return tx.execute("UPDATE lane SET paused_until = 0, paused_by = '', reason_code = '', reason = '', failures = 0,"
-                      " updated_at = ? WHERE name = ? AND (paused_until > 0 OR failures > 0)"
+                      " down_since = 0, updated_at = ? WHERE name = ? AND (paused_until > 0 OR failures > 0)"
                       " AND (? <> ? OR paused_by IN ('', ?) OR paused_until < ?)",
                       (now, name, by, BREAKER, BREAKER, now)) == 1
 

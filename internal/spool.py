@@ -170,6 +170,12 @@ class Spool:
         """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing."""
         return self._open(entry_id, EntryKind.INSTANCE)
 
+    def out_path(self, name: str) -> Path:
+        """Return the path of `name` in out/, where frozen and transcoded bytes are kept."""
+        if not _NAME.fullmatch(name):
+            raise ValueError("a name in out/ is made of a-z, 0-9, '.', '_' and '-'")
+        return self._root / "out" / name
+
     def locate(self, entry_id: str) -> Path:
         """Return where an instance's file lies now, for a process of its own to read it; raises BytesMissing."""
         with self.open_entry(entry_id) as file:

@@ -10,7 +10,8 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from internal import jobs
 from internal.claims import PRIORITIES, URGENT, Poll
@@ -132,6 +133,10 @@ class Lane:
             self._threads.append(thread)
             thread.start()
 
+    def keep_hours(self, hours: Hours | None) -> None:
+        """Take jobs only within these hours from now on, urgent ones always; None: at any time."""
+        self._policy = replace(self._policy, hours=hours)
+
     def stop_soon(self) -> None:
         """Ask every worker to stop at its next boundary."""
         self._stop.set()
@@ -192,7 +197,7 @@ class Lane:
         """The destination's name."""
         return self._destination.name
 
-    def report(self) -> dict[str, int]:
+    def report(self) -> dict[str, Any]:
         """Return what the status file says about this lane."""
         return {"steps": self.steps, **self._destination.report()}
 

@@ -17,24 +17,26 @@ from typing import Any
 
 from internal.config.conffile import ConfFile, read_conf
 from internal.config.declarations import (
-    FOLDER_SECTION,
     IGNORED,
+    RESERVED,
     SECTIONS,
     SETTINGS,
+    SINGLE_SECTIONS,
     ConfigurationInvalid,
-    FolderSettings,
     Problem,
-    Settings,
+    declared_section,
 )
 from internal.config.declare import Setting
-from internal.config.sources import Found, Sources, environment_names, folder_names
-from internal.config.url import likely_host
+from internal.config.settings import Settings
+from internal.config.sources import Found, Sources, environment_names, named_sections
+from internal.config.url import is_loopback, likely_host
 from internal.config.values import MASK, Kind, Secret, WrongValue, nearest
 
 _MAX_PROBLEMS = 100
 _MAX_HINTS = 50
-_MAX_FOLDERS = 100
-_FOLDER_SETTINGS = tuple(setting for setting in SETTINGS if setting.section == FOLDER_SECTION)
+_MAX_NAMED = 100
+_NAMED_SETTINGS = tuple(setting for setting in SETTINGS if setting.is_named)
+_NAMED_KINDS = tuple(dict.fromkeys(setting.section.removesuffix("NAME") for setting in _NAMED_SETTINGS))
 # In each pair the first must not be larger than the second.
 _ORDERED = (
     ("settle", "settle_max"),
@@ -81,19 +83,23 @@ class _Loading:
 
     def build(self) -> Settings:
         """Every section with its values; a wrong value is reported and leaves the default."""
-        sections = {name: self._section(name, name) for name in SECTIONS if name != FOLDER_SECTION}
-        folders: dict[str, FolderSettings] = {}
-        names = folder_names(self.sources, _FOLDER_SETTINGS)
-        if len(names) > _MAX_FOLDERS:
-            self.problems.append(Problem("", "[folder:...]", f"stands more than {_MAX_FOLDERS} times"))
-        for section in names[:_MAX_FOLDERS]:
-            if re.fullmatch(r"folder:[a-z0-9_-]{1,32}", section) and section != "folder:satusehat":
-                folders[section.removeprefix("folder:")] = self._section(FOLDER_SECTION, section)
+        sections = {name: self._section(name, name) for name in SINGLE_SECTIONS}
+        named: dict[str, dict[str, Any]] = {}
+        names = named_sections(self.sources, _NAMED_SETTINGS)
+        for kind in dict.fromkeys(name.partition(":")[0] for name in names):
+            if sum(name.startswith(f"{kind}:") for name in names) > _MAX_NAMED:
+                self.problems.append(Problem("", f"[{kind}:...]", f"stands more than {_MAX_NAMED} times"))
+        for section in names[:_MAX_NAMED * len(_NAMED_KINDS)]:
+            declared = declared_section(section)
+            if declared is not None and section not in RESERVED:
+                kind, _, name = section.partition(":")
+                named.setdefault(kind, {})[name] = self._section(declared, section)
             else:
                 message = "is not a usable name: 1 to 32 of a-z, 0-9, - and _, and not satusehat"
                 self.problems.append(Problem(self._section_origin(section), f"[{_shown(section)}]", message))
         origins = MappingProxyType({name: found.source for name, found in self.found.items()})
-        return Settings(folders=MappingProxyType(folders), sources=origins, **sections)
+        frozen = MappingProxyType({kind: MappingProxyType(some) for kind, some in named.items()})
+        return Settings(named=frozen, sources=origins, **sections)
 
     def _section(self, declared: str, section: str) -> Any:
         values = {}
@@ -137,16 +143,16 @@ class _Loading:
         """Warn of sections, keys and ROUTER_ variables that are no settings; a wrong option name is a problem."""
         conf = self.sources.conf
         for section, line in conf.sections.items():
-            if _declared(section) is None and not section.startswith("folder:"):
-                hint = self._hint(section, [name for name in SECTIONS if name != FOLDER_SECTION] + ["folder:name"])
+            if declared_section(section) is None and not section.startswith(_NAMED_KINDS):
+                hint = self._hint(section, [name.replace("NAME", "name") for name in SECTIONS])
                 self.warnings.append(Problem(conf.origin(line), f"[{_shown(section)}]", "is not a section", hint))
         for (section, key), entry in conf.entries.items():
-            declared = _declared(section)
+            declared = declared_section(section)
             if declared is not None and key not in _keys(declared):
                 self.warnings.append(self._unknown_key(declared, key, conf.origin(entry.line)))
         for name in self.sources.overrides:
             section, _, key = name.rpartition(".")
-            if key not in _keys(_declared(section) or ""):
+            if key not in _keys(declared_section(section) or ""):
                 hint = self._hint(name, [setting.name for setting in SETTINGS])
                 self.problems.append(Problem("command line", _shown(name), "is not a setting", hint))
         self._note_unknown_variables()
@@ -161,9 +167,10 @@ class _Loading:
         return Problem(origin, label, "is not a setting", hint)
 
     def _note_unknown_variables(self) -> None:
-        known = {name for each in SETTINGS if each not in _FOLDER_SETTINGS for name in each.environment}
-        folders = [name.rpartition(".")[0] for name in self.found if name.startswith("folder:")]
-        known |= {environment_names(each, section)[0] for each in _FOLDER_SETTINGS for section in folders}
+        known = {name for each in SETTINGS if not each.is_named for name in each.environment}
+        sections = {name.rpartition(".")[0] for name in self.found if name.startswith(_NAMED_KINDS)}
+        known |= {environment_names(each, section)[0] for section in sections for each in _NAMED_SETTINGS
+                  if each.section == declared_section(section)}
         for variable in self.sources.environ:
             if variable.startswith("ROUTER_") and variable.removesuffix("_FILE") not in known:
                 hint = self._hint(variable, sorted(known))
@@ -189,9 +196,14 @@ class _Checks:
     def run(self, require_platform: bool) -> None:
         if require_platform and "satusehat" in self._settings.router.send_to:
             self._required("satusehat", "satusehat")
-        for folder in self._settings.folders:
-            self._required(FOLDER_SECTION, f"folder:{folder}")
+        if require_platform:
+            self._others_need_tls()
+        self._oidc_is_whole()
+        for section in self._settings.section_names():
+            if ":" in section:
+                self._required(declared_section(section) or "", section)
         self._send_to()
+        self._alerts_can_be_told()
         self._folders_apart()
         self._ports_differ()
         for low, high in _ORDERED:
@@ -222,6 +234,16 @@ class _Checks:
                 hint = f"did you mean {likely}?" if likely else f"add a section [folder:{name}]"
                 self._problem("router.send_to", f"names {name}, which is no destination", hint)
 
+    def _alerts_can_be_told(self) -> None:
+        mail = self._settings.mail
+        for name, rule in self._settings.alerts.items():
+            if rule.mail_to and not mail.host:
+                self._problem(f"alert:{name}.mail_to", "is set, but no mail server", "fill in [mail] host")
+        if mail.host and not mail.sender and "@" not in mail.user:
+            self._problem("mail.sender", "is not set", "fill it in: user is no e-mail address")
+        if mail.password and mail.security == "none" and not is_loopback(mail.host):
+            self._warning("mail.security", "sends the password unencrypted", "use starttls or tls")
+
     def _folders_apart(self) -> None:
         data_dir = self._settings.router.data_dir
         for name, folder in self._settings.folders.items():
@@ -233,6 +255,22 @@ class _Checks:
         if both.dicom_port and both.dicom_port == both.http_port:
             given = "http_port" if "satusehat.http_port" in self._loading.found else "dicom_port"
             self._problem(f"satusehat.{given}", f"is {both.dicom_port}, as is the other of dicom_port and http_port")
+
+    def _others_need_tls(self) -> None:
+        http, bind = self._settings.http, self._settings.router.http_bind
+        if bool(http.certificate.name) != bool(http.key.name):
+            self._problem("http.key" if http.certificate.name else "http.certificate",
+                          "is not set", "certificate and key belong together")
+        elif not http.certificate.name and not http.allow_plain_http and not is_loopback(bind or "0.0.0.0"):  # noqa: S104
+            self._problem("router.http_bind", "lets other machines reach pages and API, which needs TLS",
+                          "set [http] certificate and key; or, behind a proxy that does TLS, allow_plain_http = yes")
+
+    def _oidc_is_whole(self) -> None:
+        oidc = self._settings.oidc
+        if oidc.issuer:
+            for key in ("client_id", "client_secret", "public_url"):
+                if not getattr(oidc, key):
+                    self._problem(f"oidc.{key}", "is not set", "single sign-on needs it")
 
     def _in_order(self, low: str, high: str) -> None:
         router = self._settings.router
@@ -267,13 +305,6 @@ def _wrong_value(setting: Setting, section: str, found: Found, reason: str) -> P
     if found.text[:1] in ('"', "'"):
         hints.append("write it without quotes")
     return Problem(found.source, _label(f"{section}.{setting.key}"), f"{shown}{reason}", "; ".join(hints))
-
-
-def _declared(section: str) -> str | None:
-    """The section as declared: itself, the pattern for a folder, None if there is no such section."""
-    if section in SECTIONS and section != FOLDER_SECTION:
-        return section
-    return FOLDER_SECTION if re.fullmatch(r"folder:[a-z0-9_-]{1,32}", section) else None
 
 
 def _keys(declared: str) -> list[str]:

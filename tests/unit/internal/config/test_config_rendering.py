@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from internal.config import (
     FOLDER_SECTION,
     SETTINGS,
+    AlertSettings,
     ConfigurationInvalid,
     load,
     render_config,
     render_markdown,
     render_template,
 )
+from internal.config.declarations import SINGLE_SECTIONS
 
 ROOT = Path(__file__).parents[4]
 CREDENTIALS = {"ORG_ID": "1", "CLIENT": "client", "SECRET": "secret"}
@@ -44,18 +46,19 @@ def test_the_template_with_three_values_filled_in_gives_every_default(tmp_path: 
     found = load(tmp_path / "router.conf", {})
     assert found.warnings == ()
     assert {found.source_of(setting.name) for setting in SETTINGS if not setting.fill_in
-            and setting.section != FOLDER_SECTION} == {"default"}
+            and not setting.is_named} == {"default"}
 
 
 def test_every_default_shown_in_the_template_is_the_default(tmp_path: Path) -> None:
-    text = re.sub(r"^# (\w+ =|\[folder)", r"\1", render_template(), flags=re.MULTILINE)
-    text = text.replace("[folder:NAME]", "[folder:name]").replace("\npath =", "\npath = /srv/out")
+    text = re.sub(r"^# (\w+ =|\[\w+:)", r"\1", render_template(), flags=re.MULTILINE)
+    text = text.replace(":NAME]", ":name]").replace("\npath =", "\npath = /srv/out")
     (tmp_path / "all.conf").write_text(text, encoding="utf-8")
     (tmp_path / "none.conf").write_text("", encoding="utf-8")
     active, plain = load(tmp_path / "all.conf", CREDENTIALS), load(tmp_path / "none.conf", CREDENTIALS)
     assert active.source_of("router.settle").startswith("file all.conf line")
-    for name in ("satusehat", "router", "spool", "dicom", "database"):
+    for name in SINGLE_SECTIONS:
         assert active.section(name) == plain.section(name)
+    assert active.section("alert:name") == AlertSettings()
 
 
 def test_the_listing_says_of_each_value_where_it_came_from(tmp_path: Path) -> None:
@@ -68,7 +71,8 @@ def test_the_listing_says_of_each_value_where_it_came_from(tmp_path: Path) -> No
                      "min_free = 3GB # file router.conf line 2", "fsync = yes # default", "dicom_bind = all # default",
                      f"path = {tmp_path / 'x'} # file router.conf line 4", "called_aets = none # default"):
         assert expected in lines, lines
-    assert len([line for line in lines if " = " in line or " =" in line]) == len(SETTINGS)
+    shown = [each for each in SETTINGS if not each.is_named or each.section == FOLDER_SECTION]
+    assert len([line for line in lines if " = " in line or " =" in line]) == len(shown)
 
 
 def test_the_documentation_names_every_setting_and_its_help_in_both_languages() -> None:
