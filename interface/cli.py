@@ -97,6 +97,8 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     devices.add_argument("verb", choices=("admit", "hold", "refuse", "forget"), nargs="?")
     devices.add_argument("callers", metavar="AET[@ADDRESS]", nargs="*")
     devices.add_argument("--json", action="store_true", help="the list as JSON")
+    watch = add("watch", "show what was taken from watched folders, and which files were refused")
+    watch.add_argument("--json", action="store_true", help="the list as JSON")
     kept = add("settings", "settings changed while the router ran: who changed what, and the way back")
     kept.add_argument("verb", choices=("list", "history", "diff", "rollback"))
     kept.add_argument("kind", metavar="KIND", nargs="?", help="such as lane, device or alias")
@@ -184,7 +186,8 @@ def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
              "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
-             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts", "order"}
+             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts", "order",
+             "watch"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -237,6 +240,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         cli_settings,
         cli_user,
         cli_verify,
+        cli_watch,
         cli_withdraw,
     )
 
@@ -249,7 +253,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         "order": cli_cases.order,
         "withdraw": cli_withdraw.withdraw,
         "lane": cli_lanes.lane, "settings": cli_settings.settings_command, "verify": cli_verify.verify,
-        "user": cli_user.user, "audit": cli_audit.audit,
+        "user": cli_user.user, "audit": cli_audit.audit, "watch": cli_watch.watch,
     }[options.command]
     return command(options, settings)
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from interface.destinations import build, build_webhook
+from interface import watch
+from interface.alerts import build_alerts
+from interface.destinations import build, build_watches, build_webhook
 from interface.lane_control import ground_of
 from interface.roles import SystemClock, open_spool, open_store
 from internal import config, devices, settings_rows
@@ -45,8 +47,9 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     yield _port("HTTP port", settings.satusehat.http_port, settings.router.http_bind, settings, "web")
     yield _clock()
     yield from _rows(settings)
+    yield from map(watch.probe, build_watches(settings))
     webhook = build_webhook(settings)
-    for destination in [*build(settings), *([webhook] if webhook else [])]:
+    for destination in [*build(settings), *([webhook] if webhook else []), build_alerts(settings)]:
         for probe in destination.probe():
             yield Probe(f"{destination.name} {probe.name}", probe.ok, probe.text, probe.advice)
 

@@ -29,8 +29,8 @@ def lane(options: argparse.Namespace, settings: Settings) -> int:
     """List lanes, or pause, resume or set one."""
     if options.name is None:
         return _list(options, settings)
-    if options.name not in settings.router.send_to:
-        raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(settings.router.send_to)}")
+    if options.name not in settings.lane_names():
+        raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(settings.lane_names())}")
     if options.verb == "set":
         return set_lane(options, settings)
     with opened(settings) as store:
@@ -65,13 +65,13 @@ def _list(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def configured_lanes(tx: Tx, settings: Settings) -> list[Lane]:
-    """Return the lane of every destination in send_to, in that order."""
-    return [jobs.lane(tx, name) for name in dict.fromkeys(settings.router.send_to)]
+    """Return the lane of every destination that studies may go to."""
+    return [jobs.lane(tx, name) for name in settings.lane_names()]
 
 
 def describe(lane: Lane, now: int) -> str:
     """Return in words whether the lane is open, who stopped it until when, and what a person has to look at."""
-    words = "open"
+    words = f"failing since {iso(lane.down_since)}; {lane.standby} takes its studies" if lane.standby else "open"
     if lane.paused_until > now and lane.paused_by == BREAKER:
         words = f"tried again {iso(lane.paused_until)}: {lane.reason}"
     elif lane.paused_until > now:

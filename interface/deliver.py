@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from interface.alerts import build_alerts, build_rules
-from interface.destinations import PLATFORM, build, build_mroc, build_webhook
+from interface.destinations import (
+    PLATFORM,
+    build,
+    build_mroc,
+    build_standbys,
+    build_watches,
+    build_webhook,
+    late_of,
+    workers_of,
+)
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.lane_control import LaneControl
 from interface.roles import (
@@ -29,6 +38,7 @@ from interface.roles import (
     stop_on_signals,
     stop_with_parent,
 )
+from interface.watch import Watching
 from internal import admission, alerts, jobs, notices, rules
 from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
@@ -97,11 +107,14 @@ class Deliver:
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
-            [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations], self._route,
+            [PlannedLane(d.name, d.environment, d.by_accession, late_of(settings, d.name))
+             for d in self._destinations], self._route,
             self._unknown_callers,
         )
+        standbys = build_standbys(settings, destinations)
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind, d.name), standby=standbys.get(d.name))
+            for d in self._destinations
         ] + [
             Lane(report, store, spool, self._clock, replace(lane_policy(settings, report.kind), workers=1))
             for report in self._commitment_reports()
@@ -114,6 +127,7 @@ class Deliver:
         if self._mroc is not None:
             policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
             self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
+        self._watching = Watching(build_watches(settings), store, spool, self._clock)
         self._control = LaneControl(settings, store, self._lanes, self._destinations)
         self._alerts = Lane(build_alerts(settings), store, spool, self._clock, replace(
             lane_policy(settings, alerts.KIND), workers=_OUTBOX_WORKERS, idle_s=_ALERTS_IDLE_S))
@@ -152,7 +166,8 @@ class Deliver:
     def _report(self) -> dict[str, Any]:
         return self._counters | {"described": self._describer.described, "unparsed": self._describer.unparsed,
                                  "steps": sum(lane.steps for lane in self._lanes),
-                                 "lanes": {lane.name: lane.report() for lane in self._lanes}}
+                                 "lanes": {lane.name: lane.report() for lane in self._lanes},
+                                 "watched": self._watching.report()}
 
     def run(self) -> bool:
         """Work until told to stop; return whether every lane had ended in time.
@@ -161,6 +176,7 @@ class Deliver:
         """
         for lane in self._lanes:
             lane.start()
+        self._watching.start()
         if self._settings.router.parse_metadata:
             self._describing.start()
         wait_s = _FAULT_PAUSE_S
@@ -176,8 +192,11 @@ class Deliver:
         self._parser.stop()
         for lane in self._lanes:
             lane.stop_soon()
+        self._watching.stop_soon()
         deadline_s = time.monotonic() + _DRAIN_S
         left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
+        if not self._watching.stop(max(0.0, deadline_s - time.monotonic())):
+            left.append("watch")
         if self._describing.is_alive():
             self._describing.join(max(0.0, deadline_s - time.monotonic()))
         log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
@@ -299,12 +318,14 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
                            commit_keep_ms=int(settings.dicom.commit_keep * 1000))
 
 
-def lane_policy(settings: Settings, kind: str) -> LanePolicy:
-    """Return how lanes of this kind of destination work and wait according to `settings`."""
+def lane_policy(settings: Settings, kind: str, name: str = "") -> LanePolicy:
+    """Return how the lane of the destination `name` of this kind works and waits according to `settings`."""
     router, platform = settings.router, settings.satusehat
+    section = settings.section(f"{kind}:{name}") if name in settings.destinations else None
     return LanePolicy(
         hours=parse_hours(platform.send_hours, dates.zone(platform.tz_name)) if kind == PLATFORM else None,
-        workers=settings.satusehat.workers,
+        workers=workers_of(settings, kind, name),
+        failover_ms=int(section.failover_after * 1000) if section else 0,
         retry_min_ms=int(router.retry_min * 1000),
         retry_max_ms=int(router.retry_max * 1000),
         order_poll_min_ms=int(router.order_poll_min * 1000),

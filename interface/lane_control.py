@@ -32,7 +32,7 @@ def ground_of(settings: Settings) -> Ground:
     stated = [f"{PLATFORM}.{key}" for key in ("bandwidth", "send_hours")
               if settings.source_of(f"satusehat.{key}") != "default"]
     return Ground(
-        unknown_callers=Verdict(settings.dicom.unknown_callers), lanes=frozenset(settings.router.send_to),
+        unknown_callers=Verdict(settings.dicom.unknown_callers), lanes=frozenset(settings.lane_names()),
         throttled=frozenset({PLATFORM}), in_file={
             "alias": frozenset(read_alias_file(alias_file if alias_file != Path() else None)), "lane": stated})
 

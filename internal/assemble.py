@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internal import decisions, devices, index, jobs
+from internal import decisions, devices, index, jobs, late
 from internal.devices import Verdict
+from internal.late import LatePolicy
 from internal.model import Inventory
 from internal.ports import Clock
 from internal.store import Store, Tx
@@ -57,13 +58,19 @@ class SettlePolicy:
         return watermark_at - settling.last_arrived_at >= self.quiet_ms(settling)
 
 
+_ALWAYS_NEW = LatePolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What assemble must know of a destination: its name, what its receipts are keyed by, one job per accession?"""
+    """What assemble must know of a destination: its name, what its receipts are keyed by, one job per accession or not,
+    and what it does with late images.
+    """
 
     name: str
     environment: str
     by_accession: bool
+    late: LatePolicy = _ALWAYS_NEW
 
 
 class Assembler:
@@ -142,6 +149,8 @@ class Assembler:
             part=inventory.part, instances=inventory.instances, settled_revision=inventory.revision, now=now,
             due_at=now, priority=jobs.URGENT if urgent else jobs.NORMAL,
         )
+        if plan.new_items:
+            late.apply(tx, plan.job_id, lane.late, inventory.revision, now)
         if decisions.is_withdrawn(tx, inventory.study_uid, lane.name):
             jobs.hold_for_person(tx, plan.job_id, "withdrawn", "it was taken back; it is never sent again", now)
         if conflict:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from internal import dicomfile
 from internal.errors import BytesDamaged
-from internal.model import Instance, Item
+from internal.model import Header, Instance, Item
 from internal.spool import Spool
 
 PLAIN: Mapping[str, Any] = {"kind": "plain"}
@@ -31,6 +31,11 @@ class FrozenItem:
     meta: bytes
     spool: Spool
     on_read: Callable[[int], None]
+
+    @property
+    def header(self) -> Header:
+        """Return the index fields of the bytes that leave."""
+        return self.item.instance.header
 
     def open(self) -> BinaryIO:
         """Return a reader over exactly `size_bytes` bytes; raises BytesMissing when the file is gone."""

@@ -176,6 +176,19 @@ def settle_items(tx: Tx, job: Job, answers: Sequence[tuple[Item, ItemState, Mapp
     note_progress(tx, job)
 
 
+def revise_receipts(tx: Tx, job: Job, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+    """Replace the receipts of STORED items by what the other side says when it is asked to stand by them.
+
+    The one way in which a receipt is taken back: by the word of who gave it. Raises LeaseLost.
+    """
+    guard(tx, job)
+    tx.executemany("UPDATE item SET state = ?, answer = ? WHERE item_id = ? AND job_id = ? AND environment = ?"
+                   " AND state = 'stored'",
+                   [(str(state), json_text(answer), item.item_id, job.job_id, job.environment)
+                    for item, state, answer in answers])
+    note_progress(tx, job)
+
+
 # --- facts ---------------------------------------------------------------------------------------------------------
 
 def facts_of(tx: Tx, job_id: int, environment: str) -> dict[str, Any]:

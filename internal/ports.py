@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from internal.identity import Person
-from internal.model import Intent, Inventory, Item, ItemState, Job, Probe
+from internal.model import Header, Intent, Inventory, Item, ItemState, Job, Probe
 from internal.states import Outcome
 
 
@@ -29,6 +29,13 @@ class Frozen(Protocol):
     @property
     def item(self) -> Item:
         """Return the item, as it was committed."""
+
+    @property
+    def header(self) -> Header:
+        """Return the index fields of these bytes: what the other side will call them.
+
+        A rewrite may change any of them, UIDs included; `item.instance.header` is what was received.
+        """
 
     @property
     def sha256(self) -> str:
@@ -93,6 +100,15 @@ class Work(Protocol):
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the other side's answers (status, text, time) in one transaction."""
+
+    def commitment_answer(self, transaction_uid: str) -> Mapping[str, int] | None:
+        """Return what a node said to our request for storage commitment: a Failure Reason by SOP Instance UID."""
+
+    def file_commitment_answer(self, transaction_uid: str, reasons: Mapping[str, int]) -> None:
+        """Commit an answer that came on the very association of the request."""
+
+    def revise_receipts(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        """Replace receipts of STORED items by what the other side says when asked to stand by them (commitment)."""
 
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         """Commit that a non-repeatable request `verb` is about to leave and will be over in `deadline_s` seconds.

@@ -22,7 +22,7 @@ N_EVENT_REPORT_RQ: Final = 0x0100
 N_ACTION_RQ: Final = 0x0130
 C_CANCEL_RQ: Final = 0x0FFF
 RESPONSE: Final = 0x8000
-_NO_DATA_SET: Final = 0x0101
+NO_DATA_SET: Final = 0x0101
 DATA_SET_FOLLOWS: Final = 0x0001  #: any value of (0000,0800) but 0101
 
 AFFECTED_SOP_CLASS_UID: Final = 0x0002
@@ -30,6 +30,7 @@ REQUESTED_SOP_CLASS_UID: Final = 0x0003
 COMMAND_FIELD: Final = 0x0100
 MESSAGE_ID: Final = 0x0110
 MESSAGE_ID_RESPONDED_TO: Final = 0x0120
+PRIORITY: Final = 0x0700
 DATA_SET_TYPE: Final = 0x0800
 STATUS: Final = 0x0900
 ERROR_COMMENT: Final = 0x0902
@@ -45,6 +46,7 @@ INVALID_OBJECT_INSTANCE: Final = 0x0117
 RESOURCE_LIMITATION: Final = 0x0213
 UNRECOGNIZED_OPERATION: Final = 0x0211
 NO_SUCH_SOP_CLASS: Final = 0x0118
+NO_SUCH_EVENT: Final = 0x0113
 NO_SUCH_ACTION: Final = 0x0123
 OUT_OF_RESOURCES: Final = 0xA700
 DATA_SET_DOES_NOT_MATCH: Final = 0xA900
@@ -89,7 +91,7 @@ def parse_command(data: bytes | bytearray) -> Command:
         message_id = command.number(MESSAGE_ID_RESPONDED_TO)
     if field is None or message_id is None or kind is None:
         raise PduError("a command set lacks its field, message id or data set type")
-    return Command(values, field, message_id, kind != _NO_DATA_SET)
+    return Command(values, field, message_id, kind != NO_DATA_SET)
 
 
 def build_command(elements: Mapping[int, int | str]) -> bytes:
@@ -112,7 +114,7 @@ def build_response(request: Command, status: int, comment: str = "", **extra: in
     elements: dict[int, int | str] = {
         COMMAND_FIELD: request.field | RESPONSE,
         MESSAGE_ID_RESPONDED_TO: request.message_id,
-        DATA_SET_TYPE: _NO_DATA_SET,
+        DATA_SET_TYPE: NO_DATA_SET,
         STATUS: status,
     }
     for echoed, number in (
@@ -121,8 +123,9 @@ def build_response(request: Command, status: int, comment: str = "", **extra: in
     ):  # fmt: skip
         if request.values.get(echoed) and len(request.values[echoed]) <= 66:
             elements[number] = request.uid(echoed)
-    if ACTION_TYPE_ID in request.values and (action := request.number(ACTION_TYPE_ID)) is not None:
-        elements[ACTION_TYPE_ID] = action
+    for number in (ACTION_TYPE_ID, EVENT_TYPE_ID):
+        if number in request.values and (kind := request.number(number)) is not None:
+            elements[number] = kind
     if comment:
         elements[ERROR_COMMENT] = comment[:64]
     return build_command(elements)

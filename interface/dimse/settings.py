@@ -19,6 +19,7 @@ class ReceiveSettings:
     the association is accepted; `idle_timeout_s` the silence between two messages; `stall_timeout_s` is the window in
     which a message must bring `min_bytes_per_s` on average. `drain_s` is what SIGTERM leaves an instance in hand.
     `commitment_callers` are the AE titles that may ask for storage commitment: it lets a scanner delete.
+    `commitment_nodes` are those that we ask for it, and whose answers we take.
     `commitment_same_association` are those of them that get the answer on the association of the request while it is
     open.
     `tls_port` None means no TLS; certificate, key and CA are PEM files.
@@ -42,6 +43,7 @@ class ReceiveSettings:
     min_free_bytes: int = 0
     unknown_callers: Literal["accept", "hold", "refuse"] = "accept"
     commitment_callers: tuple[str, ...] = ()
+    commitment_nodes: tuple[str, ...] = ()
     commitment_same_association: tuple[str, ...] = ()
     tls_port: int | None = None
     tls_certificate: str = ""
@@ -61,7 +63,7 @@ class ReceiveSettings:
         known = {field.name for field in fields(cls)}
         if unknown := values.keys() - known:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-        for name in ("ae_titles", "bind", "commitment_callers", "commitment_same_association"):
+        for name in ("ae_titles", "bind", "commitment_callers", "commitment_nodes", "commitment_same_association"):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -48,6 +48,25 @@ def server_context(settings: ReceiveSettings) -> ssl.SSLContext | None:
     return context
 
 
+def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return the context for calling a node; an empty path means the usual authorities, or no certificate of ours.
+
+    Raises ConfigurationInvalid for a file that cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(ca) if ca.name else None)
+    except OSError:
+        raise ConfigurationInvalid(f"{ca} is no readable file of certificates") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS_1_2)
+    if certificate.name:
+        try:
+            context.load_cert_chain(certificate, key if key.name else None)
+        except OSError:
+            raise ConfigurationInvalid(f"{certificate} or its key cannot be used") from None
+    return context
+
+
 def fingerprint(certificate: str) -> str | None:
     """Return the SHA-256 (hex) of the first certificate in a PEM file, None if that has just gone."""
     try:

@@ -2,19 +2,17 @@
 
 Flow: main.py loads it first; every process gets the same frozen `Settings`. Layer 0, imports errors.
 Inside, in this order, each importing only those before it:
-values, url, declare, alerting, declarations, settings, conffile, sources, loading, rendering.
+values, url, declare, alerting, web, places, declarations, settings, conffile, sources, loading, rendering.
 """
 
 from internal.config.alerting import ALERT_CONDITIONS, AlertSettings, MailSettings
 from internal.config.declarations import (
-    FOLDER_SECTION,
     IGNORED,
     SECTIONS,
     SETTINGS,
     ConfigurationInvalid,
     DatabaseSettings,
     DicomSettings,
-    FolderSettings,
     Problem,
     RouterSettings,
     SatusehatSettings,
@@ -22,6 +20,7 @@ from internal.config.declarations import (
 )
 from internal.config.declare import Setting
 from internal.config.loading import load
+from internal.config.places import FOLDER_SECTION, FolderSettings
 from internal.config.rendering import render_config, render_markdown, render_template
 from internal.config.settings import Settings, environment_key
 from internal.config.url import environment_name, is_loopback, normalise_base_url

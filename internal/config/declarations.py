@@ -32,6 +32,13 @@ from internal.config.declare import (
     declare_size,
     declare_text,
 )
+from internal.config.places import (
+    DESTINATION_KINDS,
+    DESTINATION_SECTIONS,
+    RESERVED_NAMES,
+    WATCH_SECTION,
+    WatchSettings,
+)
 from internal.config.url import (
     normalise_base_url,
     parse_database_url,
@@ -55,8 +62,6 @@ from internal.config.values import (
     parse_uid,
 )
 from internal.config.web import AuditSettings, HttpSettings, OidcSettings
-
-FOLDER_SECTION = "folder:NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,15 +347,6 @@ class DatabaseSettings:
         parse_database_url, allowed="postgresql://... or empty")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FolderSettings:
-    """A section [folder:NAME]: one folder that studies can be sent to."""
-
-    path: Path = declare_path(  # noqa: RUF009 - an immutable value
-        "", "Folder that gets a copy of each study sent to NAME.",
-        "Folder yang menerima salinan setiap studi yang dikirim ke NAME.", required=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Ignored:
     """A key of the official router or a fork that is accepted and not used; `key` may end in `*`."""
@@ -362,7 +358,8 @@ class Ignored:
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
     "database": DatabaseSettings, "http": HttpSettings, "oidc": OidcSettings, "audit": AuditSettings,
-    "mail": MailSettings, FOLDER_SECTION: FolderSettings, ALERT_SECTION: AlertSettings,
+    "mail": MailSettings, **DESTINATION_SECTIONS, WATCH_SECTION: WatchSettings,
+    ALERT_SECTION: AlertSettings,
 })  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = tuple(
@@ -373,8 +370,8 @@ SETTINGS: tuple[Setting, ...] = tuple(
 SINGLE_SECTIONS = tuple(section for section in SECTIONS if not section.endswith(NAMED))
 """The sections that stand there once; all others are patterns such as folder:NAME."""
 
-#: Named sections that cannot be: the platform's own destination has this name.
-RESERVED = frozenset({"folder:satusehat"})
+#: Named sections that cannot be: other lanes have these names.
+RESERVED = frozenset(f"{kind}:{name}" for kind in DESTINATION_KINDS for name in RESERVED_NAMES)
 
 
 def declared_section(section: str) -> str | None:

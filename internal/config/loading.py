@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from internal.config.conffile import ConfFile, read_conf
 from internal.config.declarations import (
@@ -27,6 +28,7 @@ from internal.config.declarations import (
     declared_section,
 )
 from internal.config.declare import Setting
+from internal.config.places import DESTINATION_KINDS
 from internal.config.settings import Settings
 from internal.config.sources import Found, Sources, environment_names, named_sections
 from internal.config.url import is_loopback, likely_host
@@ -95,7 +97,7 @@ class _Loading:
                 kind, _, name = section.partition(":")
                 named.setdefault(kind, {})[name] = self._section(declared, section)
             else:
-                message = "is not a usable name: 1 to 32 of a-z, 0-9, - and _, and not satusehat"
+                message = "is not a usable name: 1 to 32 of a-z, 0-9, - and _, and not satusehat, webhook or mroc"
                 self.problems.append(Problem(self._section_origin(section), f"[{_shown(section)}]", message))
         origins = MappingProxyType({name: found.source for name, found in self.found.items()})
         frozen = MappingProxyType({kind: MappingProxyType(some) for kind, some in named.items()})
@@ -203,6 +205,8 @@ class _Checks:
             if ":" in section:
                 self._required(declared_section(section) or "", section)
         self._send_to()
+        self._destinations()
+        self._plain_http()
         self._alerts_can_be_told()
         self._folders_apart()
         self._ports_differ()
@@ -227,12 +231,35 @@ class _Checks:
                 self._problem(name, "is not set", f"fill it in, or set the environment variable {variable}")
 
     def _send_to(self) -> None:
-        known = ["satusehat", *self._settings.folders]
+        known = list(self._settings.destination_names())
         for name in self._settings.router.send_to:
             if name not in known:
                 likely = nearest(name, known)
                 hint = f"did you mean {likely}?" if likely else f"add a section [folder:{name}]"
                 self._problem("router.send_to", f"names {name}, which is no destination", hint)
+
+    def _destinations(self) -> None:
+        """Names are unique over all kinds, and a stand-in is a destination that is not the platform."""
+        for name, kind in self._settings.destinations.items():
+            section = self._settings.section(f"{kind}:{name}")
+            for other in DESTINATION_KINDS[: DESTINATION_KINDS.index(kind)]:
+                if name in self._settings.named.get(other, {}):
+                    self._problem(f"{kind}:{name}.late", f"has the name of [{other}:{name}]", "names are for one only")
+            if section.failover_to and section.failover_to not in set(self._settings.destinations) - {name}:
+                self._problem(f"{kind}:{name}.failover_to", f"names {section.failover_to}, which cannot stand in",
+                              "another destination with a section of its own")
+            if section.failover_to and getattr(section, "commitment", False):
+                self._problem(f"{kind}:{name}.failover_to", "does not go with commitment = yes",
+                              "who stands in cannot commit to what the other one has")
+
+    def _plain_http(self) -> None:
+        for section in self._settings.section_names():
+            values = self._settings.section(section)
+            for key in ("url", "endpoint", "token_url") if hasattr(values, "plain_http") else ():
+                url = getattr(values, key, "")
+                if url.startswith("http:") and not values.plain_http and not is_loopback(urlsplit(url).hostname or ""):
+                    self._problem(f"{section}.{key}", "is http, which everybody on the way can read",
+                                  "https, or plain_http = yes for a line that you trust")
 
     def _alerts_can_be_told(self) -> None:
         mail = self._settings.mail
@@ -246,9 +273,12 @@ class _Checks:
 
     def _folders_apart(self) -> None:
         data_dir = self._settings.router.data_dir
-        for name, folder in self._settings.folders.items():
-            if folder.path == data_dir or data_dir in folder.path.parents:
-                self._problem(f"folder:{name}.path", "lies inside data_dir, which belongs to the router alone")
+        for kind in ("folder", "watch"):
+            for name, folder in self._settings.named.get(kind, {}).items():
+                if folder.path == data_dir or data_dir in folder.path.parents:
+                    self._problem(f"{kind}:{name}.path", "lies inside data_dir, which belongs to the router alone")
+                if kind == "watch" and folder.path in data_dir.parents:
+                    self._problem(f"{kind}:{name}.path", "has data_dir in it, which belongs to the router alone")
 
     def _ports_differ(self) -> None:
         both = self._settings.satusehat

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internal.config.alerting import ALERT_SECTION
-from internal.config.declarations import FOLDER_SECTION, IGNORED, SECTIONS, SETTINGS
+from internal.config.declarations import IGNORED, SECTIONS, SETTINGS
 from internal.config.declare import NAMED, Setting
+from internal.config.places import FOLDER_SECTION, WATCH_SECTION
 from internal.config.settings import Settings
 from internal.config.url import environment_name
 from internal.config.values import Kind, Secret, format_duration, format_size
@@ -32,6 +33,13 @@ _SECTION_HELP = {
     FOLDER_SECTION: (
         "Tujuan berupa folder; ganti NAME, boleh beberapa, lalu tulis namanya di send_to.",
         "A folder as destination; replace NAME, any number of them, and put the name into send_to."),
+    "dimse:NAME": ("Tujuan berupa node DICOM (PACS), dengan C-STORE.", "A DICOM node (PACS) as destination, C-STORE."),
+    "dicomweb:NAME": ("Tujuan DICOMweb, dengan STOW-RS.", "A DICOMweb server as destination, STOW-RS."),
+    "sftp:NAME": ("Tujuan berupa folder di komputer lain, lewat SFTP.",
+                  "A folder on another machine as destination, SFTP."),
+    "s3:NAME": ("Tujuan berupa bucket penyimpanan objek (S3).", "A bucket of an object store (S3) as destination."),
+    WATCH_SECTION: ("Folder yang diawasi: citra, isi CD dan zip diambil dari sana.",
+                    "A watched folder: images, CD trees and zip files are taken from it."),
 }  # fmt: skip
 
 _TEMPLATE_HEAD = """\

@@ -20,7 +20,6 @@ from internal.config.declarations import (
     SINGLE_SECTIONS,
     DatabaseSettings,
     DicomSettings,
-    FolderSettings,
     Problem,
     RouterSettings,
     SatusehatSettings,
@@ -28,6 +27,7 @@ from internal.config.declarations import (
     declared_section,
 )
 from internal.config.declare import NAMED
+from internal.config.places import DESTINATION_KINDS, FolderSettings
 from internal.config.url import secret_parts
 from internal.config.values import Secret
 from internal.config.web import AuditSettings, HttpSettings, OidcSettings
@@ -82,6 +82,19 @@ class Settings:
     def folders(self) -> Mapping[str, FolderSettings]:
         """Sections [folder:NAME] by name."""
         return self.named.get("folder", {})
+
+    @property
+    def destinations(self) -> Mapping[str, str]:
+        """The kind of each destination that has a section, by its name; the platform, which has its own, left out."""
+        return {name: kind for kind in DESTINATION_KINDS for name in self.named.get(kind, {})}
+
+    def lane_names(self) -> tuple[str, ...]:
+        """The destinations that have a lane: those of [router] send_to first, then all that have a section."""
+        return tuple(dict.fromkeys((*self.router.send_to, *self.destinations)))
+
+    def destination_names(self) -> tuple[str, ...]:
+        """Every name that a study can be sent to: the platform and all sections of destinations."""
+        return ("satusehat", *self.destinations)
 
     @property
     def alerts(self) -> Mapping[str, AlertSettings]:

@@ -23,7 +23,7 @@ def read(context: CurrentContext) -> Response:
     """Return the figures of this node; never patient data."""
     settings = context.settings
     text = metrics.render(metrics.Sources(
-        spool=context.spool, store=_store(context), lanes=tuple(dict.fromkeys(settings.router.send_to)),
+        spool=context.spool, store=_store(context), lanes=settings.lane_names(),
         min_free_bytes=settings.spool.min_free, now_ms=context.clock.now_ms(), version=context.version,
         environment=context.environment))
     return Response(text, media_type=metrics.CONTENT_TYPE)

@@ -82,7 +82,7 @@ def destinations(request: Request, context: CurrentContext) -> HTMLResponse:
 
 
 def _known(settings: Settings, name: str) -> str:
-    if name not in settings.router.send_to:
+    if name not in settings.lane_names():
         raise NotFound("there is no such destination")
     return name
 

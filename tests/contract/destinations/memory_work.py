@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from internal.errors import BytesMissing, LeaseLost, RouterError
 from internal.identity import Person
-from internal.model import Instance, Intent, Inventory, Item, ItemState, Job, Series
+from internal.model import Header, Instance, Intent, Inventory, Item, ItemState, Job, Series
 from internal.ports import Destination, Frozen
 from internal.states import Event, Finish, Later, NotYet, Outcome, Refuse, State, next_state
 from internal.worker import outcome_of
@@ -49,6 +49,10 @@ class MemoryFrozen:
     size_bytes: int
     data: bytes
 
+    @property
+    def header(self) -> Header:
+        return self.item.instance.header
+
     def open(self) -> BinaryIO:
         return io.BytesIO(self.data)
 
@@ -74,6 +78,7 @@ class Ledger:
     alerts: dict[str, str] = field(default_factory=dict)
     ordered: list[tuple[str, Person]] = field(default_factory=list)
     same_patient: str = ""
+    commitments: dict[str, Mapping[str, int]] = field(default_factory=dict)
     siblings: list[Ledger] = field(default_factory=list)
     kind: str = "deliver"
     journal: list[str] = field(default_factory=list)
@@ -203,9 +208,23 @@ class MemoryWork:
             {one.item_id: undone(self.ledger.items[one.item_id]) for one in items}))
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
-        self._commit("answers", lambda: self.ledger.items.update({
-            item.item_id: replace(self.ledger.items[item.item_id], state=state, answer=answer)
-            for item, state, answer in answers}))
+        self._commit("answers", lambda: self._write(answers, lambda now: now is not ItemState.STORED))
+
+    def revise_receipts(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        self._commit("receipts", lambda: self._write(answers, lambda now: now is ItemState.STORED))
+
+    def _write(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]],
+               may: Callable[[ItemState], bool]) -> None:
+        for item, state, answer in answers:
+            known = self.ledger.items[item.item_id]
+            if may(known.state):
+                self.ledger.items[item.item_id] = replace(known, state=state, answer=answer)
+
+    def commitment_answer(self, transaction_uid: str) -> Mapping[str, int] | None:
+        return self.ledger.commitments.get(transaction_uid)
+
+    def file_commitment_answer(self, transaction_uid: str, reasons: Mapping[str, int]) -> None:
+        self._commit("commitment answer", lambda: self.ledger.commitments.update({transaction_uid: dict(reasons)}))
 
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         now = self.clock.now_ms()
