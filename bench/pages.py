@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import requests
 
 from bench import hospital, stand
@@ -37,8 +38,9 @@ Ask = Callable[["Browser", int], requests.Response]
 class Browser:
     """One session with the running web role."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: psutil.Process) -> None:
         self.url = url
+        self.process = process
         self.session = requests.Session()
         self.session.trust_env = False
         self.csrf = ""
@@ -116,11 +118,11 @@ def served(folder: Path, studies: int, days: int = hospital.DAYS) -> Iterator[Br
     store.close()
     command = [sys.executable, str(stand.ROOT / "main.py"), "run", "--role", "web", "--config", str(router.config)]
     with router.log.open("ab") as log, \
-            stand.ended(subprocess.Popen(command, cwd=stand.ROOT, stdout=log, stderr=log, text=True)):
+            stand.ended(subprocess.Popen(command, cwd=stand.ROOT, stdout=log, stderr=log, text=True)) as process:
         url = f"http://127.0.0.1:{port}"
         stand.wait_until(lambda: _answers(url), 30)
         _pretend_roles(router)
-        yield Browser(url)
+        yield Browser(url, psutil.Process(process.pid))
 
 
 def _pretend_roles(router: stand.Router) -> None:
@@ -147,9 +149,13 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench-pages-") as folder, served(Path(folder), options.studies) as browser:
         for name, ask in PAGES.items():
+            before = browser.process.cpu_times()
             took = measure(browser, ask, options.rounds)
+            after = browser.process.cpu_times()
+            cpu_s = after.user + after.system - before.user - before.system
             p95 = statistics.quantiles(took, n=20)[-1]
             rows.append({"page": name, "median": f"{statistics.median(took):.0f} ms", "p95": f"{p95:.0f} ms",
+                         "CPU each": f"{cpu_s * 1000 / (options.rounds + _WARM_UP):.0f} ms",
                          "bar": f"< {BAR_MS:.0f} ms", "holds": "yes" if p95 < BAR_MS else "NO"})
     if options.json:
         sys.stdout.write(json.dumps(rows) + "\n")
