@@ -314,6 +314,9 @@ def test_streams_are_bounded_for_each(house: Doors) -> None:
 
 
 def test_events_are_read_once_each(house: Doors, operator: Visitor) -> None:
+    with house.store.transaction() as tx:
+        for number in range(4):
+            jobs.add_event(tx, number, "lane-paused", "x")
     seen: list[int] = []
     cursor = "0-0"
     while True:
