@@ -186,7 +186,8 @@ def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
              "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
-             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts", "order"}
+             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts", "order",
+             "watch"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
