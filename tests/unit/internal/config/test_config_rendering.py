@@ -51,7 +51,7 @@ def test_the_template_with_three_values_filled_in_gives_every_default(tmp_path: 
 def test_every_default_shown_in_the_template_is_the_default(tmp_path: Path) -> None:
     text = re.sub(r"^# (\w+ =|\[\w+:)", r"\1", render_template(), flags=re.MULTILINE)
     # Sections of destinations have keys without a default.
-    text = text[: text.index("[folder:NAME]")] + text[text.index("[alert:NAME]") :].replace(":NAME]", ":name]")
+    text = text[: text.index("\n[folder:NAME]")] + text[text.index("\n[alert:NAME]") :].replace(":NAME]", ":name]")
     (tmp_path / "all.conf").write_text(text, encoding="utf-8")
     (tmp_path / "none.conf").write_text("", encoding="utf-8")
     active, plain = load(tmp_path / "all.conf", CREDENTIALS), load(tmp_path / "none.conf", CREDENTIALS)
