@@ -22,11 +22,13 @@ MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
 _WINDOWS: Final = (32 * 1024, 1024 * 1024, 32 * 1024 * 1024)
 
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 _PRIVATE_GE_IMPLICIT: Final = "1.2.840.113619.5.2"
-_DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+IMPLICIT_SYNTAXES: Final = frozenset({IMPLICIT_LITTLE, _PRIVATE_GE_IMPLICIT})
+DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
-_FIELDS: Final = {
+FIELDS: Final = {
     0x00080005: "character_set", 0x00080008: "image_type", 0x00080016: "sop_class_uid", 0x00080018: "sop_uid",
     0x00080020: "study_date", 0x00080021: "series_date", 0x00080030: "study_time", 0x00080031: "series_time",
     0x00080050: "accession_number", 0x00080060: "modality", 0x00080080: "institution_name",
@@ -36,17 +38,17 @@ _FIELDS: Final = {
     0x0020000E: "series_uid", 0x00200010: "study_id", 0x00200011: "series_number", 0x00200013: "instance_number",
     0x00280008: "number_of_frames",
 }  # fmt: skip
-_LAST_FIELD: Final = max(_FIELDS)
+_LAST_FIELD: Final = max(FIELDS)
 _LAST_UID: Final = 0x0020000E
 _UIDS: Final = ("sop_class_uid", "sop_uid", "study_uid", "series_uid")
 _PIXEL_DATA: Final = 0x7FE00008
 
-_LONG: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT: Final = frozenset(
+LONG_VRS: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+SHORT_VRS: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
      b"ST", b"TM", b"UI", b"UL", b"US"}
 )  # fmt: skip
-_VRS: Final = _LONG | _SHORT
+_VRS: Final = LONG_VRS | SHORT_VRS
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
@@ -109,7 +111,7 @@ def _header(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
         if tag == 0x00080008:
             image_type = tuple(part.strip(" ") for part in text.split("\\")) if text else ()
         else:
-            fields[_FIELDS[tag]] = text
+            fields[FIELDS[tag]] = text
     fields["character_set"] = character_set
     for name in _UIDS:
         fields[name] = fields.get(name, "").strip(" \x00")
@@ -122,12 +124,12 @@ def _walk(
     data: bytes | bytearray | memoryview, transfer_syntax_uid: str, whole: bool, earlier: _Walk | None = None
 ) -> _Walk:
     """Return the walk over `data`, going on where `earlier` ran out."""
-    if earlier is not None and transfer_syntax_uid not in _DEFLATED:
+    if earlier is not None and transfer_syntax_uid not in DEFLATED:
         earlier.go_on(data, whole)
         return earlier
-    if transfer_syntax_uid in _DEFLATED:
+    if transfer_syntax_uid in DEFLATED:
         data, whole = _inflate(data, whole)
-    implicit = transfer_syntax_uid in (IMPLICIT_LITTLE, _PRIVATE_GE_IMPLICIT)
+    implicit = transfer_syntax_uid in IMPLICIT_SYNTAXES
     vr = bytes(data[4:6])
     if vr in _VRS:  # some devices send the other VR encoding than the one negotiated: the first element tells
         implicit = False
@@ -135,7 +137,7 @@ def _walk(
         implicit = True
     return _Walk(
         data, whole, implicit=implicit, big=transfer_syntax_uid == EXPLICIT_BIG,
-        seekable=transfer_syntax_uid not in _DEFLATED,
+        seekable=transfer_syntax_uid not in DEFLATED,
     )
 
 
@@ -181,7 +183,7 @@ class _Walk:
                     break
                 if length == _UNDEFINED:
                     start = self._skip_sequence(position, self._implicit, 1)
-                elif tag in _FIELDS and length <= MAX_VALUE_BYTES:
+                elif tag in FIELDS and length <= MAX_VALUE_BYTES:
                     start = position + length
                     self._check(start)
                     self._values.setdefault(tag, bytes(self._data[position:start]))
@@ -214,9 +216,9 @@ class _Walk:
         try:
             if not implicit:
                 group, number, vr, length = self._explicit_header.unpack_from(self._data, position)
-                if vr in _SHORT:
+                if vr in SHORT_VRS:
                     return (group << 16) | number, length, position + 8
-                if vr in _LONG:
+                if vr in LONG_VRS:
                     (length,) = self._length.unpack_from(self._data, position + 8)
                     return (group << 16) | number, length, position + 12
             # no VR there: an element (or item) written implicitly
@@ -250,4 +252,4 @@ class _Walk:
             self._check(position)
 
 
-_UID_TAGS: Final = {tag for tag, name in _FIELDS.items() if name in _UIDS}
+_UID_TAGS: Final = {tag for tag, name in FIELDS.items() if name in _UIDS}
