@@ -1,4 +1,4 @@
-"""The destination "folder": one Part 10 file for each instance under `<root>/<accession>/<study>/<sop>.dcm`.
+"""The destination "folder": one Part 10 file for each instance, placed by a path template.
 
 The second kind of destination beside SATUSEHAT; a worker calls `step` with the job it holds. Imports internal only.
 Changes when files have to lie elsewhere or be written in another way. Source: PS3.10 7.
@@ -9,29 +9,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
+from interface.naming import build_parts
+from interface.relay import Answer, conclude, send_all
 from internal.failpoints import hit
-from internal.model import Instance, Item, ItemState, Probe
+from internal.model import ItemState, Probe
 from internal.ports import Frozen, Work
-from internal.states import Finish, Later, More, Outcome, Refuse
+from internal.states import Later, Outcome
 
-BATCH = 16
 CHUNK_BYTES = 1024 * 1024
-MAX_PART = 100
-MAX_SHOWN = 50
 RECHECK_S = 60.0
-NO_ACCESSION = "no-accession"
 
-_UID = re.compile(r"[0-9][0-9.]{0,63}", re.ASCII)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +33,7 @@ class FolderOptions:
 
     name: str
     root: Path
-
-
-def build_uid_part(uid: str) -> str:
-    """Return a file name for `uid`: itself where it is digits and dots, else a hash; never a path, never empty."""
-    if _UID.fullmatch(uid) and not uid.endswith(".") and ".." not in uid:
-        return uid
-    return f"uid-{hashlib.sha256(uid.encode('utf-8', 'replace')).hexdigest()[:40]}"
-
-
-def build_accession_part(accession_number: str) -> str:
-    """Return a folder name for an accession number: all but letters, digits, `-` and `_` percent-encoded, bounded."""
-    trimmed = accession_number.strip(" \0")
-    if not trimmed:
-        return NO_ACCESSION
-    escaped = quote(trimmed.encode("utf-8", "replace"), safe="").replace(".", "%2E").replace("~", "%7E")
-    if len(escaped) > MAX_PART:
-        escaped = f"{escaped[:60]}-{hashlib.sha256(trimmed.encode('utf-8', 'replace')).hexdigest()[:32]}"
-    return f"_{escaped}" if _DEVICE.fullmatch(escaped) or escaped == NO_ACCESSION else escaped
-
-
-def build_path(root: Path, instance: Instance) -> Path:
-    """Return where `instance` lies under `root`; every part is safe whatever the data set says."""
-    header = instance.header
-    folder = root / build_accession_part(header.accession_number) / build_uid_part(header.study_uid)
-    return folder / f"{build_uid_part(header.sop_uid)}.dcm"
+    template: str = "{accession}/{study}/{sop}.dcm"
 
 
 class Folder:
@@ -76,6 +45,7 @@ class Folder:
     def __init__(self, options: FolderOptions) -> None:
         self.name = options.name
         self._root = options.root.absolute()
+        self._template = options.template
 
     @property
     def environment(self) -> str:
@@ -86,10 +56,10 @@ class Folder:
         """Write what is due; a file that is there with equal bytes is a receipt, one with others a conflict."""
         try:
             self._make_root()
-            outcome = self._write_all(work)
+            outcome = send_all(work, lambda batch: map(self._write, batch))
         except OSError as fault:
             return _explain(fault, self._root)
-        return outcome or self._conclude(work)
+        return outcome or conclude(work, self.name, "files")
 
     def _make_root(self) -> None:
         if not self._root.is_dir():
@@ -97,47 +67,21 @@ class Folder:
             self._root.mkdir(mode=0o750)
             _sync_folder(self._root.parent)
 
-    def _write_all(self, work: Work) -> Outcome | None:
-        while items := work.items((ItemState.SENT, ItemState.DUE), BATCH):
-            answers: list[tuple[Item, ItemState, dict[str, Any]]] = []
-            try:
-                for frozen in work.freeze(items):
-                    state, answer = self._write(frozen)
-                    answers.append((frozen.item, state, {"at": work.clock.now_ms(), **answer}))
-                    work.renew()
-            finally:
-                if answers:
-                    work.settle_items(answers)
-            if work.should_yield():
-                return More()
-        return None
-
-    def _write(self, frozen: Frozen) -> tuple[ItemState, dict[str, Any]]:
-        path = build_path(self._root, frozen.item.instance)
-        shown = str(path.relative_to(self._root))
+    def _write(self, frozen: Frozen) -> Answer:
+        parts = build_parts(self._template, frozen.header, frozen.item.instance.arrival)
+        path, shown = self._root.joinpath(*parts), "/".join(parts)
         existing = _hash_file(path)
         if existing is not None:
             state = ItemState.STORED if existing == frozen.sha256 else ItemState.CONFLICT
-            return state, {"path": shown, "sha256": existing, "text": "was there already"}
+            text = "was there already" if state is ItemState.STORED else "is there with other content"
+            return Answer(frozen, state, {"path": shown, "sha256": existing, "text": text})
         _make_folders(path.parent, self._root)
         temporary = path.with_name(f".{path.name}.part")
         _write_synced(temporary, frozen)
         hit("push.mid")
         temporary.replace(path)
         _sync_folder(path.parent)
-        return ItemState.STORED, {"path": shown, "sha256": frozen.sha256, "text": "written"}
-
-    def _conclude(self, work: Work) -> Outcome:
-        counts = work.count_items()
-        total, stored = sum(counts.values()) - counts.get(ItemState.WAIVED, 0), counts.get(ItemState.STORED, 0)
-        if stored == total:
-            hit("study.before_done")
-            work.event("sent", f"{stored} files are in the folder {self.name}")
-            return Finish()
-        others = work.items((ItemState.CONFLICT, ItemState.REFUSED), MAX_SHOWN)
-        detail = {"files": [{"sop_uid": item.instance.header.sop_uid, **item.answer} for item in others]}
-        text = f"partly delivered {stored}/{total}: the others are there with other content"
-        return Refuse("partly-delivered", text, detail)
+        return Answer(frozen, ItemState.STORED, {"path": shown, "sha256": frozen.sha256, "text": "written"})
 
     def may_poll(self) -> bool:
         """Nothing is waited for in a folder."""

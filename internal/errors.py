@@ -7,6 +7,7 @@ Layer 0, imports nothing. Changes when an edge has to tell a new kind of failure
     |-- AlreadyRunning           another process holds this role on this data folder
     |-- NotDicom                 bytes that are no readable data set (DIMSE 0xC000)
     |   `-- MismatchedInstance   data set and command disagree (DIMSE 0xA900)
+    |-- PixelsRefused            pixels that are not decoded, drawn or written in another form; says why
     |-- StorageFull              no room, or below the floor of free space (DIMSE 0xA700, HTTP 507)
     |-- StorageFailed            the disk refused a write or an fsync (DIMSE 0xA700)
     |-- StorageNotMounted        spool.id is missing: the folder is not the one that was used before
@@ -48,6 +49,18 @@ class NotDicom(RouterError):
 
 class MismatchedInstance(NotDicom):
     """The data set does not match the command that brought it."""
+
+
+class PixelsRefused(RouterError):
+    """These pixels cannot be decoded, drawn or written in this form.
+
+    `code` is the short machine name of the reason: ``no-pixels``, ``unsupported``, ``lossy``, ``damaged``,
+    ``too-large``, ``too-slow``, ``not-exact`` or ``died``.
+    """
+
+    def __init__(self, message: str | None = None, *, code: str) -> None:
+        super().__init__(message or "These pixels cannot be used")
+        self.code = code
 
 
 class StorageFull(RouterError):

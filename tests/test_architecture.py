@@ -21,7 +21,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "ports config"),
     ("L1", "accession charset dicomfile filelock hours new_directory rows rules query fhir"),
     ("L1", "scan"),
-    ("L2", "engines spool_writer"),
+    ("L2", "engines spool_writer codec"),
     ("L2", "store spool"),
     ("L3", "set_aside catalogue"),
     ("L3", "devices"),

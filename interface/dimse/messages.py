@@ -21,13 +21,14 @@ C_ECHO_RQ: Final = 0x0030
 N_ACTION_RQ: Final = 0x0130
 C_CANCEL_RQ: Final = 0x0FFF
 RESPONSE: Final = 0x8000
-_NO_DATA_SET: Final = 0x0101
+NO_DATA_SET: Final = 0x0101
 
 AFFECTED_SOP_CLASS_UID: Final = 0x0002
 REQUESTED_SOP_CLASS_UID: Final = 0x0003
 COMMAND_FIELD: Final = 0x0100
 MESSAGE_ID: Final = 0x0110
 MESSAGE_ID_RESPONDED_TO: Final = 0x0120
+PRIORITY: Final = 0x0700
 DATA_SET_TYPE: Final = 0x0800
 STATUS: Final = 0x0900
 ERROR_COMMENT: Final = 0x0902
@@ -86,7 +87,7 @@ def parse_command(data: bytes | bytearray) -> Command:
         message_id = command.number(MESSAGE_ID_RESPONDED_TO)
     if field is None or message_id is None or kind is None:
         raise PduError("a command set lacks its field, message id or data set type")
-    return Command(values, field, message_id, kind != _NO_DATA_SET)
+    return Command(values, field, message_id, kind != NO_DATA_SET)
 
 
 def build_command(elements: Mapping[int, int | str]) -> bytes:
@@ -109,7 +110,7 @@ def build_response(request: Command, status: int, comment: str = "", **extra: in
     elements: dict[int, int | str] = {
         COMMAND_FIELD: request.field | RESPONSE,
         MESSAGE_ID_RESPONDED_TO: request.message_id,
-        DATA_SET_TYPE: _NO_DATA_SET,
+        DATA_SET_TYPE: NO_DATA_SET,
         STATUS: status,
     }
     for echoed, number in (

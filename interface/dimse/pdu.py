@@ -14,15 +14,19 @@ from typing import Final
 from internal.dicomfile import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 ASSOCIATE_RQ: Final = 0x01
+ASSOCIATE_AC: Final = 0x02
+ASSOCIATE_RJ: Final = 0x03
 P_DATA_TF: Final = 0x04
 RELEASE_RQ: Final = 0x05
 RELEASE_RP: Final = 0x06
 ABORT: Final = 0x07
 
+APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 #: 128 contexts with every known transfer syntax each are about 150 KB.
 MAX_ASSOCIATE_BYTES: Final = 256 * 1024
 MAX_CONTEXTS: Final = 128
 MAX_TRANSFER_SYNTAXES: Final = 128
+RELEASE_REQUEST: Final = struct.pack(">BxII", RELEASE_RQ, 4, 0)
 RELEASE_RESPONSE: Final = struct.pack(">BxII", RELEASE_RP, 4, 0)
 _FIXED: Final = struct.Struct(">H2x16s16s32s")
 
@@ -195,6 +199,61 @@ def build_associate_ac(request: AssociateRequest, results: Sequence[ContextResul
     application_context = _item(0x10, request.application_context.encode("ascii", "replace"))
     head = struct.pack(">H2x", 1) + request.fixed
     return _pdu(0x02, head + application_context + b"".join(contexts) + _item(0x50, b"".join(user)))
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateAccept:
+    """An A-ASSOCIATE-AC: the accepted transfer syntax by context id; `max_pdu_bytes` 0 means no limit."""
+
+    transfer_syntaxes: dict[int, str]
+    max_pdu_bytes: int
+    implementation: str
+    roles: tuple[tuple[str, int, int], ...]
+
+
+def build_associate_rq(
+    called_aet: str, calling_aet: str, contexts: Sequence[ProposedContext], max_pdu_bytes: int,
+    roles: Sequence[tuple[str, int, int]] = (),
+) -> bytes:
+    """Return the A-ASSOCIATE-RQ; `roles` are (SOP class, SCU, SCP). Source: PS3.8 9.3.2, PS3.7 D.3.3.4."""
+    user = [
+        _item(0x51, struct.pack(">I", max_pdu_bytes)),
+        _item(0x52, IMPLEMENTATION_CLASS_UID.encode("ascii")),
+        *(_item(0x54, struct.pack(">H", len(uid)) + uid.encode("ascii") + bytes((scu, scp)))
+          for uid, scu, scp in roles),
+        _item(0x55, IMPLEMENTATION_VERSION_NAME.encode("ascii")),
+    ]
+    proposed = (
+        _item(0x20, bytes((context.context_id, 0, 0, 0)) + _item(0x30, context.abstract_syntax.encode("ascii"))
+              + b"".join(_item(0x40, syntax.encode("ascii")) for syntax in context.transfer_syntaxes))
+        for context in contexts
+    )
+    head = struct.pack(">H2x16s16s32x", 1, *(title.encode("ascii", "replace").ljust(16)[:16]
+                                             for title in (called_aet, calling_aet)))
+    body = head + _item(0x10, APPLICATION_CONTEXT.encode("ascii")) + b"".join(proposed) + _item(0x50, b"".join(user))
+    return _pdu(ASSOCIATE_RQ, body)
+
+
+def parse_associate_ac(body: bytes) -> AssociateAccept:
+    """Return the A-ASSOCIATE-AC whose bytes after the PDU header are `body`; raises PduError."""
+    if len(body) < _FIXED.size or len(body) > MAX_ASSOCIATE_BYTES:
+        raise PduError("the A-ASSOCIATE-AC is too short or too long")
+    accepted: dict[int, str] = {}
+    user: dict[int, list[bytes]] = {}
+    for kind, value in _items(body, _FIXED.size):
+        if kind == 0x21 and len(value) >= 4:
+            syntaxes = [sub_value for sub_kind, sub_value in _items(value, 4) if sub_kind == 0x40]
+            if value[2] == 0 and syntaxes:
+                accepted[value[0]] = _uid(syntaxes[0])
+        elif kind == 0x50:
+            for sub_kind, sub_value in _items(value, 0):
+                user.setdefault(sub_kind, []).append(sub_value)
+    maximum = user.get(0x51, [b"\0\0\0\0"])[0]
+    if len(maximum) != 4:
+        raise PduError("the maximum length item is malformed")
+    names = [value.decode("ascii", "replace").strip(" \0") for kind in (0x52, 0x55) for value in user.get(kind, [])[:1]]
+    return AssociateAccept(accepted, int.from_bytes(maximum, "big"), " ".join(names),
+                           tuple(_parse_roles(user.get(0x54, []))))
 
 
 def build_associate_rj(rejection: Rejection) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from interface.dimse.pdu import AssociateRequest, Rejection
+from interface.dimse.pdu import APPLICATION_CONTEXT, AssociateRequest, Rejection
 from interface.dimse.settings import ReceiveSettings
 from internal.spool import POLICY_NAME, Spool
 
@@ -28,7 +28,6 @@ CALLED_UNKNOWN = Rejection(1, 1, 7)
 CALLING_UNKNOWN = Rejection(1, 1, 3)
 APPLICATION_CONTEXT_UNKNOWN = Rejection(1, 1, 2)
 PROTOCOL_VERSION_UNKNOWN = Rejection(1, 2, 2)
-DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 log = logging.getLogger("router.dimse")
 
@@ -44,7 +43,7 @@ class Policy:
         """Return why the association is rejected, None if it may go on. Source: PS3.8 9.3.4."""
         if not request.protocol_version & 1:
             return PROTOCOL_VERSION_UNKNOWN
-        if request.application_context != DICOM_APPLICATION_CONTEXT:
+        if request.application_context != APPLICATION_CONTEXT:
             return APPLICATION_CONTEXT_UNKNOWN
         if request.called_aet not in self.settings.ae_titles:
             return CALLED_UNKNOWN

@@ -2,28 +2,26 @@
 
 Flow: main.py loads it first; every process gets the same frozen `Settings`. Layer 0, imports errors.
 Inside, in this order, each importing only those before it:
-values, url, declare, declarations, conffile, sources, loading, rendering.
+values, url, declare, places, declarations, settings, conffile, sources, loading, rendering.
 """
 
 from internal.config.declarations import (
-    FOLDER_SECTION,
     IGNORED,
     SECTIONS,
     SETTINGS,
     ConfigurationInvalid,
     DatabaseSettings,
     DicomSettings,
-    FolderSettings,
     Problem,
     RouterSettings,
     SatusehatSettings,
-    Settings,
     SpoolSettings,
-    environment_key,
 )
 from internal.config.declare import Setting
 from internal.config.loading import load
+from internal.config.places import FOLDER_SECTION, FolderSettings
 from internal.config.rendering import render_config, render_markdown, render_template
+from internal.config.settings import Settings, environment_key
 from internal.config.url import environment_name, is_loopback, normalise_base_url
 from internal.config.values import Secret
 

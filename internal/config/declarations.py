@@ -10,14 +10,16 @@ A field has the name of its key. Those made by declare_duration are seconds, tho
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from internal import errors
 from internal.config.declare import (
+    NAMED,
     Setting,
     declare,
     declare_choice,
@@ -29,12 +31,18 @@ from internal.config.declare import (
     declare_size,
     declare_text,
 )
+from internal.config.places import (
+    DESTINATION_KINDS,
+    DESTINATION_SECTIONS,
+    RESERVED_NAMES,
+    WATCH_SECTION,
+    WatchSettings,
+)
 from internal.config.url import (
     normalise_base_url,
     parse_database_url,
     parse_http_url,
     parse_secret_url,
-    secret_parts,
 )
 from internal.config.values import (
     Kind,
@@ -52,8 +60,6 @@ from internal.config.values import (
     parse_time_zone,
     parse_uid,
 )
-
-FOLDER_SECTION = "folder:NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,15 +336,6 @@ class DatabaseSettings:
         parse_database_url, allowed="postgresql://... or empty")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FolderSettings:
-    """A section [folder:NAME]: one folder that studies can be sent to."""
-
-    path: Path = declare_path(  # noqa: RUF009 - an immutable value
-        "", "Folder that gets a copy of each study sent to NAME.",
-        "Folder yang menerima salinan setiap studi yang dikirim ke NAME.", required=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Ignored:
     """A key of the official router or a fork that is accepted and not used; `key` may end in `*`."""
@@ -349,13 +346,32 @@ class Ignored:
 
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
-    "database": DatabaseSettings, FOLDER_SECTION: FolderSettings,
+    "database": DatabaseSettings, **DESTINATION_SECTIONS, WATCH_SECTION: WatchSettings,
 })  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = tuple(
     Setting(section=section, key=each.name, **each.metadata["setting"])
     for section, declared in SECTIONS.items() for each in dataclasses.fields(declared))
 """Every setting in the order of template and documentation; those of [folder:NAME] stand for any number of folders."""
+
+SINGLE_SECTIONS = tuple(section for section in SECTIONS if not section.endswith(NAMED))
+"""The sections that stand there once; all others are patterns such as folder:NAME."""
+
+#: Named sections that cannot be: other lanes have these names.
+RESERVED = frozenset(f"{kind}:{name}" for kind in DESTINATION_KINDS for name in RESERVED_NAMES)
+
+
+def declared_section(section: str) -> str | None:
+    """The section as declared: itself, the pattern of a named one (`folder:NAME` for `folder:pacs`), None if neither.
+
+    A name is 1 to 32 of a-z, 0-9, - and _.
+    """
+    if section in SINGLE_SECTIONS:
+        return section
+    kind, _, name = section.partition(":")
+    pattern = f"{kind}{NAMED}"
+    return pattern if pattern in SECTIONS and re.fullmatch(r"[a-z0-9_-]{1,32}", name) else None
+
 
 _FORK = "belongs to another router"
 IGNORED: tuple[Ignored, ...] = (
@@ -365,81 +381,3 @@ IGNORED: tuple[Ignored, ...] = (
     Ignored("firebase_*", _FORK), Ignored("halosis_*", _FORK),
 )  # fmt: skip
 """Keys accepted in [satusehat] with a note. Source: facts, satusehat.md 4.1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The whole configuration, checked; paths are absolute, secrets masked in every repr.
-
-    `sources` says of each setting where its value came from; `warnings` is what the person should read.
-    """
-
-    satusehat: SatusehatSettings
-    router: RouterSettings
-    spool: SpoolSettings
-    dicom: DicomSettings
-    database: DatabaseSettings
-    folders: Mapping[str, FolderSettings] = field(default_factory=lambda: MappingProxyType({}))
-    warnings: tuple[Problem, ...] = ()
-    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-
-    def source_of(self, name: str) -> str:
-        """Say where `section.key` came from: `file router.conf line 7`, `environment ORG_ID`, `command line`,
-        `credential secret_key` or `default`. Raises KeyError for a name that is no setting."""
-        section, _, key = name.rpartition(".")
-        declared = FOLDER_SECTION if section.removeprefix("folder:") in self.folders else section
-        if not any(setting.name == f"{declared}.{key}" for setting in SETTINGS):
-            raise KeyError(name)
-        return self.sources.get(name, "default")
-
-    def section(self, name: str) -> Any:
-        """The dataclass of a section by its name in router.conf (`router`, `folder:pacs`). Raises KeyError."""
-        if name.startswith("folder:"):
-            return self.folders[name.removeprefix("folder:")]
-        if name not in SECTIONS:
-            raise KeyError(name)
-        return getattr(self, name)
-
-    @property
-    def data_dir(self) -> Path:
-        """Absolute path of the folder for everything the router writes; created by nobody here."""
-        return self.router.data_dir
-
-    @property
-    def spool_dir(self) -> Path:
-        """Absolute path of the spool."""
-        return self.router.data_dir / "spool"
-
-    @property
-    def database_path(self) -> Path:
-        """Absolute path of the SQLite file, used unless [database] url is set."""
-        return self.router.data_dir / "index.db"
-
-    @property
-    def tls_key(self) -> Path:
-        """Absolute path of the private key for the TLS port."""
-        return self.dicom.tls_key if self.dicom.tls_key.name else self.router.data_dir / "tls" / "router.key"
-
-    @property
-    def tls_certificate(self) -> Path:
-        """Absolute path of the certificate for the TLS port."""
-        given = self.dicom.tls_certificate
-        return given if given.name else self.router.data_dir / "tls" / "router.crt"
-
-    @property
-    def database_url(self) -> str:
-        """What `Store.open` takes: the PostgreSQL URL with its password, or sqlite:///absolute/path. Never log it."""
-        return self.database.url.reveal() or self.database_path.absolute().as_uri().replace("file:", "sqlite:", 1)
-
-    def secrets(self) -> tuple[str, ...]:
-        """Every secret in the clear, and the secret parts of URLs, for the filter of the log alone."""
-        sections: list[Any] = [self.section(name) for name in SECTIONS if name != FOLDER_SECTION]
-        sections += self.folders.values()
-        values = [getattr(part, each.name) for part in sections for each in dataclasses.fields(part)]
-        whole = [value.reveal() for value in values if isinstance(value, Secret) and value]
-        return (*whole, *secret_parts(self.database.url, self.satusehat.webhook_url))
-
-
-def environment_key(settings: Settings) -> str:
-    """`<base url>|<organization id>`: what facts, receipts and tokens are keyed by."""
-    return f"{settings.satusehat.url}|{settings.satusehat.organization_id}"

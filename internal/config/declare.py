@@ -24,6 +24,9 @@ from internal.config.values import (
     within,
 )
 
+#: How the name of a section ends of which there may be any number: [folder:NAME].
+NAMED = ":NAME"
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -49,6 +52,11 @@ class Setting:
     def name(self) -> str:
         """Section and key, as in `Settings.source_of` and on the command line."""
         return f"{self.section}.{self.key}"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its section may stand there any number of times, each with a name."""
+        return self.section.endswith(NAMED)
 
     @property
     def environment(self) -> tuple[str, ...]:

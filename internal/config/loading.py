@@ -14,27 +14,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from internal.config.conffile import ConfFile, read_conf
 from internal.config.declarations import (
-    FOLDER_SECTION,
     IGNORED,
+    RESERVED,
     SECTIONS,
     SETTINGS,
+    SINGLE_SECTIONS,
     ConfigurationInvalid,
-    FolderSettings,
     Problem,
-    Settings,
+    declared_section,
 )
 from internal.config.declare import Setting
-from internal.config.sources import Found, Sources, environment_names, folder_names
-from internal.config.url import likely_host
+from internal.config.places import DESTINATION_KINDS
+from internal.config.settings import Settings
+from internal.config.sources import Found, Sources, environment_names, named_sections
+from internal.config.url import is_loopback, likely_host
 from internal.config.values import MASK, Kind, Secret, WrongValue, nearest
 
 _MAX_PROBLEMS = 100
 _MAX_HINTS = 50
-_MAX_FOLDERS = 100
-_FOLDER_SETTINGS = tuple(setting for setting in SETTINGS if setting.section == FOLDER_SECTION)
+_MAX_NAMED = 100
+_NAMED_SETTINGS = tuple(setting for setting in SETTINGS if setting.is_named)
+_NAMED_KINDS = tuple(dict.fromkeys(setting.section.removesuffix("NAME") for setting in _NAMED_SETTINGS))
 # In each pair the first must not be larger than the second.
 _ORDERED = (
     ("settle", "settle_max"),
@@ -81,19 +85,23 @@ class _Loading:
 
     def build(self) -> Settings:
         """Every section with its values; a wrong value is reported and leaves the default."""
-        sections = {name: self._section(name, name) for name in SECTIONS if name != FOLDER_SECTION}
-        folders: dict[str, FolderSettings] = {}
-        names = folder_names(self.sources, _FOLDER_SETTINGS)
-        if len(names) > _MAX_FOLDERS:
-            self.problems.append(Problem("", "[folder:...]", f"stands more than {_MAX_FOLDERS} times"))
-        for section in names[:_MAX_FOLDERS]:
-            if re.fullmatch(r"folder:[a-z0-9_-]{1,32}", section) and section != "folder:satusehat":
-                folders[section.removeprefix("folder:")] = self._section(FOLDER_SECTION, section)
+        sections = {name: self._section(name, name) for name in SINGLE_SECTIONS}
+        named: dict[str, dict[str, Any]] = {}
+        names = named_sections(self.sources, _NAMED_SETTINGS)
+        for kind in dict.fromkeys(name.partition(":")[0] for name in names):
+            if sum(name.startswith(f"{kind}:") for name in names) > _MAX_NAMED:
+                self.problems.append(Problem("", f"[{kind}:...]", f"stands more than {_MAX_NAMED} times"))
+        for section in names[:_MAX_NAMED * len(_NAMED_KINDS)]:
+            declared = declared_section(section)
+            if declared is not None and section not in RESERVED:
+                kind, _, name = section.partition(":")
+                named.setdefault(kind, {})[name] = self._section(declared, section)
             else:
-                message = "is not a usable name: 1 to 32 of a-z, 0-9, - and _, and not satusehat"
+                message = "is not a usable name: 1 to 32 of a-z, 0-9, - and _, and not satusehat, webhook or mroc"
                 self.problems.append(Problem(self._section_origin(section), f"[{_shown(section)}]", message))
         origins = MappingProxyType({name: found.source for name, found in self.found.items()})
-        return Settings(folders=MappingProxyType(folders), sources=origins, **sections)
+        frozen = MappingProxyType({kind: MappingProxyType(some) for kind, some in named.items()})
+        return Settings(named=frozen, sources=origins, **sections)
 
     def _section(self, declared: str, section: str) -> Any:
         values = {}
@@ -137,16 +145,16 @@ class _Loading:
         """Warn of sections, keys and ROUTER_ variables that are no settings; a wrong option name is a problem."""
         conf = self.sources.conf
         for section, line in conf.sections.items():
-            if _declared(section) is None and not section.startswith("folder:"):
-                hint = self._hint(section, [name for name in SECTIONS if name != FOLDER_SECTION] + ["folder:name"])
+            if declared_section(section) is None and not section.startswith(_NAMED_KINDS):
+                hint = self._hint(section, [name.replace("NAME", "name") for name in SECTIONS])
                 self.warnings.append(Problem(conf.origin(line), f"[{_shown(section)}]", "is not a section", hint))
         for (section, key), entry in conf.entries.items():
-            declared = _declared(section)
+            declared = declared_section(section)
             if declared is not None and key not in _keys(declared):
                 self.warnings.append(self._unknown_key(declared, key, conf.origin(entry.line)))
         for name in self.sources.overrides:
             section, _, key = name.rpartition(".")
-            if key not in _keys(_declared(section) or ""):
+            if key not in _keys(declared_section(section) or ""):
                 hint = self._hint(name, [setting.name for setting in SETTINGS])
                 self.problems.append(Problem("command line", _shown(name), "is not a setting", hint))
         self._note_unknown_variables()
@@ -161,9 +169,10 @@ class _Loading:
         return Problem(origin, label, "is not a setting", hint)
 
     def _note_unknown_variables(self) -> None:
-        known = {name for each in SETTINGS if each not in _FOLDER_SETTINGS for name in each.environment}
-        folders = [name.rpartition(".")[0] for name in self.found if name.startswith("folder:")]
-        known |= {environment_names(each, section)[0] for each in _FOLDER_SETTINGS for section in folders}
+        known = {name for each in SETTINGS if not each.is_named for name in each.environment}
+        sections = {name.rpartition(".")[0] for name in self.found if name.startswith(_NAMED_KINDS)}
+        known |= {environment_names(each, section)[0] for section in sections for each in _NAMED_SETTINGS
+                  if each.section == declared_section(section)}
         for variable in self.sources.environ:
             if variable.startswith("ROUTER_") and variable.removesuffix("_FILE") not in known:
                 hint = self._hint(variable, sorted(known))
@@ -189,9 +198,12 @@ class _Checks:
     def run(self, require_platform: bool) -> None:
         if require_platform and "satusehat" in self._settings.router.send_to:
             self._required("satusehat", "satusehat")
-        for folder in self._settings.folders:
-            self._required(FOLDER_SECTION, f"folder:{folder}")
+        for section in self._settings.section_names():
+            if ":" in section:
+                self._required(declared_section(section) or "", section)
         self._send_to()
+        self._destinations()
+        self._plain_http()
         self._folders_apart()
         self._ports_differ()
         for low, high in _ORDERED:
@@ -215,18 +227,41 @@ class _Checks:
                 self._problem(name, "is not set", f"fill it in, or set the environment variable {variable}")
 
     def _send_to(self) -> None:
-        known = ["satusehat", *self._settings.folders]
+        known = list(self._settings.destination_names())
         for name in self._settings.router.send_to:
             if name not in known:
                 likely = nearest(name, known)
                 hint = f"did you mean {likely}?" if likely else f"add a section [folder:{name}]"
                 self._problem("router.send_to", f"names {name}, which is no destination", hint)
 
+    def _destinations(self) -> None:
+        """Names are unique over all kinds, and a stand-in is a destination that is not the platform."""
+        for name, kind in self._settings.destinations.items():
+            section = self._settings.section(f"{kind}:{name}")
+            for other in DESTINATION_KINDS[: DESTINATION_KINDS.index(kind)]:
+                if name in self._settings.named.get(other, {}):
+                    self._problem(f"{kind}:{name}.late", f"has the name of [{other}:{name}]", "names are for one only")
+            if section.failover_to and section.failover_to not in set(self._settings.destinations) - {name}:
+                self._problem(f"{kind}:{name}.failover_to", f"names {section.failover_to}, which cannot stand in",
+                              "another destination with a section of its own")
+
+    def _plain_http(self) -> None:
+        for section in self._settings.section_names():
+            values = self._settings.section(section)
+            for key in ("url", "endpoint", "token_url") if hasattr(values, "plain_http") else ():
+                url = getattr(values, key, "")
+                if url.startswith("http:") and not values.plain_http and not is_loopback(urlsplit(url).hostname or ""):
+                    self._problem(f"{section}.{key}", "is http, which everybody on the way can read",
+                                  "https, or plain_http = yes for a line that you trust")
+
     def _folders_apart(self) -> None:
         data_dir = self._settings.router.data_dir
-        for name, folder in self._settings.folders.items():
-            if folder.path == data_dir or data_dir in folder.path.parents:
-                self._problem(f"folder:{name}.path", "lies inside data_dir, which belongs to the router alone")
+        for kind in ("folder", "watch"):
+            for name, folder in self._settings.named.get(kind, {}).items():
+                if folder.path == data_dir or data_dir in folder.path.parents:
+                    self._problem(f"{kind}:{name}.path", "lies inside data_dir, which belongs to the router alone")
+                if kind == "watch" and folder.path in data_dir.parents:
+                    self._problem(f"{kind}:{name}.path", "has data_dir in it, which belongs to the router alone")
 
     def _ports_differ(self) -> None:
         both = self._settings.satusehat
@@ -267,13 +302,6 @@ def _wrong_value(setting: Setting, section: str, found: Found, reason: str) -> P
     if found.text[:1] in ('"', "'"):
         hints.append("write it without quotes")
     return Problem(found.source, _label(f"{section}.{setting.key}"), f"{shown}{reason}", "; ".join(hints))
-
-
-def _declared(section: str) -> str | None:
-    """The section as declared: itself, the pattern for a folder, None if there is no such section."""
-    if section in SECTIONS and section != FOLDER_SECTION:
-        return section
-    return FOLDER_SECTION if re.fullmatch(r"folder:[a-z0-9_-]{1,32}", section) else None
 
 
 def _keys(declared: str) -> list[str]:

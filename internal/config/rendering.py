@@ -1,6 +1,6 @@
 """Texts made from the declarations: router.conf.template, docs/settings.md and the listing of `main.py config`.
 
-Flow: the CLI prints them; a test compares the committed files with them. Imports: declarations, url, values.
+Flow: the CLI prints them; a test compares the committed files with them. Imports: declarations, settings, url, values.
 Changes when these texts should look different; a new setting needs no change here.
 """
 
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from internal.config.declarations import FOLDER_SECTION, IGNORED, SECTIONS, SETTINGS, Settings
-from internal.config.declare import Setting
+from internal.config.declarations import IGNORED, SECTIONS, SETTINGS
+from internal.config.declare import NAMED, Setting
+from internal.config.places import FOLDER_SECTION, WATCH_SECTION
+from internal.config.settings import Settings
 from internal.config.url import environment_name
 from internal.config.values import Kind, Secret, format_duration, format_size
 
@@ -22,6 +24,13 @@ _SECTION_HELP = {
     FOLDER_SECTION: (
         "Tujuan berupa folder; ganti NAME, boleh beberapa, lalu tulis namanya di send_to.",
         "A folder as destination; replace NAME, any number of them, and put the name into send_to."),
+    "dimse:NAME": ("Tujuan berupa node DICOM (PACS), dengan C-STORE.", "A DICOM node (PACS) as destination, C-STORE."),
+    "dicomweb:NAME": ("Tujuan DICOMweb, dengan STOW-RS.", "A DICOMweb server as destination, STOW-RS."),
+    "sftp:NAME": ("Tujuan berupa folder di komputer lain, lewat SFTP.",
+                  "A folder on another machine as destination, SFTP."),
+    "s3:NAME": ("Tujuan berupa bucket penyimpanan objek (S3).", "A bucket of an object store (S3) as destination."),
+    WATCH_SECTION: ("Folder yang diawasi: citra, isi CD dan zip diambil dari sana.",
+                    "A watched folder: images, CD trees and zip files are taken from it."),
 }  # fmt: skip
 
 _TEMPLATE_HEAD = """\
@@ -67,7 +76,7 @@ def render_template() -> str:
     blocks = [_TEMPLATE_HEAD]
     for section in SECTIONS:
         indonesian, english = _SECTION_HELP[section]
-        header = f"[{section}]" if section != FOLDER_SECTION else f"# [{section}]"
+        header = f"# [{section}]" if section.endswith(NAMED) else f"[{section}]"
         blocks.append(f"\n# {indonesian}\n# {english}\n{header}\n")
         blocks.extend(_template_entry(setting) for setting in SETTINGS if setting.section == section)
     return "".join(blocks)
@@ -86,8 +95,7 @@ def render_config(settings: Settings) -> str:
     url = settings.satusehat.url
     lines = [f"# SATUSEHAT environment: {environment_name(url)} ({url})"]
     for section in SECTIONS:
-        names = [f"folder:{name}" for name in settings.folders] if section == FOLDER_SECTION else [section]
-        for name in names:
+        for name in settings.section_names(section):
             lines += ["", f"[{name}]", *_listing(settings, section, name)]
     return "\n".join(lines)
 
@@ -132,8 +140,7 @@ def render_markdown() -> str:
 def _markdown_row(setting: Setting) -> str:
     default = f"`{setting.default}`" if setting.default else "required" if setting.required else ""
     limits = f"{setting.kind}: {setting.allowed}" if setting.allowed else str(setting.kind)
-    names = setting.env or setting.environment if setting.section != FOLDER_SECTION else (
-        f"ROUTER_FOLDER_NAME_{setting.key.upper()}",)
+    names = tuple(name.replace(":", "_") for name in setting.env or setting.environment)
     variables = ", ".join(f"`{name}`" for name in names)
     meaning = f"{setting.help}<br>*{setting.help_id}*".replace("|", "\\|")
     return f"| `{setting.key}` | {default} | {limits} | {variables} | {meaning} |\n"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from internal.config.conffile import ConfFile, is_open_to_all
-from internal.config.declarations import FOLDER_SECTION, Problem
-from internal.config.declare import Setting
+from internal.config.declarations import Problem
+from internal.config.declare import NAMED, Setting
 from internal.config.values import Kind
 
 MAX_VALUE_FILE_BYTES = 64 * 1024
@@ -100,20 +100,28 @@ class Sources:
 
 
 def environment_names(setting: Setting, section: str) -> tuple[str, ...]:
-    """The environment variables of a setting; for a folder, with its name in place of NAME."""
-    if setting.section != FOLDER_SECTION:
+    """The environment variables of a setting; for a named section, with its name in place of NAME."""
+    if not setting.is_named:
         return setting.environment
-    return (f"ROUTER_FOLDER_{section.removeprefix('folder:')}_{setting.key}".upper().replace("-", "_"),)
+    return (f"ROUTER_{section}_{setting.key}".upper().replace("-", "_").replace(":", "_"),)
 
 
-def folder_names(sources: Sources, known: tuple[Setting, ...]) -> list[str]:
-    """Sections [folder:NAME] that any source speaks of, in the order found."""
-    names = [name for name in sources.conf.sections if name.startswith("folder:")]
-    names += [name.rpartition(".")[0] for name in sources.overrides if name.startswith("folder:")]
-    taken = {environment_names(setting, name)[0] for name in names for setting in known}
+def named_sections(sources: Sources, known: Sequence[Setting]) -> list[str]:
+    """Sections such as [folder:pacs] that any source speaks of, in the order found; `known` are their settings."""
+    kinds = tuple(dict.fromkeys(setting.section.removesuffix("NAME") for setting in known))
+    names = [name for name in sources.conf.sections if name.startswith(kinds)]
+    names += [name.rpartition(".")[0] for name in sources.overrides if name.startswith(kinds)]
+    taken = {environment_names(setting, name)[0] for name in names for setting in known
+             if name.startswith(setting.section.removesuffix("NAME"))}
+    # The longest key first: webhook_url of `a` is not the url of `a_webhook`.
+    by_length = sorted(known, key=lambda setting: -len(setting.key))
     for variable, text in sources.environ.items():
-        for setting in known:
-            found = re.fullmatch(rf"ROUTER_FOLDER_([A-Z0-9_]{{1,32}})_{setting.key.upper()}(_FILE)?", variable)
-            if found and text and variable.removesuffix("_FILE") not in taken:
-                names.append(f"folder:{found[1].lower()}")
+        if text and variable.startswith("ROUTER_") and variable.removesuffix("_FILE") not in taken:
+            names += next(filter(None, (_section_of(variable, setting) for setting in by_length)), [])
     return list(dict.fromkeys(names))
+
+
+def _section_of(variable: str, setting: Setting) -> list[str]:
+    kind = setting.section.removesuffix(NAMED)
+    found = re.fullmatch(rf"ROUTER_{kind.upper()}_([A-Z0-9_]{{1,32}})_{setting.key.upper()}(_FILE)?", variable)
+    return [f"{kind}:{found[1].lower()}"] if found else []

@@ -48,6 +48,17 @@ def normalise_base_url(text: str) -> str:
     return f"{scheme}://{_authority(parts, scheme)}{path}"
 
 
+def parse_service_url(text: str) -> str:
+    """The base URL of a web service without query, fragment, user name and slash at the end. Raises WrongValue."""
+    parts = _split(text)
+    if parts.query or parts.fragment:
+        raise WrongValue("must not have a ? or # part")
+    path = parts.path.rstrip("/")
+    if path and not re.fullmatch(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~%-]+)+", path):
+        raise WrongValue("has a path that is not made of plain names")
+    return f"{parts.scheme}://{_authority(parts, parts.scheme)}{path}"
+
+
 def parse_http_url(text: str) -> str:
     """An absolute http or https URL without user name and fragment; http is allowed for any host. Raises WrongValue."""
     parts = _split(text)

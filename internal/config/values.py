@@ -236,11 +236,39 @@ def parse_uid(text: str) -> str:
 
 
 def parse_destination_name(text: str) -> str:
-    """The name of a destination: `satusehat`, or a folder's name with or without the word `folder:` before it."""
-    name = text.removeprefix("folder:")
+    """The name of a destination: `satusehat`, or that of a section with or without its kind (`folder:`) before it."""
+    name = re.sub(r"^(folder|dimse|dicomweb|sftp|s3):", "", text)
     if not re.fullmatch(r"[a-z0-9_-]{1,32}", name):
         raise WrongValue("is not a name of 1 to 32 of a-z, 0-9, - and _")
     return name
+
+
+def parse_host(text: str) -> str:
+    """A host name, an IP address, a region or a bucket: at most 255 letters, digits, `-`, `.`, `_` and `:`."""
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,254})", text.strip("[]")) or "://" in text:
+        raise WrongValue("is not a name or an address")
+    return text.strip("[]")
+
+
+PATH_FIELDS = ("accession", "study", "series", "sop", "modality", "date", "year", "month", "day", "calling")
+"""What a path template may name; interface.naming fills them in."""
+
+
+def parse_path_template(text: str) -> str:
+    """A relative path with `{field}`s of PATH_FIELDS, {sop} among them; at most 8 parts, no `.` or `..` of its own."""
+    parts = text.split("/")
+    if len(text) > 200 or len(parts) > 8:
+        raise WrongValue("is longer than 200 characters or deeper than 8 folders")
+    for part in parts:
+        plain = re.sub(r"\{([a-z]+)\}", "x", part)
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", plain) or plain.endswith("."):
+            raise WrongValue("is not a path of letters, digits, . - _ and fields in braces")
+    unknown = [name for name in re.findall(r"\{([a-z]+)\}", text) if name not in PATH_FIELDS]
+    if unknown:
+        raise WrongValue(f"names {{{unknown[0]}}}, which is none of {', '.join(PATH_FIELDS)}")
+    if "{sop}" not in text:
+        raise WrongValue("must name {sop}, or images would overwrite each other")
+    return text
 
 
 ACCESSION_RULES = ("alias", "blanks", "case", "zeros", "cut", "candidate")

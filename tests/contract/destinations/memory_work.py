@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from internal.errors import BytesMissing, LeaseLost, RouterError
 from internal.identity import Person
-from internal.model import Instance, Intent, Inventory, Item, ItemState, Job, Series
+from internal.model import Header, Instance, Intent, Inventory, Item, ItemState, Job, Series
 from internal.ports import Destination, Frozen
 from internal.states import Event, Finish, Later, NotYet, Outcome, Refuse, State, next_state
 from internal.worker import outcome_of
@@ -48,6 +48,10 @@ class MemoryFrozen:
     sha256: str
     size_bytes: int
     data: bytes
+
+    @property
+    def header(self) -> Header:
+        return self.item.instance.header
 
     def open(self) -> BinaryIO:
         return io.BytesIO(self.data)

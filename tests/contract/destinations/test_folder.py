@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interface.folder import Folder, FolderOptions, build_accession_part, build_path, build_uid_part
+from interface.folder import Folder, FolderOptions
+from interface.naming import build_parts, build_text_part, build_uid_part
 from internal import failpoints
 from internal.model import ItemState
 from internal.states import Finish, Later, Refuse
 from tests.contract.destinations.images import make_instance, new_study_uid
 from tests.contract.destinations.memory_work import Ledger, SkewClock, drive, step_once
 
+TEMPLATE = "{accession}/{study}/{sop}.dcm"
 NASTY = st.sampled_from(
     ["..", ".", "", "../../etc/passwd", "/abs", "a\0b", "1.2.", ".1", "1..2", "CON", "nul.txt", "C:\\x"])
 
@@ -47,17 +49,21 @@ def test_without_accession_number(folder: Folder, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["no-accession"]
 
 
+TEMPLATES = st.sampled_from([TEMPLATE, "{modality}{accession}{calling}.{sop}", "{date}/{year}/{month}{day}/{sop}"])
+
+
 @settings(deadline=None)
-@given(st.text(max_size=80) | NASTY, st.text(max_size=80) | NASTY, st.text(max_size=300) | NASTY)
-def test_no_value_leads_out_of_the_folder(sop: str, study: str, accession: str) -> None:
-    root = Path("/root/of/all")
+@given(TEMPLATES, st.text(max_size=80) | NASTY, st.text(max_size=80) | NASTY, st.text(max_size=300) | NASTY)
+def test_no_value_leads_out_of_the_folder(template: str, sop: str, study: str, accession: str) -> None:
     instance, _ = make_instance("1.2.3", 1, accession)
-    path = build_path(root, replace(instance, header=replace(instance.header, sop_uid=sop, study_uid=study)))
-    parts = path.relative_to(root).parts
-    assert len(parts) == 3
+    header = replace(instance.header, sop_uid=sop, study_uid=study, modality=accession, study_date=study)
+    parts = build_parts(template, header, replace(instance.arrival, calling_aet=accession))
+    assert len(parts) == template.count("/") + 1
     for part in parts:
-        assert part not in ("", ".", "..") and len(part.encode()) <= 150
+        assert part not in ("", ".", "..") and len(part.encode()) <= 200
         assert not set(part) & set('/\\:*?"<>|\0') and part.isprintable() and not part.endswith((".", " "))
+        assert not os.path.isreserved(part) if hasattr(os.path, "isreserved") else True
+    path = Path("/root", *parts)
     assert Path(os.path.normpath(path)) == path
 
 
@@ -67,7 +73,7 @@ def test_two_accession_numbers_never_share_a_folder(one: str, other: str) -> Non
     same = one.strip(" \0") == other.strip(" \0")
     clean = "\ufffd" not in (one + other).encode("utf-8", "replace").decode()
     if clean and not any("\ud800" <= char <= "\udfff" for char in one + other):
-        assert (build_accession_part(one) == build_accession_part(other)) is same
+        assert (build_text_part(one, "-") == build_text_part(other, "-")) is same
 
 
 def test_uid_part() -> None:
@@ -83,7 +89,7 @@ def test_equal_file_is_a_receipt_and_another_one_a_conflict(folder: Folder) -> N
     outcome = drive(folder, other, SkewClock())
     assert isinstance(outcome, Refuse) and outcome.code == "partly-delivered"
     assert other.count() == {ItemState.STORED: 1, ItemState.CONFLICT: 1}
-    path = build_path(Path(folder.environment.removeprefix("folder:")), ledger.instances[1])
+    path = Path(folder.environment.removeprefix("folder:"), ledger.items[2].answer["path"])
     assert path.read_bytes() == ledger.files[ledger.instances[1].id]
 
 
