@@ -2,7 +2,7 @@
 
 Flow: main.py loads it first; every process gets the same frozen `Settings`. Layer 0, imports errors.
 Inside, in this order, each importing only those before it:
-values, url, declare, places, declarations, settings, conffile, sources, loading, rendering.
+values, url, declare, lookups, places, rule_text, declarations, settings, conffile, sources, loading, rendering.
 """
 
 from internal.config.declarations import (
@@ -20,6 +20,7 @@ from internal.config.declarations import (
 from internal.config.declare import Setting
 from internal.config.loading import load
 from internal.config.places import FOLDER_SECTION, FolderSettings
+from internal.config.rule_text import RuleText
 from internal.config.rendering import render_config, render_markdown, render_template
 from internal.config.settings import Settings, environment_key
 from internal.config.url import environment_name, is_loopback, normalise_base_url
@@ -27,7 +28,7 @@ from internal.config.values import Secret
 
 __all__ = [
     "FOLDER_SECTION", "IGNORED", "SECTIONS", "SETTINGS", "ConfigurationInvalid", "DatabaseSettings", "DicomSettings",
-    "FolderSettings", "Problem", "RouterSettings", "SatusehatSettings", "Secret", "Setting", "Settings",
+    "FolderSettings", "Problem", "RouterSettings", "RuleText", "SatusehatSettings", "Secret", "Setting", "Settings",
     "SpoolSettings", "environment_key", "environment_name", "is_loopback", "load", "normalise_base_url",
     "render_config", "render_markdown", "render_template",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ from internal.config.declarations import (
 )
 from internal.config.declare import NAMED
 from internal.config.places import DESTINATION_KINDS, FolderSettings
+from internal.config.rule_text import RuleText
 from internal.config.url import secret_parts
 from internal.config.values import Secret
 
@@ -36,7 +37,7 @@ class Settings:
     """The whole configuration, checked; paths are absolute, secrets masked in every repr.
 
     `named` are the sections [kind:name] by kind and name, in the order found. `sources` says of each setting where its
-    value came from; `warnings` is what the person should read.
+    value came from; `rules` are the sections [rule:NAME] as written, tables of theirs lie in `base`; `warnings` is what the person should read.
     """
 
     satusehat: SatusehatSettings
@@ -45,6 +46,8 @@ class Settings:
     dicom: DicomSettings
     database: DatabaseSettings
     named: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    rules: tuple[RuleText, ...] = ()
+    base: Path = Path()
     warnings: tuple[Problem, ...] = ()
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from internal.config import Problem
+from internal.config import Problem, RuleText
 from internal.rules.actions import MAX_ACTIONS, Action, parse_action
 from internal.rules.conditions import ALWAYS, Condition, Trace, parse_condition
 from internal.rules.edits import Edits, LookUp
@@ -28,30 +28,6 @@ _YES_NO: Final = {"yes": True, "no": False, "ya": True, "tidak": False, "on": Tr
                   "false": False, "1": True, "0": False}
 _ACCESSION: Final = 0x00080050
 _MAX_REASON: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class RuleText:
-    """One rule as it was written: its entries by key, the number of each line of each entry, and where it stands.
-
-    `origin` is a file or "rule" for one of the catalogue.
-    """
-
-    name: str
-    entries: Mapping[str, str]
-    lines: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    origin: str = ""
-
-    def at(self, key: str, position: int = 0) -> str:
-        """Return where a character of an entry stands, for messages."""
-        numbers = self.lines.get(key, ())
-        line = self.entries.get(key, "").count("\n", 0, position)
-        number = numbers[min(line, len(numbers) - 1)] if numbers else line + 1
-        return f"{self.origin} line {number}" if self.origin else f"line {number}"
-
-    def body(self) -> dict[str, Any]:
-        """Return the rule as JSON values, as the catalogue and a stored set keep it."""
-        return {"name": self.name, "entries": dict(self.entries)}
 
 
 @dataclass(frozen=True, slots=True)
