@@ -27,7 +27,8 @@ from interface.roles import (
     stop_on_signals,
     stop_with_parent,
 )
-from internal import admission, jobs, notices, rules
+from interface.rule_book import build_book
+from internal import admission, jobs, notices
 from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
@@ -40,7 +41,6 @@ from internal.errors import StorageFailed, StorageFull, Transient
 from internal.fhir import dates
 from internal.hours import parse_hours
 from internal.indexer import BATCH_ROWS, Indexer, Pass
-from internal.model import Inventory
 from internal.ports import Destination
 from internal.retain import Retainer, RetentionPolicy
 from internal.spool import Spool
@@ -82,14 +82,17 @@ class Deliver:
         self._destinations = destinations
         self._unknown_callers = Verdict(settings.dicom.unknown_callers)
         self._stop = stop
+        self._book = build_book(settings)
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
-            [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations], self._route,
+            [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations],
+            self._book.plan_from(spool),
             self._unknown_callers,
         )
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind)) for d in self._destinations
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind), book=self._book)
+            for d in self._destinations
         ] + [
             Lane(report, store, spool, self._clock, replace(lane_policy(settings, report.kind), workers=1))
             for report in self._commitment_reports()
@@ -119,11 +122,9 @@ class Deliver:
         return [CommitmentReport(CommitmentPeer(*split_commitment_caller(text)), self._settings.satusehat.ae_title,
                                  commitments) for text in dicom.commitment_callers]
 
-    def _route(self, inventory: Inventory) -> tuple[str, ...]:
-        return rules.route(inventory, self._settings.router.send_to)
-
     def _report(self) -> dict[str, Any]:
-        return self._counters | {"steps": sum(lane.steps for lane in self._lanes),
+        return self._counters | {"rule_problems": len(self._book.problems),
+                                 "steps": sum(lane.steps for lane in self._lanes),
                                  "lanes": {lane.name: lane.report() for lane in self._lanes}}
 
     def run(self) -> bool:
@@ -159,6 +160,7 @@ class Deliver:
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
+        self._book.reload(self._store, now)
         self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
@@ -198,7 +200,9 @@ class Deliver:
         now = self._clock.now_ms()  # before looking: what comes in meanwhile is not indexed
         oldest = self._spool.oldest_new_at()
         watermark_at = now if oldest is None else oldest
-        planned = self._assembler.run_once(watermark_at) + self._plan_notices()
+        self._book.reload(self._store, now)
+        settled = self._assembler.run_once(watermark_at) if self._book.in_force is not None else 0
+        planned = settled + self._plan_notices()
         if planned:
             self._counters["planned"] += planned
             for lane in self._lanes:

@@ -1,6 +1,7 @@
 """SQL for what people change while the router runs: each change a revision with its author, older ones kept.
 
-Used by `devices` and `rule_rows`; imports rows and store. Changes when a change has to carry more than who, when and what.
+Used by `devices` and `rule_rows`; imports rows and store. Changes when a change has to carry more than who,
+when and what.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def likely_keyword(word: str) -> str:
 
 
 def _row(tag: int) -> tuple[str, str, str, str, str] | None:
-    row = DicomDictionary.get(tag)
+    row: tuple[str, str, str, str, str] | None = DicomDictionary.get(tag)
     if row is None and (tag >> 24) in (0x50, 0x60, 0x10, 0x20, 0x00, 0x7F):
         mask = mask_match(tag)
         row = RepeatersDictionary.get(mask) if mask else None

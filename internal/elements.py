@@ -164,7 +164,7 @@ class Source:
     def need(self, start: int, count: int) -> int:
         """Have `count` bytes from `start` in the window and return where they begin in it. Raises NotDicom."""
         at = start - self.base
-        if 0 <= at and at + count <= len(self.window):
+        if at >= 0 and at + count <= len(self.window):
             return at
         if self._file is None or start + count > self.size:
             raise NotDicom("an element is longer than the data set")

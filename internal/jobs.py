@@ -206,8 +206,9 @@ def plan(
     added = add_items(tx, job_id, own_environment, instances, settled_revision)
     if added:
         node = _node(added) if state == State.DONE or node == _node(added) else ""
-    tx.execute("UPDATE job SET node = ?, rules = ?, settled_revision ="
-               " CASE WHEN settled_revision > ? THEN settled_revision ELSE ? END WHERE job_id = ?", (node, rules, settled_revision, settled_revision, job_id))
+    tx.execute("UPDATE job SET node = ?, rules = ?, settled_revision = CASE WHEN settled_revision > ? THEN"
+               " settled_revision ELSE ? END WHERE job_id = ?",
+               (node, rules, settled_revision, settled_revision, job_id))
     if state == State.DONE:
         reopened = _is_behind(tx, job_id, own_environment, bool(added) or missing(tx, study_uid) > 0)
     else:

@@ -1,7 +1,7 @@
 """The router's key for new identities, and the way back from a pseudonym: encrypted, for an administrator only.
 
 Layer 4, over rule_rows and store. The key makes pseudonyms, UIDs and shifted dates; without it nobody can go back, and
-another key makes other identities. Changes when keys are kept in another way. Source: RFC 2104, Fernet (AES-128-CBC with
+another key makes other identities. Changes when keys are kept in another way. Source: RFC 2104; Fernet (AES-128-CBC,
 HMAC-SHA-256).
 """
 
@@ -55,9 +55,10 @@ class Vault:
         if found is None:
             raise NotFound("no such pseudonym was made here")
         try:
-            return self._fernet.decrypt(found[1].encode("ascii")).decode()
+            original: bytes = self._fernet.decrypt(found[1].encode("ascii"))
         except InvalidToken:
             raise ConfigurationInvalid(f"this pseudonym was made with another key ({found[0]})") from None
+        return original.decode()
 
 
 def open_vault(secret: str, data_dir: Path) -> Vault:

@@ -21,7 +21,7 @@ from internal.frozen import PLAIN, REWRITE
 from internal.model import Instance, Inventory, Item
 from internal.pseudonyms import Vault
 from internal.rewrite import ENGINE, Rewritten, rewrite
-from internal.rules import EditFailed, Facts, Routing, RulesInvalid, RuleSet, RuleText, compile_rules
+from internal.rules import EditFailed, Facts, Routing, RuleSet, RulesInvalid, RuleText, compile_rules
 from internal.rules.edits import Find, LookUp
 from internal.spool import Spool
 from internal.store import Store
@@ -166,9 +166,9 @@ class RuleBook:
         return Facts(instance.header, instance.arrival, read, self._zone)
 
     def plan(self, spool: Spool, inventory: Inventory) -> Plan:
-        """Return where a study goes, by the set in force."""
+        """Return where a study goes, by the set in force; without one everything is held."""
         instances = inventory.instances
-        whole = {name: instances for name in self._default}
+        whole = dict.fromkeys(self._default, instances)
         if self.in_force is None:
             return Plan(whole, "", None, Hold(RULES_INVALID, "; ".join(self.problems)[:500] or "no usable rules"))
         if not self.in_force.rules:
@@ -183,6 +183,10 @@ class RuleBook:
             hold = Hold(RULE_HOLD, "; ".join(f"rule {name}: {reason}" for name, reason in routing.holds))
         return Plan({name: tuple(instances[at] for at in chosen) for name, chosen in routing.destinations.items()},
                     self.in_force.revision, routing, hold)
+
+    def plan_from(self, spool: Spool) -> Callable[[Inventory], Plan]:
+        """Return `plan` for the files of one spool."""
+        return lambda inventory: self.plan(spool, inventory)
 
     # --- on the way out --------------------------------------------------------------------------------------------
 

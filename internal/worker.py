@@ -28,6 +28,7 @@ from internal.hours import Hours
 from internal.lanes import BREAKER
 from internal.model import Job
 from internal.ports import Clock, Destination
+from internal.rulebook import RuleBook
 from internal.spool import Spool
 from internal.states import Finish, Later, More, NotYet, Outcome, Refuse
 from internal.store import Store, Tx
@@ -107,7 +108,9 @@ class Lane:
         clock: Clock,
         policy: LanePolicy,
         jitter: Callable[[], float] = random.random,
+        book: RuleBook | None = None,
     ) -> None:
+        self._book = book
         self._destination = destination
         self._store = store
         self._spool = spool
@@ -233,7 +236,7 @@ class Lane:
         """Take `job` one step further and settle it; with `follow` claim the next one in the same transaction."""
         hit("job.claimed")
         work = LeasedWork(job, self._store, self._spool, self._clock, self._policy.lease_ms, self._policy.step_s,
-                          self._should_stop, by_accession=self._destination.by_accession)
+                          self._should_stop, by_accession=self._destination.by_accession, book=self._book)
         try:
             outcome = self._step(work)
             self.steps += 1

@@ -20,8 +20,8 @@ from internal.config.declarations import (
 from internal.config.declare import Setting
 from internal.config.loading import load
 from internal.config.places import FOLDER_SECTION, FolderSettings
-from internal.config.rule_text import RuleText
 from internal.config.rendering import render_config, render_markdown, render_template
+from internal.config.rule_text import RuleText
 from internal.config.settings import Settings, environment_key
 from internal.config.url import environment_name, is_loopback, normalise_base_url
 from internal.config.values import Secret

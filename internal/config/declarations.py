@@ -204,7 +204,7 @@ class RouterSettings:
         "Destinations of a study that no [rule:NAME] sends anywhere: satusehat and names of destinations.",
         "Tujuan studi yang tidak diarahkan oleh [rule:NAME] mana pun: satusehat dan nama tujuan.",
         "names with commas between, or none", env=("ROUTER_ROUTER_SEND_TO",), aliases=("send_to",))
-    pseudonym_key: Secret = declare_secret(
+    pseudonym_key: Secret = declare_secret(  # noqa: RUF009 - an immutable value
         "Key for pseudonyms, new UIDs and shifted dates; empty: one is made in data_dir. Several nodes need the same.",
         "Kunci untuk pseudonim, UID baru dan tanggal geser; kosong: dibuat di data_dir. Beberapa node harus sama.")
     settle: float = declare_duration(

@@ -73,7 +73,8 @@ class Setting:
 
 def declare(
     kind: Kind, parse: Callable[[str], Any], default: str, help_en: str, help_id: str, *, empty: Any = "",
-    allowed: str = "", env: tuple[str, ...] = (), required: bool = False, fill_in: bool = False, aliases: tuple[str, ...] = (),
+    allowed: str = "", env: tuple[str, ...] = (), required: bool = False, fill_in: bool = False,
+    aliases: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field with its declaration in the metadata; `empty` is the value when the default is empty."""
     options = {

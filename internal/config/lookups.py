@@ -21,8 +21,8 @@ class LookupSettings:
     """A section [lookup:NAME]: POST {"key": "..."} is answered by {"value": "..."} or 404."""
 
     url: str = declare(
-        Kind.URL, parse_service_url, "", "Address that gets {\"key\": \"...\"} by POST and answers {\"value\": \"...\"}, or 404.",
-        "Alamat yang menerima {\"key\": \"...\"} lewat POST dan menjawab {\"value\": \"...\"}, atau 404.",
+        Kind.URL, parse_service_url, "", 'Address that gets {"key": "..."} by POST, answers {"value": "..."} or 404.',
+        'Alamat yang menerima {"key": "..."} lewat POST dan menjawab {"value": "..."}, atau 404.',
         allowed="https or http", required=True)
     token: Secret = declare_secret(
         "Sent as Authorization: Bearer.", "Dikirim sebagai Authorization: Bearer.")

@@ -37,7 +37,8 @@ class Settings:
     """The whole configuration, checked; paths are absolute, secrets masked in every repr.
 
     `named` are the sections [kind:name] by kind and name, in the order found. `sources` says of each setting where its
-    value came from; `rules` are the sections [rule:NAME] as written, tables of theirs lie in `base`; `warnings` is what the person should read.
+    value came from; `rules` are the sections [rule:NAME] as written, their tables lie in `base`; `warnings` is what the
+    person should read.
     """
 
     satusehat: SatusehatSettings

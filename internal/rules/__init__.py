@@ -5,10 +5,11 @@ Inside, in this order, each importing only those before it: failures, values, pa
 edits, actions, confidentiality, deidentify, ruleset. Changes when rules can say something new.
 """
 
+from internal.config import RuleText
 from internal.rules.edits import EditFailed, Edits, Keys, LookUp
-from internal.rules.failures import PatternTooSlow, RulesInvalid
 from internal.rules.facts import Facts
-from internal.rules.ruleset import NO_RULES, Routing, Rule, RuleSet, RuleText, compile_rules
+from internal.rules.failures import PatternTooSlow, RulesInvalid
+from internal.rules.ruleset import NO_RULES, Routing, Rule, RuleSet, compile_rules
 
 __all__ = [
     "NO_RULES", "EditFailed", "Edits", "Facts", "Keys", "LookUp", "PatternTooSlow", "Routing", "Rule", "RuleSet",

@@ -16,8 +16,8 @@ from internal.elements import PIXEL_TAGS, DataSet
 from internal.rules import paths, values
 from internal.rules.deidentify import Profile, deidentify, remap_uids, shift_dates
 from internal.rules.edits import EditFailed, Edits, LookUp, Mask, SkipRule, with_name
-from internal.rules.paths import Path
 from internal.rules.failures import SyntaxProblem
+from internal.rules.paths import Path
 from internal.rules.pattern import Pattern
 from internal.rules.syntax import Cursor
 
@@ -213,7 +213,7 @@ def _map(cursor: Cursor) -> Action:
 def _delete(cursor: Cursor) -> Action:
     """``delete A`` or ``delete private``: all private elements, at every depth."""
     if cursor.take_word("private"):
-        return Action(cursor.text, lambda edits: _delete_private(edits.dataset, 0))
+        return Action(cursor.text, lambda edits: _delete_all_private(edits.dataset))
     at = cursor.position
     path = cursor.need_path()
     if path.is_top and (path.tag in _NOT_SETTABLE | _PIXEL_MODULE or path.tag in _UID_TAGS):
@@ -225,6 +225,10 @@ def _delete(cursor: Cursor) -> Action:
     return _done(cursor, path, act)
 
 
+def _delete_all_private(dataset: DataSet) -> None:
+    _delete_private(dataset, 0)
+
+
 def _delete_private(dataset: DataSet, depth: int) -> bool:
     changed = False
     for tag, element in list(dataset.elements.items()):
@@ -232,7 +236,8 @@ def _delete_private(dataset: DataSet, depth: int) -> bool:
             changed = dataset.remove(tag)
         elif element.is_sequence and depth < 32:
             items = dataset.items(tag)
-            if any([_delete_private(item, depth + 1) for item in items]):
+            done = [_delete_private(item, depth + 1) for item in items]
+            if any(done):
                 dataset.put_items(tag, items)
                 changed = True
     return changed

@@ -130,7 +130,8 @@ def _inside(
     if not element.is_sequence:
         return False
     items = dataset.items(tag)
-    if any([_clean(item, profile, edits, days, depth + 1) for item in items]):
+    done = [_clean(item, profile, edits, days, depth + 1) for item in items]
+    if any(done):
         dataset.put_items(tag, items)
         return True
     return False
@@ -260,7 +261,8 @@ def _each(dataset: DataSet, act: Callable[[DataSet, int, str], bool], depth: int
             continue
         if element.is_sequence:
             items = dataset.items(tag)
-            if any([_each(item, act, depth + 1) for item in items]):
+            done = [_each(item, act, depth + 1) for item in items]  # every item, whatever the one before it said
+            if any(done):
                 dataset.put_items(tag, items)
                 changed = True
         else:

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from internal import dictionary
 from internal.elements import DataSet, Element
-from internal.rules import paths, values
+from internal.rules import paths
 from internal.rules.facts import Facts
 from internal.rules.failures import EditFailed, PatternTooSlow, SkipRule
 

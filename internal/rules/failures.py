@@ -40,5 +40,5 @@ class PatternTooSlow(EditFailed):
     """A regular expression took too long on a value."""
 
 
-class SkipRule(Exception):  # noqa: N818 - a way out, not an error
+class SkipRule(Exception):
     """A rule says that its changes are left out where a source is empty."""

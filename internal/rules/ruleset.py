@@ -84,9 +84,10 @@ class RuleSet:
     revision: str = ""
 
     def route(self, instances: Sequence[Facts], default: Sequence[str]) -> Routing:
-        """Decide about a study from all its instances; `default` is where it goes if no rule says. May raise EditFailed.
+        """Decide about a study from all its instances; `default` is where it goes if no rule says.
 
         A rule's `when` holds for the study as soon as it holds for one instance; its `only` picks the instances.
+        May raise EditFailed.
         """
         admitted: dict[str, set[int]] = {}
         fired: list[str] = []
