@@ -126,6 +126,46 @@ EXPLANATIONS: dict[str, Explanation] = {
         "SATUSEHAT did not take back this ImagingStudy.", "Report it with the letter (`withdraw --letter`).",
         "platform",
     ),
+    "rewrite-failed": Explanation(
+        "Perubahan yang diminta sebuah aturan tidak dapat dilakukan pada citra ini.",
+        "Lihat sebabnya dengan `show`, coba dengan `rules test`, perbaiki aturan atau citranya, lalu `retry`.",
+        "A change that a rule asks for cannot be made to these images.",
+        "See the cause with `show`, try it with `rules test`, correct the rule or the images, then `retry`.",
+        "IT",
+    ),
+    "source-empty": Explanation(
+        "Aturan mengambil nilai dari atribut atau tabel yang kosong untuk citra ini.",
+        "Lengkapi di modalitas atau di tabel, lalu kirim ulang atau `retry`.",
+        "A rule takes a value from an attribute or table that has none for these images.",
+        "Fill it in at the modality or in the table, then send again or `retry`.",
+        "radiographer",
+    ),
+    "may-show-patient": Explanation(
+        "Citra ini mungkin menampilkan identitas pasien di gambarnya, jadi tidak dikirim sebagai anonim.",
+        "Tutup areanya (`mask`) atau terima (`accept burned-in`) dalam aturan, lalu kirim lagi.",
+        "These images may show the patient's identity in their pixels, so they are not sent as de-identified.",
+        "Mask the region (`mask`) or accept it (`accept burned-in`) in the rule, then send again.",
+        "IT",
+    ),
+    "held-by-rule": Explanation(
+        "Sebuah aturan menahan studi ini.", "Periksa alasannya dengan `show`, lalu `retry` bila boleh dikirim.",
+        "A rule holds this study.", "See its reason with `show`, then `retry` if it may go.",
+        "radiographer",
+    ),
+    "routing-failed": Explanation(
+        "Tujuan studi ini tidak dapat ditentukan oleh aturan.",
+        "Lihat sebabnya dengan `show`, perbaiki aturannya, lalu `retry`.",
+        "The rules could not decide where this study goes.",
+        "See the cause with `show`, correct the rule, then `retry`.",
+        "IT",
+    ),
+    "rules-invalid": Explanation(
+        "Aturan yang berlaku saat studi ini direncanakan tidak dapat dipakai lagi.",
+        "Jalankan `rules check`; kembalikan tabel atau tujuan yang hilang, lalu `retry`.",
+        "The rules by which this study was planned cannot be used any more.",
+        "Run `rules check`; bring back the table or destination that is gone, then `retry`.",
+        "IT",
+    ),
     "study-busy": Explanation(
         "Accession lain dari studi yang sama sedang didaftarkan.", "Tidak perlu tindakan.",
         "Another accession of the same study is being registered.", "Nothing to do.",
@@ -320,6 +360,13 @@ EXPLANATIONS: dict[str, Explanation] = {
 
 #: Families of codes that end in an HTTP status.
 FAMILIES: dict[str, Explanation] = {
+    "lookup-": Explanation(
+        "Layanan yang ditanya oleh sebuah aturan tidak menjawab.",
+        "Periksa [lookup:NAMA] dan layanannya; router mencoba lagi otomatis.",
+        "The service that a rule asks does not answer.",
+        "Check [lookup:NAME] and the service; the router tries again by itself.",
+        "IT",
+    ),
     "mroc-": Explanation(
         "Klien MROC tidak menerima salinan citra; pengiriman ke SATUSEHAT tidak terganggu.",
         "Periksa mroc_client_url dan klien MROC; router mencoba lagi otomatis.",

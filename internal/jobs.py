@@ -310,6 +310,12 @@ def unplanned(tx: Tx, *, kind: str, destination: str, after: str = "", limit: in
         (after, kind, destination, limit))]
 
 
+def destinations_of(tx: Tx, study_uid: str) -> list[str]:
+    """Return the destinations that have a job for a study."""
+    return [name for (name,) in tx.rows("SELECT DISTINCT destination FROM job WHERE study_uid = ? AND kind = ?"
+                                        " ORDER BY destination", (study_uid, DELIVER))]
+
+
 # --- a worker's life with a job ------------------------------------------------------------------------------------
 
 def renew(tx: Tx, job: Job, *, now: int, lease_ms: int) -> Job:

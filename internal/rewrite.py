@@ -30,13 +30,14 @@ _PIXELS: Final = 0x7FE00010
 class Rewritten:
     """What leaves after the file meta: `pieces` in order, spans counted from the data set's first byte.
 
-    `found` and `pseudonyms` as in Edits; `changed` names the attributes that differ from what was received.
+    `found`, `pseudonyms` and `dataset` as in Edits; `changed` names the attributes that differ from what was received.
     """
 
     pieces: tuple[Piece, ...]
     header: Header
     fired: tuple[str, ...]
     changed: tuple[str, ...]
+    dataset: DataSet
     found: Mapping[str, str | None] = field(repr=False)
     pseudonyms: Mapping[str, str] = field(repr=False)
 
@@ -63,8 +64,8 @@ def rewrite(
         if edits.masks:
             parts = list(_masked(parts, edits.dataset, edits.masks))
         header = _header(edits.dataset, facts.header)
-        return Rewritten(tuple(_settled(received, parts, header)), header, fired, tuple(edits.changed), edits.found,
-                         edits.pseudonyms)
+        return Rewritten(tuple(_settled(received, parts, header)), header, fired, tuple(edits.changed), edits.dataset,
+                         edits.found, edits.pseudonyms)
     except NotDicom as error:
         raise EditFailed(f"the data set cannot be taken apart: {error}") from None
 

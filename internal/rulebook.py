@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from internal import catalogue, elements, rule_rows
 from internal.elements import DataSet
-from internal.errors import BytesMissing, ConfigurationInvalid, NotDicom, Refused
+from internal.errors import BytesMissing, ConfigurationInvalid, NotDicom, Refused, Transient
 from internal.frozen import PLAIN, REWRITE
 from internal.model import Instance, Inventory, Item
 from internal.pseudonyms import Vault
@@ -31,8 +31,8 @@ log = logging.getLogger("router.rules")
 
 #: Why a study is held while there is no set of rules that could be used.
 RULES_INVALID: Final = "rules-invalid"
-RULE_FAILED: Final = "rule-failed"
-RULE_HOLD: Final = "rule-hold"
+RULE_FAILED: Final = "routing-failed"
+RULE_HOLD: Final = "held-by-rule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ class RuleBook:
     ) -> None:
         self._file_texts = tuple(file_texts)
         self._destinations = frozenset(destinations)
-        self._default = tuple(default)
+        self.default = tuple(default)
         self._tables = tables
         self._make_vault = vault
         self._lookups = frozenset(lookups)
         self._look_up = look_up
-        self._zone = zone
+        self.zone = zone
         self._lock = threading.Lock()
         self._token = -1
         self._vault: Vault | None = None
@@ -135,7 +135,7 @@ class RuleBook:
         self.in_force = rules
 
     def of_revision(self, store: Store, revision: str) -> RuleSet:
-        """Return a set that was in force. Raises ConfigurationInvalid if it can no longer be compiled."""
+        """Return a set that was in force. Raises Refused if it cannot be used any more: a table is gone."""
         with self._lock:
             known = self._by_revision.get(revision)
         if known is not None:
@@ -143,11 +143,37 @@ class RuleBook:
         with store.reading() as tx:
             texts = rule_rows.kept_set(tx, revision)
         if texts is None:
-            raise ConfigurationInvalid(f"the set of rules {revision} is not known here")
-        rules = self._compile(texts)
+            raise Refused(f"the set of rules {revision} is not known here", code=RULES_INVALID)
+        try:
+            rules = self._compile(texts)
+        except RulesInvalid as error:
+            raise Refused(f"the rules it was planned by cannot be used now: {error}", code=RULES_INVALID) from None
         with self._lock:
             self._by_revision[revision] = rules
         return rules
+
+    # --- changing --------------------------------------------------------------------------------------------------
+
+    def change(
+        self, store: Store, name: str, entries: Mapping[str, str] | None, *, author: str, now: int, position: int = 0,
+    ) -> RuleSet:
+        """Write a rule of the catalogue (None takes it out) and return the set as it will be in force.
+
+        It comes into force at the next `reload` of the role that delivers. Raises RulesInvalid, and nothing is
+        written, where the whole set could not be used.
+        """
+        with store.transaction() as tx:
+            if entries is None:
+                catalogue.record(tx, rule_rows.KIND, name, None, author=author, now=now)
+            else:
+                rule_rows.write_rule(tx, name, entries, position, author=author, now=now)
+            return self.compile(rule_rows.catalogue_texts(tx))
+
+    def roll_back(self, store: Store, name: str, revision: int, *, author: str, now: int) -> RuleSet:
+        """Bring an earlier revision of a rule back, as a new one. Raises NotFound and RulesInvalid, as `change`."""
+        with store.transaction() as tx:
+            catalogue.restore(tx, rule_rows.KIND, name, revision, author=author, now=now)
+            return self.compile(rule_rows.catalogue_texts(tx))
 
     # --- where a study goes ----------------------------------------------------------------------------------------
 
@@ -163,19 +189,19 @@ class RuleBook:
             except NotDicom as error:
                 raise EditFailed(f"a header that a rule asks for cannot be read: {error}") from None
 
-        return Facts(instance.header, instance.arrival, read, self._zone)
+        return Facts(instance.header, instance.arrival, read, self.zone)
 
     def plan(self, spool: Spool, inventory: Inventory) -> Plan:
         """Return where a study goes, by the set in force; without one everything is held."""
         instances = inventory.instances
-        whole = dict.fromkeys(self._default, instances)
+        whole = dict.fromkeys(self.default, instances)
         if self.in_force is None:
             return Plan(whole, "", None, Hold(RULES_INVALID, "; ".join(self.problems)[:500] or "no usable rules"))
         if not self.in_force.rules:
             return Plan(whole if instances else {}, self.in_force.revision, None)
         facts = [self.facts(spool, one) for one in instances]
         try:
-            routing = self.in_force.route(facts, self._default)
+            routing = self.in_force.route(facts, self.default)
         except EditFailed as error:
             return Plan(whole, self.in_force.revision, None, Hold(RULE_FAILED, str(error)))
         hold = None
@@ -214,15 +240,29 @@ class RuleBook:
             return None
         return ItemRewriter(self, store, destination, rules)
 
-    def facts_of_file(self, file: BinaryIO, item: Item) -> tuple[DataSet, Facts]:
-        """Return the whole data set of an item and what conditions see of it. Raises Refused if it cannot be read."""
-        instance = item.instance
+    def fault_on_way(self, spool: Spool, instance: Instance, destination: str) -> str:
+        """Return why an instance could not go to a destination by the set in force, "" if it could."""
+        rules = self.in_force
+        if rules is None or not any(rule.edits_for(destination) for rule in rules.rules):
+            return ""
+        try:
+            with spool.open_entry(instance.id) as file:
+                received, facts = self.facts_of_file(file, instance)
+                firing = rules.edits_for(facts, destination)
+                if firing:
+                    rewrite(received, facts, rules, firing, self.find, self.vault.keys)
+        except (EditFailed, Refused, Transient, BytesMissing) as error:
+            return f"{destination}: {error}"
+        return ""
+
+    def facts_of_file(self, file: BinaryIO, instance: Instance) -> tuple[DataSet, Facts]:
+        """Return a whole data set and what conditions see of it. Raises Refused if it cannot be read."""
         try:
             received = elements.read(file, instance.dataset_offset, instance.dataset_bytes,
                                      instance.header.transfer_syntax_uid)
         except NotDicom as error:
             raise Refused(f"an instance cannot be rewritten: {error}", code="rewrite-failed") from None
-        return received, Facts(instance.header, instance.arrival, lambda: received, self._zone)
+        return received, Facts(instance.header, instance.arrival, lambda: received, self.zone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +282,7 @@ class ItemRewriter:
         rules = self.rules
         if recipe.get("kind") == REWRITE:
             rules = self.book.of_revision(self.store, str(recipe["rules"]))
-        received, facts = self.book.facts_of_file(file, item)
+        received, facts = self.book.facts_of_file(file, item.instance)
         try:
             firing = rules.edits_for(facts, self.destination)
             if not firing and not recipe:

@@ -39,7 +39,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L4", "rulebook"),
     ("L4", "work"),
     ("L4", "admission"),
-    ("L4", "indexer assemble worker retain doctor"),
+    ("L4", "indexer assemble worker retain doctor rule_tester"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
 

@@ -106,6 +106,12 @@ class Engine:
         self.indexer = Indexer(self.spool, store, self.clock)
         self.assembler = self.make_assembler()
 
+    def use_rules(self, *rules: RuleText, **more: Any) -> None:
+        """Go on with these rules of router.conf, as after a new start."""
+        self.book = make_book(self.root, ["scripted"], rules, **more)
+        self.book.reload(self.store, self.clock.now_ms())
+        self.lane, self.assembler = self.make_lane(), self.make_assembler()
+
     def make_lane(self) -> Lane:
         return Lane(self.destination, self.store, self.spool, self.clock, self.policy, jitter=lambda: 0.5,
                     book=self.book)
