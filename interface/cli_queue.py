@@ -26,7 +26,7 @@ from internal import config, index, jobs, rule_rows, set_aside
 from internal.associations import receptions_of
 from internal.config import Settings
 from internal.errors import BytesMissing, NotDicom, NotFound
-from internal.indexer import read_instance, read_record
+from internal.indexer import READ_BYTES, read_instance, read_record
 from internal.model import Instance, Item, Job
 from internal.spool import EntryKind, Spool
 from internal.states import Event, State
@@ -338,12 +338,13 @@ def _reindex(spool: Spool, store: Store, on_progress: Callable[[int], None]) -> 
     """Return how many entries were seen, rows added, entries unreadable."""
     seen = added = unreadable = 0
     batch: list[Instance] = []
+    buffer = memoryview(bytearray(READ_BYTES))
     for entry in spool.all_ids():
         seen += 1
         on_progress(seen)
         try:
             if entry.kind is EntryKind.INSTANCE:
-                batch.append(read_instance(spool, entry))
+                batch.append(read_instance(spool, entry, buffer))
             elif entry.kind is EntryKind.ASSOCIATION:
                 _add_record(store, read_record(spool, entry), spool.node)
         except BytesMissing:

@@ -51,6 +51,9 @@ log = logging.getLogger("router.deliver")
 
 _DRAIN_S = 20.0
 _DOORBELL_S = 0.05
+#: How often the doorbell is looked at once nothing has rung for _QUIET_S: waking up is most of what idling costs.
+_QUIET_DOORBELL_S = 0.2
+_QUIET_S = 5.0
 #: While images come in, they are gathered this long: each batch costs two commits of the disk that receiving waits for.
 _GATHER_S = 0.25
 _FULL_SCAN_S = 5.0
@@ -165,10 +168,12 @@ class Deliver:
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:
-        bell, more, scanned_s, assembled_s, kept_house_s = -1, False, 0.0, 0.0, 0.0
+        bell, more, rang_s, scanned_s, assembled_s, kept_house_s = -1, False, 0.0, 0.0, 0.0, 0.0
         while not self._stop.is_set():
             now_s = time.monotonic()
             rang = self._spool.doorbell()
+            if rang != bell:
+                rang_s = now_s
             rests = now_s - scanned_s < _GATHER_S
             if more or (rang != bell and not rests) or now_s - scanned_s >= _FULL_SCAN_S:
                 bell, scanned_s = rang, now_s
@@ -180,7 +185,8 @@ class Deliver:
                 kept_house_s = now_s
                 self._keep_house()
             self._status.publish()
-            self._stop.wait(_YIELD_S if more else _DOORBELL_S)
+            listens_s = _DOORBELL_S if now_s - rang_s < _QUIET_S else _QUIET_DOORBELL_S
+            self._stop.wait(_YIELD_S if more else listens_s)
 
     def _index(self) -> bool:
         """Index what lies in new/, batch by batch, until the next duty is due; return whether more is left."""

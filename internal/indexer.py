@@ -31,7 +31,8 @@ BATCH_ROWS = 100
 #: Entries of one listing: after an outage a listing of new/ costs more than a batch.
 _LISTED_ENTRIES = 10_000
 _HEAD_BYTES = 256 * 1024
-_CHUNK_BYTES = 1024 * 1024
+#: Size of the buffer that read_instance wants.
+READ_BYTES = 1024 * 1024
 #: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
 _STARTS_BEFORE_ASIDE = 2
 #: What this process or machine lacks for now; no entry is at fault.
@@ -77,6 +78,7 @@ class Indexer:
         self._suspects = self._crash_suspects()
         self._starts: dict[str, int] = {}
         self._listed: list[Entry] = []
+        self._buffer = memoryview(bytearray(READ_BYTES))  # one for all: a fresh megabyte for each image costs time
 
     def _crash_suspects(self) -> set[str]:
         """Return the ids that were being parsed when this role last died; they are read one at a time."""
@@ -148,7 +150,7 @@ class Indexer:
                 if starts[entry.id] > _STARTS_BEFORE_ASIDE:
                     batch.bad.append(_Bad(entry, "reading it ended the process twice"))
                 elif entry.kind is EntryKind.INSTANCE:
-                    batch.instances.append(read_instance(self._spool, entry))
+                    batch.instances.append(read_instance(self._spool, entry, self._buffer))
                     batch.done.append(entry)
                 elif entry.kind is EntryKind.ASSOCIATION:
                     batch.records.append(read_record(self._spool, entry))
@@ -188,8 +190,8 @@ class Indexer:
         set_aside.parsing_done(tx, [entry.id for entry in over])
 
 
-def read_instance(spool: Spool, entry: Entry) -> Instance:
-    """Read one spool file once: file meta, index fields, SHA-256 and length of its data set.
+def read_instance(spool: Spool, entry: Entry, buffer: memoryview) -> Instance:
+    """Read one spool file once, through `buffer`: file meta, index fields, SHA-256 and length of its data set.
 
     Raises NotDicom when the file cannot be an instance, BytesMissing when it is not there. Memory is bounded by a
     megabyte however large the file.
@@ -202,8 +204,7 @@ def read_instance(spool: Spool, entry: Entry) -> Instance:
         file.seek(meta.dataset_offset + len(head))
         digest = hashlib.sha256(head)
         size = len(head)
-        buffer = memoryview(bytearray(_CHUNK_BYTES)) if len(head) == _HEAD_BYTES else memoryview(b"")
-        while len(buffer) and (count := file.readinto(buffer)):  # type: ignore[attr-defined]
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]
             digest.update(buffer[:count])
             size += count
     return Instance(

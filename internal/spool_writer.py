@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import secrets
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +35,9 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | get
 _MAX_SEQUENCE = 0xFFFF
 _MAX_VECTOR = 512
 _SYNC_FILE_RANGE_WRITE = 2
-_START_WRITING_BYTES = 128 * 1024
+_START_WRITING_BYTES = 160 * 1024
+#: Prepared files that lie in tmp/ at most; as many as associations that are between two images at one moment.
+MAX_PREPARED = 8
 
 
 class EntryKind(StrEnum):
@@ -218,21 +223,35 @@ class SpoolWriter:
         self._check_room = check_room
         self._ids = _Ids(slot)
         self._new = NewDirectory(new, self._fsync)
-        self._counter = 0
-        self._counter_lock = threading.Lock()
+        self._counter = itertools.count(1)
+        self._prepared: deque[tuple[str, int]] = deque()
+
+    def prepare(self) -> None:
+        """Open the file of an instance to come, so that begin() need not: finding a free inode may take long.
+
+        Never raises: begin() says why no file can be made.
+        """
+        if self.read_only is None and len(self._prepared) < MAX_PREPARED:
+            with suppress(OSError):
+                self._prepared.append(self._create())
+
+    def _create(self) -> tuple[str, int]:
+        path = f"{self._directory}{os.sep}{next(self._counter)}"
+        return path, os.open(path, _CREATE, 0o600)
 
     def begin(self) -> IncomingInstance:
         """Open the file of a new instance; raises StorageFull below the floor of free space, else StorageFailed."""
         if self.read_only is not None:
             raise StorageFailed(self.read_only)
         self._check_room()
-        with self._counter_lock:
-            self._counter += 1
-            path = f"{self._directory}{os.sep}{self._counter}"
         try:
-            return IncomingInstance(self, path, os.open(path, _CREATE, 0o600))
-        except OSError as error:
-            raise storage_error(error) from None
+            path, fd = self._prepared.pop()
+        except IndexError:
+            try:
+                path, fd = self._create()
+            except OSError as error:
+                raise storage_error(error) from None
+        return IncomingInstance(self, path, fd)
 
     def add_record(self, kind: EntryKind, payload: bytes) -> Entry:
         """Keep `payload` (JSON) as an entry of `kind`; durable on return. Raises StorageFull or StorageFailed.
@@ -314,5 +333,9 @@ class SpoolWriter:
 
     def close(self) -> None:
         """Give the slot back."""
+        while self._prepared:
+            path, fd = self._prepared.pop()
+            os.close(fd)
+            Path(path).unlink(missing_ok=True)
         self._new.close()
         self._lock.release()

@@ -119,6 +119,7 @@ class Lane:
         self._jitter = jitter
         self._stop = threading.Event()
         self._wake = threading.Condition()
+        self._watched = False
         self._probing = threading.Lock()
         self._prober = 0
         self._threads: list[threading.Thread] = []
@@ -157,7 +158,10 @@ class Lane:
         faults = 0
         while not self._stop.is_set():
             try:
-                job = self._advance(job, follow=True) if job else self._take()
+                if job:
+                    job = self._advance(job, follow=True)
+                elif job := self._take():
+                    self._hand_over_watch()
                 faults = 0
             except Exception as fault:
                 job, faults = None, faults + 1
@@ -168,10 +172,23 @@ class Lane:
                 self._rest(self._policy.rest_s(faults))
 
     def _rest(self, wait_s: float) -> None:
-        """Wait until somebody wakes the lane, at most `wait_s` seconds."""
+        """Wait until somebody wakes the lane, at most `wait_s` seconds. One idle worker looks again for all of them."""
         with self._wake:
-            if not self._stop.is_set():
+            if self._stop.is_set():
+                return
+            if self._watched:
+                self._wake.wait(REST_MAX_S)
+                return
+            self._watched = True
+            try:
                 self._wake.wait(wait_s)
+            finally:
+                self._watched = False
+
+    def _hand_over_watch(self) -> None:
+        """Let another idle worker look: this one has a job now, and there may be more."""
+        with self._wake:
+            self._wake.notify()
 
     @property
     def name(self) -> str:

@@ -329,6 +329,7 @@ class Association:
             )  # fmt: skip
         self.send(context.context_id, build_response(command, status, comment))
         failpoints.hit("assoc.after_rsp")
+        self._receiver.lane.writer.prepare()  # while the peer gets its next image ready
 
     def _answer_other(self, request: Request) -> None:
         if request.command.field == messages.C_CANCEL_RQ:

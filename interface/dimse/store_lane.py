@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Final, Protocol
 
 from interface.dimse import messages
@@ -98,6 +99,7 @@ class StoreSink:
         self._lane = lane
         self._transfer_syntax = context.transfer_syntax
         self._head = bytearray()
+        self._header: Header | None = None
         self._pending: list[bytes | memoryview] = []
         self.received_bytes = 0
         self._meta_bytes = 0
@@ -136,6 +138,13 @@ class StoreSink:
         missing = HEAD_BYTES - len(self._head)
         if missing > 0:
             self._head += fragment[:missing]
+            if missing <= len(fragment):
+                self._scan_early()
+
+    def _scan_early(self) -> None:
+        """Read the UIDs while the rest still comes in; what cannot be read yet is left to finish()."""
+        with suppress(RouterError):
+            self._header = scan_uids(self._head, self._transfer_syntax, whole=False)
 
     def flush(self) -> None:
         """Write what take() was given; its views may be overwritten afterwards."""
@@ -172,7 +181,7 @@ class StoreSink:
     def _check_data_set(self, incoming: IncomingInstance) -> None:
         if not self.received_bytes:
             raise NotDicom("the data set is empty")
-        header = self._scan(incoming)
+        header = self._header or self._scan(incoming)
         if header.sop_uid != self.sop_uid:
             raise MismatchedInstance("SOP Instance UID differs between command and data set")
         if header.sop_class_uid != self.sop_class_uid:

@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 
+#: At most so much at once: this part goes to the disk while the next one comes in, and little is left after the last.
+_RECEIVE_BYTES = 192 * 1024
 _LINGER_S = 2.0
 _USER_TIMEOUT_MS = 60_000
 _SEND_TIMEOUT_S = 60.0
@@ -87,7 +89,7 @@ class Stream:
             return False
         self._sock.settimeout(left)
         try:
-            count = self._sock.recv_into(self._view[self.tail :])
+            count = self._sock.recv_into(self._view[self.tail : self.tail + _RECEIVE_BYTES])
         except TimeoutError:
             return False
         except OSError:

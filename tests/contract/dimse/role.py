@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from internal.dicomfile import read_meta
 from internal.spool import Entry, EntryKind, Spool
+from internal.spool_writer import MAX_PREPARED
 
 ROOT = Path(__file__).parents[3]
 T = TypeVar("T")
@@ -97,7 +98,11 @@ class Role:
         return until(lambda: self.records(how), what=f"no association record says {how}")[-1]
 
     def temporary_files(self) -> list[Path]:
-        return [path for path in (self.root / "tmp").rglob("*") if path.is_file()]
+        """Files that hold bytes of an image; empty ones are opened ahead for images to come, a handful at most."""
+        files = [path for path in (self.root / "tmp").rglob("*") if path.is_file()]
+        written = [path for path in files if path.stat().st_size]
+        assert len(files) - len(written) <= MAX_PREPARED * len(list((self.root / "tmp").iterdir()))
+        return written
 
     def children(self) -> list[int]:
         return [child["pid"] for child in self.fresh("receive.json")["children"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -394,6 +395,24 @@ def test_an_idle_worker_can_be_woken(engine: Engine) -> None:
         return engine.states() == [State.DONE]
 
     wait_for(done, 20, "the study is delivered")
+
+
+def test_every_idle_worker_gets_its_job_though_only_one_looks(engine: Engine) -> None:
+    """No wake(): the worker that watches finds the first job and passes the watch on before it starts."""
+    together = threading.Barrier(3)
+
+    def meet(work: Work) -> Outcome:
+        together.wait(20)
+        return deliver_all(work)
+
+    engine.destination.script = meet
+    engine.policy = replace(engine.policy, workers=3, idle_s=0.01)
+    engine.lane = engine.make_lane()
+    engine.lane.start()
+    for number in range(3):
+        engine.receive(f"{STUDY}.{number}", accession=f"A{number}")
+    engine.settle()
+    wait_for(lambda: engine.states() == [State.DONE] * 3, 20, "all three are delivered")
 
 
 def test_a_worker_outlives_its_database(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

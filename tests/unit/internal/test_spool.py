@@ -24,7 +24,7 @@ from internal.errors import (
     StorageNotMounted,
 )
 from internal.spool import Entry, EntryKind, Spool
-from internal.spool_writer import SpoolWriter, arrived_at_of, parse_name
+from internal.spool_writer import MAX_PREPARED, SpoolWriter, arrived_at_of, parse_name
 
 
 @pytest.fixture
@@ -202,6 +202,29 @@ def test_published_documents_are_replaced_whole(spool: Spool) -> None:
     for name in ("../x", "", ".x", "a/b"):
         with pytest.raises(ValueError, match="run/"):
             spool.publish(name, b"")
+
+
+def test_files_opened_ahead_are_used_bounded_and_gone_at_the_end(spool: Spool, tmp_path: Path) -> None:
+    folder = tmp_path / "spool" / "tmp" / "a"
+    writer = spool.writer("a")
+    for _ in range(3 * MAX_PREPARED):
+        writer.prepare()
+    ahead = set(folder.iterdir())
+    assert len(ahead) == MAX_PREPARED and spool.scan_new() == []
+    entry = keep(writer)
+    assert set(folder.iterdir()) < ahead and spool.scan_new() == [entry]
+    with spool.open_entry(entry.id) as file:
+        assert file.read() == b"image"
+    writer.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_opening_ahead_never_raises(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.writer("a")
+    (tmp_path / "spool" / "tmp" / "a").rmdir()
+    writer.prepare()
+    with pytest.raises(StorageFailed):
+        writer.begin()
 
 
 def test_abort_leaves_nothing(spool: Spool, tmp_path: Path) -> None:
