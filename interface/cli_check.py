@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from interface import watch
 from interface.cli_rules import check_rules
-from interface.destinations import build, build_webhook
+from interface.destinations import build, build_watches, build_webhook
 from interface.roles import SystemClock, open_spool, open_store
 from internal import config, devices
 from internal.config import Settings
@@ -46,6 +47,7 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     yield _port("HTTP port", settings.satusehat.http_port, settings.router.http_bind, settings, "web")
     yield _clock()
     yield from _callers(settings)
+    yield from map(watch.probe, build_watches(settings))
     webhook = build_webhook(settings)
     for destination in [*build(settings), *([webhook] if webhook else [])]:
         for probe in destination.probe():

@@ -30,8 +30,8 @@ def lane(options: argparse.Namespace, settings: Settings) -> int:
     """List lanes, or pause or resume one."""
     if options.name is None:
         return _list(options, settings)
-    if options.name not in settings.router.send_to:
-        raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(settings.router.send_to)}")
+    if options.name not in lane_names(settings):
+        raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(lane_names(settings))}")
     with opened(settings) as store, store.transaction() as tx:
         if options.verb is not None:
             _change(tx, options)
@@ -67,13 +67,18 @@ def _list(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def configured_lanes(tx: Tx, settings: Settings) -> list[Lane]:
-    """Return the lane of every destination in send_to, in that order."""
-    return [jobs.lane(tx, name) for name in dict.fromkeys(settings.router.send_to)]
+    """Return the lane of every destination that studies may go to."""
+    return [jobs.lane(tx, name) for name in lane_names(settings)]
+
+
+def lane_names(settings: Settings) -> list[str]:
+    """Return the destinations that have a lane: those of send_to first."""
+    return list(dict.fromkeys((*settings.router.send_to, *settings.destinations)))
 
 
 def describe(lane: Lane, now: int) -> str:
     """Return in words whether the lane is open, who stopped it until when, and what a person has to look at."""
-    words = "open"
+    words = f"failing since {iso(lane.failing_since)}; {lane.standby} takes its studies" if lane.standby else "open"
     if lane.paused_until > now and lane.paused_by == BREAKER:
         words = f"tried again {iso(lane.paused_until)}: {lane.reason}"
     elif lane.paused_until > now:

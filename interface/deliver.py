@@ -16,7 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from interface.destinations import PLATFORM, build, build_mroc, build_webhook
+from interface.destinations import (
+    PLATFORM,
+    build,
+    build_mroc,
+    build_standbys,
+    build_watches,
+    build_webhook,
+    late_of,
+    workers_of,
+)
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
 from interface.roles import (
     StatusFile,
@@ -28,6 +37,7 @@ from interface.roles import (
     stop_with_parent,
 )
 from interface.rule_book import build_book
+from interface.watch import Watching
 from internal import admission, jobs, notices
 from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
@@ -89,12 +99,15 @@ class Deliver:
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
-            [PlannedLane(d.name, d.environment, d.by_accession) for d in self._destinations],
+            [PlannedLane(d.name, d.environment, d.by_accession, late_of(settings, d.name))
+             for d in self._destinations],
             self._book.plan_from(spool),
             self._unknown_callers,
         )
+        standbys = build_standbys(settings, destinations)
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind), book=self._book)
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind, d.name), standby=standbys.get(d.name),
+                 book=self._book)
             for d in self._destinations
         ] + [
             Lane(report, store, spool, self._clock, replace(lane_policy(settings, report.kind), workers=1))
@@ -108,6 +121,7 @@ class Deliver:
         if self._mroc is not None:
             policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
             self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
+        self._watching = Watching(build_watches(settings), store, spool, self._clock)
         self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
         alias_file = settings.satusehat.alias_file
         self._doctor = Doctor(
@@ -128,7 +142,8 @@ class Deliver:
     def _report(self) -> dict[str, Any]:
         return self._counters | {"rule_problems": len(self._book.problems),
                                  "steps": sum(lane.steps for lane in self._lanes),
-                                 "lanes": {lane.name: lane.report() for lane in self._lanes}}
+                                 "lanes": {lane.name: lane.report() for lane in self._lanes},
+                                 "watched": self._watching.report()}
 
     def run(self) -> bool:
         """Work until told to stop; return whether every lane had ended in time.
@@ -137,6 +152,7 @@ class Deliver:
         """
         for lane in self._lanes:
             lane.start()
+        self._watching.start()
         wait_s = _FAULT_PAUSE_S
         while not self._stop.is_set():
             began_s = time.monotonic()
@@ -149,8 +165,11 @@ class Deliver:
                 wait_s = min(wait_s * 2, _FAULT_PAUSE_MAX_S)
         for lane in self._lanes:
             lane.stop_soon()
+        self._watching.stop_soon()
         deadline_s = time.monotonic() + _DRAIN_S
         left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
+        if not self._watching.stop(max(0.0, deadline_s - time.monotonic())):
+            left.append("watch")
         log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
         return not left
 
@@ -267,12 +286,14 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
                            commit_keep_ms=int(settings.dicom.commit_keep * 1000))
 
 
-def lane_policy(settings: Settings, kind: str) -> LanePolicy:
-    """Return how lanes of this kind of destination work and wait according to `settings`."""
+def lane_policy(settings: Settings, kind: str, name: str = "") -> LanePolicy:
+    """Return how the lane of the destination `name` of this kind works and waits according to `settings`."""
     router, platform = settings.router, settings.satusehat
+    section = settings.section(f"{kind}:{name}") if name in settings.destinations else None
     return LanePolicy(
         hours=parse_hours(platform.send_hours, dates.zone(platform.tz_name)) if kind == PLATFORM else None,
-        workers=settings.satusehat.workers,
+        workers=workers_of(settings, kind, name),
+        failover_ms=int(section.failover_after * 1000) if section else 0,
         retry_min_ms=int(router.retry_min * 1000),
         retry_max_ms=int(router.retry_max * 1000),
         order_poll_min_ms=int(router.order_poll_min * 1000),

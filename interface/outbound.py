@@ -43,7 +43,8 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 class SessionOptions:
     """How to reach one server; times in seconds. Proxies come from here alone, never from the environment.
 
-    `stall_timeout_s` is how long a request may stand still; `ca_file` is trusted beside the usual authorities.
+    `stall_timeout_s` is how long a request may stand still; `ca_file` is trusted beside the usual authorities;
+    `certificate` with its `key` (PEM) is ours, shown to a server that asks for one.
     """
 
     user_agent: str = "satusehat-dicom-router/2.0"
@@ -51,6 +52,8 @@ class SessionOptions:
     stall_timeout_s: float = 60.0
     connections: int = 16
     ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
     proxy_url: str | None = field(default=None, repr=False)
 
 
@@ -162,7 +165,7 @@ def open_session(base_url: str, options: SessionOptions) -> Session:
     return Session(base_url.rstrip("/"), options)
 
 
-def build_tls_context(ca_file: Path | None) -> ssl.SSLContext:
+def build_tls_context(ca_file: Path | None, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
     """Return a context that verifies certificate and host name, TLS 1.2 or later. Source: RFC 9325."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -172,6 +175,11 @@ def build_tls_context(ca_file: Path | None) -> ssl.SSLContext:
             context.load_verify_locations(cafile=str(ca_file))
         except OSError:
             raise ConfigurationInvalid(f"{ca_file} is no readable file of certificates") from None
+    if certificate is not None:
+        try:
+            context.load_cert_chain(certificate, key)
+        except OSError:
+            raise ConfigurationInvalid(f"{certificate} or its key cannot be used") from None
     return context
 
 
@@ -187,7 +195,7 @@ class Session:
                                (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)],
         }
         if base_url.startswith("https:"):
-            settings["ssl_context"] = build_tls_context(options.ca_file)
+            settings["ssl_context"] = build_tls_context(options.ca_file, options.certificate, options.key)
         if options.proxy_url and not is_loopback(urlsplit(base_url).hostname or ""):
             self._manager: urllib3.PoolManager = urllib3.ProxyManager(options.proxy_url, **settings)
         else:

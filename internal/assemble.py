@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internal import decisions, devices, index, jobs, rule_rows
+from internal import decisions, devices, index, jobs, late, rule_rows
 from internal.devices import Verdict
+from internal.late import LatePolicy
 from internal.model import Instance, Inventory
 from internal.ports import Clock
 from internal.rulebook import Plan
@@ -59,13 +60,19 @@ class SettlePolicy:
         return watermark_at - settling.last_arrived_at >= self.quiet_ms(settling)
 
 
+_ALWAYS_NEW = LatePolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What assemble must know of a destination: its name, what its receipts are keyed by, one job per accession?"""
+    """What assemble must know of a destination: its name, what its receipts are keyed by, one job per accession or not,
+    and what it does with late images.
+    """
 
     name: str
     environment: str
     by_accession: bool
+    late: LatePolicy = _ALWAYS_NEW
 
 
 class Assembler:
@@ -169,8 +176,10 @@ class Assembler:
             part=inventory.part, instances=instances, settled_revision=inventory.revision, now=now,
             due_at=now, rules=by.rules,
         )
-        if by.hold is not None and plan.new_items:
-            jobs.hold_for_person(tx, plan.job_id, by.hold.code, by.hold.reason, now, reopen=True)
+        if plan.new_items:
+            late.apply(tx, plan.job_id, lane.late, inventory.revision, now)
+            if by.hold is not None:
+                jobs.hold_for_person(tx, plan.job_id, by.hold.code, by.hold.reason, now, reopen=True)
         if decisions.is_withdrawn(tx, inventory.study_uid, lane.name):
             jobs.hold_for_person(tx, plan.job_id, "withdrawn", "it was taken back; it is never sent again", now)
         if conflict:

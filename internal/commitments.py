@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from internal import jobs
 from internal.errors import BytesDamaged, BytesMissing, NotDicom, Transient
-from internal.model import COMMITMENT_REQUEST
-from internal.rows import chunks, marks, node_of
+from internal.model import COMMITMENT_ANSWER, COMMITMENT_REQUEST
+from internal.rows import chunks, json_object, json_text, marks, node_of
 from internal.spool import Entry, EntryKind, Spool
 from internal.spool_writer import arrived_at_of
-from internal.store import Store, Tx
+from internal.store import Store, Tx, storable
 
 KIND = "commit"
 
@@ -68,6 +68,45 @@ def parse_request(payload: bytes) -> CommitRequest:
             references=tuple((str(class_uid), str(uid)) for class_uid, uid in document["references"]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise NotDicom("this request is not readable") from error
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAnswer:
+    """What a node says to a request of ours: Failure Reason by SOP Instance UID, 0 for what it commits to."""
+
+    transaction_uid: str
+    calling_aet: str
+    arrived_at: int
+    reasons: Mapping[str, int]
+
+
+def parse_entry(payload: bytes) -> CommitRequest | CommitAnswer:
+    """Return what a request entry of the spool holds; raises NotDicom if it is neither."""
+    try:
+        document = json.loads(payload)
+        if document["request"] != COMMITMENT_ANSWER:
+            return parse_request(payload)
+        return CommitAnswer(
+            transaction_uid=str(document["transaction_uid"]), calling_aet=str(document["calling_aet"]),
+            arrived_at=int(document["arrived_at"]),
+            reasons={str(uid): int(reason) for uid, reason in document["reasons"].items()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise NotDicom("this request is not readable") from error
+
+
+def add_answer(tx: Tx, answer: CommitAnswer) -> None:
+    """File an answer under its transaction; the same again, or an answer in parts, adds what is new."""
+    known = find_answer(tx, answer.transaction_uid) or {}
+    tx.execute("INSERT INTO commitment_answer (transaction_uid, calling_aet, arrived_at, reasons) VALUES (?, ?, ?, ?)"
+               " ON CONFLICT (transaction_uid) DO UPDATE SET reasons = excluded.reasons",
+               (answer.transaction_uid, storable(answer.calling_aet), answer.arrived_at,
+                json_text({**known, **answer.reasons})))
+
+
+def find_answer(tx: Tx, transaction_uid: str) -> dict[str, int] | None:
+    """Return the reasons that came in under a transaction, None if nothing did."""
+    found = tx.value("SELECT reasons FROM commitment_answer WHERE transaction_uid = ?", (transaction_uid,))
+    return None if found is None else json_object(found)
 
 
 def add_request(tx: Tx, request: CommitRequest, entry: Entry, node: str, now: int) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from internal import commitments, dicomfile, index, scan, set_aside
-from internal.commitments import CommitRequest
+from internal.commitments import CommitAnswer, CommitRequest
 from internal.errors import BytesMissing, NotDicom
 from internal.model import Arrival, Header, Instance
 from internal.ports import Clock
@@ -53,7 +53,7 @@ class Pass:
 class _Batch:
     instances: list[Instance]
     records: list[dict[str, Any]]
-    requests: list[tuple[Entry, CommitRequest]]
+    requests: list[tuple[Entry, CommitRequest | CommitAnswer]]
     done: list[Entry]
     bad: list[_Bad]
     gone: list[Entry]
@@ -156,7 +156,7 @@ class Indexer:
                     batch.records.append(read_record(self._spool, entry))
                     batch.done.append(entry)
                 else:
-                    batch.requests.append((entry, commitments.parse_request(self._spool.read(entry))))
+                    batch.requests.append((entry, commitments.parse_entry(self._spool.read(entry))))
                     batch.done.append(entry)
             except BytesMissing:
                 # Another pass (or a person) moved it; a full scan will see it again if it is still there.
@@ -183,7 +183,10 @@ class Indexer:
         for record in batch.records:
             index.add_association(tx, record, node=self._spool.node)
         for entry, request in batch.requests:
-            commitments.add_request(tx, request, entry, self._spool.node, now)
+            if isinstance(request, CommitAnswer):
+                commitments.add_answer(tx, request)
+            else:
+                commitments.add_request(tx, request, entry, self._spool.node, now)
         for bad in batch.bad:
             set_aside.note_bad(tx, bad.entry.id, bad.reason, now, association_id=bad.association_id)
         over = [*batch.done, *batch.gone, *(bad.entry for bad in batch.bad)]

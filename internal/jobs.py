@@ -62,7 +62,7 @@ from internal.items import (
     unfinished_items,
 )
 from internal.job_list import JobRow, find_jobs, jobs_of, list_jobs
-from internal.lanes import Lane, alert_lane, clear_alert, hurry_lane, lane, lanes, pause_lane, resume_lane
+from internal.lanes import Lane, alert_lane, clear_alert, hurry_lane, lane, lanes, pause_lane, resume_lane, stand_in
 from internal.model import FAILED, LEFT_OUT, RECEIPTED, Instance, Job
 from internal.rows import json_text, node_of
 from internal.set_aside import missing
@@ -128,6 +128,7 @@ __all__ = [
     "settle",
     "settle_items",
     "sibling_facts",
+    "stand_in",
     "unanswered_intent",
     "unplanned",
 ]
@@ -375,7 +376,7 @@ def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[ob
     fresh = "attempts = 0, reason_code = '', reason = '', detail = '{}', waiting_since = NULL, escalated_at = NULL"
     match outcome:
         case Finish():
-            return f"done_revision = revision, turns = 0, news = news + 1, {fresh}", []
+            return f"done_revision = revision, done_at = ?, turns = 0, news = news + 1, {fresh}", [now]
         case More():
             return f"due_at = ?, turns = turns + 1, {fresh}", [due_at]
         case Later():

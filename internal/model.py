@@ -15,6 +15,8 @@ from internal.states import State
 
 #: What a request entry of the spool calls itself that asks for storage commitment.
 COMMITMENT_REQUEST = "storage-commitment"
+#: The same for the answer of another node to a request of ours.
+COMMITMENT_ANSWER = "storage-commitment-answer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,12 @@ class Work(Protocol):
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the other side's answers (status, text, time) in one transaction."""
 
+    def commitment_answer(self, transaction_uid: str) -> Mapping[str, int] | None:
+        """Return what a node said to our request for storage commitment: a Failure Reason by SOP Instance UID."""
+
+    def file_commitment_answer(self, transaction_uid: str, reasons: Mapping[str, int]) -> None:
+        """Commit an answer that came on the very association of the request."""
+
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         """Commit that a non-repeatable request `verb` is about to leave and will be over in `deadline_s` seconds.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from internal import decisions, index, jobs
+from internal import commitments, decisions, index, jobs
 from internal.failpoints import hit
 from internal.frozen import FrozenItem, freeze
 from internal.identity import Person
@@ -32,7 +32,7 @@ class LeasedWork:
 
     def __init__(
         self, job: Job, store: Store, spool: Spool, clock: Clock, lease_ms: int, step_s: float,
-        stopping: Callable[[], bool], *, by_accession: bool = True, book: RuleBook | None = None,
+        stopping: Callable[[], bool], *, by_accession: bool = True, via: str = "", book: RuleBook | None = None,
     ) -> None:
         self.job = job
         self.clock = clock
@@ -40,6 +40,7 @@ class LeasedWork:
         self._spool = spool
         self._lease_ms = lease_ms
         self._stopping = stopping
+        self._via = via
         self._part = job.part if by_accession else None
         self._book = book
         self._yield_at_s = clock.monotonic_s() + step_s
@@ -109,8 +110,20 @@ class LeasedWork:
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the answers to `items` in one transaction."""
+        if self._via:
+            answers = [(item, state, {**answer, "via": self._via}) for item, state, answer in answers]
         with self._store.transaction() as tx:
             jobs.settle_items(tx, self.job, answers)
+
+    def commitment_answer(self, transaction_uid: str) -> Mapping[str, int] | None:
+        """Return what came in under this transaction, None if nothing did."""
+        with self._store.reading() as tx:
+            return commitments.find_answer(tx, transaction_uid)
+
+    def file_commitment_answer(self, transaction_uid: str, reasons: Mapping[str, int]) -> None:
+        """Commit an answer that came on the very association of the request."""
+        with self._store.transaction() as tx:
+            commitments.add_answer(tx, commitments.CommitAnswer(transaction_uid, "", self.clock.now_ms(), reasons))
 
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         """Commit that `verb` is about to leave, with a lease that outlives its deadline."""

@@ -53,7 +53,7 @@ class LanePolicy:
 
     Deferred jobs wait `retry_min_ms` doubled at each attempt, up to `retry_max_ms`, with 20 % jitter. Waiting jobs are
     looked at every `order_poll_min_ms`, slowing down with their age to `order_poll_max_ms`. Outside of `hours` only
-    urgent jobs are taken.
+    urgent jobs are taken. A stand-in takes over after the lane has failed for `failover_ms`.
     """
 
     workers: int = 4
@@ -65,6 +65,7 @@ class LanePolicy:
     order_poll_max_ms: int = 900_000
     idle_s: float = 0.25
     hours: Hours | None = None
+    failover_ms: int = 0
 
     def backoff_ms(self, attempts: int, jitter: float) -> int:
         """Return how long to wait after `attempts` failures; `jitter` in [0, 1) spreads it by 20 %."""
@@ -109,6 +110,7 @@ class Lane:
         policy: LanePolicy,
         jitter: Callable[[], float] = random.random,
         book: RuleBook | None = None,
+        standby: Destination | None = None,
     ) -> None:
         self._book = book
         self._destination = destination
@@ -117,6 +119,7 @@ class Lane:
         self._clock = clock
         self._policy = policy
         self._jitter = jitter
+        self._standby = standby
         self._stop = threading.Event()
         self._wake = threading.Condition()
         self._watched = False
@@ -215,7 +218,7 @@ class Lane:
                     tx, destination=self.name, environment=self._destination.environment, now=now,
                     priorities=self._priorities(now), poll=self._destination.may_poll()):
                 return None
-        if lane.failures:
+        if lane.failures and lane.standby_until <= now:
             if not self._probing.acquire(blocking=False):
                 return None
             self._prober = threading.get_ident()
@@ -252,14 +255,26 @@ class Lane:
     def _advance(self, job: Job, *, follow: bool) -> Job | None:
         """Take `job` one step further and settle it; with `follow` claim the next one in the same transaction."""
         hit("job.claimed")
+        standby = self._find_standby()
         work = LeasedWork(job, self._store, self._spool, self._clock, self._policy.lease_ms, self._policy.step_s,
-                          self._should_stop, by_accession=self._destination.by_accession, book=self._book)
+                          self._should_stop, by_accession=self._destination.by_accession, book=self._book,
+                          via=standby.name if standby else "")
         try:
-            outcome = self._step(work)
+            outcome = self._step(standby or self._destination, work)
             self.steps += 1
-            return None if outcome is None else self._settle(work.job, outcome, follow=follow)
+            if outcome is None:
+                return None
+            return self._settle(work.job, outcome, follow=follow, stands_in=standby is not None)
         finally:
             self._let_others_in()
+
+    def _find_standby(self) -> Destination | None:
+        """Return who takes the studies now instead of the lane's own destination, None while that one does."""
+        if self._standby is None:
+            return None
+        with self._store.reading() as tx:
+            lane = jobs.lane(tx, self.name)
+        return self._standby if lane.standby_until > self._clock.now_ms() else None
 
     def _should_stop(self) -> bool:
         """Return whether a running step shall end at its next boundary: the role stops, or a person paused the lane."""
@@ -271,9 +286,9 @@ class Lane:
             self._shut = lane.paused_until > self._clock.now_ms() and lane.paused_by != BREAKER
         return self._shut or self._stop.is_set()
 
-    def _step(self, work: LeasedWork) -> Outcome | None:
+    def _step(self, destination: Destination, work: LeasedWork) -> Outcome | None:
         try:
-            return self._destination.step(work)
+            return destination.step(work)
         except LeaseLost:
             log.warning("Lease lost; another worker goes on", extra={"fields": _fields(work.job)})
             return None
@@ -283,13 +298,15 @@ class Lane:
             log.exception("Step failed unexpectedly; the job is tried again", extra={"fields": _fields(work.job)})
             return Later("unexpected", f"unexpected fault in the router ({type(error).__name__}); see the log")
 
-    def _settle(self, job: Job, outcome: Outcome, *, follow: bool) -> Job | None:
+    def _settle(self, job: Job, outcome: Outcome, *, follow: bool, stands_in: bool) -> Job | None:
         """Write the outcome; return the next job if this worker goes on with one at once."""
         now = self._clock.now_ms()
         following = None
         with self._store.transaction() as tx:
             lane = jobs.lane(tx, self.name)
             due_at = now + self._delay_ms(job, outcome, lane.failures, now)
+            take_over_at = self._take_over_at(lane, outcome, now) if not stands_in else None
+            standby_until, due_at = due_at, min(due_at, take_over_at or due_at)
             try:
                 state = jobs.settle(tx, job, outcome, now=now, due_at=due_at)
             except LeaseLost:
@@ -297,12 +314,30 @@ class Lane:
                 return None
             if isinstance(outcome, Later) and outcome.blame == "lane":
                 jobs.pause_lane(tx, self.name, due_at, outcome.code, outcome.reason, now)
-            elif lane.failures:
+                if take_over_at is not None and take_over_at <= now:
+                    self._stand_in(tx, lane, standby_until, now)
+            elif lane.failures and not stands_in:
                 jobs.resume_lane(tx, self.name, now)
+                if lane.standby:
+                    jobs.add_event(tx, now, "failover-ended", f"{self.name} works again", fields={"lane": self.name})
             elif follow and not self._stop.is_set() and lane.paused_until <= now:
                 following = self._claim(tx, now)
         _log_outcome(job, outcome, str(state), due_at)
         return following
+
+    def _take_over_at(self, lane: jobs.Lane, outcome: Outcome, now: int) -> int | None:
+        """Return when the stand-in takes over because of this outcome, None if it is no matter for it."""
+        if self._standby is None or not (isinstance(outcome, Later) and outcome.blame == "lane"):
+            return None
+        return max((lane.failing_since or now) + self._policy.failover_ms, now)
+
+    def _stand_in(self, tx: Tx, lane: jobs.Lane, until: int, now: int) -> None:
+        assert self._standby is not None  # _take_over_at
+        jobs.stand_in(tx, self.name, self._standby.name, until, now)
+        if lane.standby != self._standby.name:
+            words = f"{self._standby.name} takes the studies of {self.name}, which does not work"
+            jobs.add_event(tx, now, "failover", words, fields={"lane": self.name, "to": self._standby.name})
+            log.warning(words)
 
     def _delay_ms(self, job: Job, outcome: Outcome, lane_failures: int, now: int) -> int:
         match outcome:

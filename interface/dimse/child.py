@@ -21,7 +21,7 @@ from typing import Final
 
 from interface.dimse import messages
 from interface.dimse.association import Association, Receiver
-from interface.dimse.commitment import commitment
+from interface.dimse.commitment import commitment, commitment_answer
 from interface.dimse.counters import Counters
 from interface.dimse.negotiation import STORAGE_COMMITMENT, VERIFICATION
 from interface.dimse.policy import PolicyFile
@@ -53,8 +53,9 @@ class ReceiveChild:
         self._tls = server_context(settings)
         self._writer = spool.writer(f"receive-{slot}")
         services = Services(
-            {messages.C_ECHO_RQ: echo, messages.N_ACTION_RQ: commitment(self._writer)}, frozenset({VERIFICATION}),
-            dict.fromkeys(settings.commitment_callers, frozenset({STORAGE_COMMITMENT})),
+            {messages.C_ECHO_RQ: echo, messages.N_EVENT_REPORT_RQ: commitment_answer(self._writer),
+             messages.N_ACTION_RQ: commitment(self._writer, settings.commitment_callers)}, frozenset({VERIFICATION}),
+            dict.fromkeys((*settings.commitment_callers, *settings.commitment_nodes), frozenset({STORAGE_COMMITMENT})),
         )
         self._receiver = Receiver(
             policy=PolicyFile(spool, settings),

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import struct
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Any, Final, Literal
 
 from interface.dimse import messages
 from interface.dimse.messages import build_response
@@ -18,20 +19,23 @@ from interface.dimse.negotiation import EXPLICIT_BIG, IMPLICIT_LITTLE, STORAGE_C
 from interface.dimse.records import now_ms
 from interface.dimse.services import Handler, Request, Session
 from internal.errors import RouterError
-from internal.model import COMMITMENT_REQUEST
+from internal.model import COMMITMENT_ANSWER, COMMITMENT_REQUEST
 from internal.spool import EntryKind, SpoolWriter
 
 COMMITMENT_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 MAX_REFERENCES: Final = 50_000
+NOT_AUTHORISED: Final = 0x0124
 _REQUEST_COMMITMENT: Final = 1
 _MAX_ELEMENTS: Final = 400_000
 _MAX_DEPTH: Final = 6
 _TRANSACTION_UID: Final = 0x00081195
 _REFERENCED_SOPS: Final = 0x00081199
+_FAILED_SOPS: Final = 0x00081198
+_FAILURE_REASON: Final = 0x00081197
 _REFERENCED_CLASS: Final = 0x00081150
 _REFERENCED_INSTANCE: Final = 0x00081155
 #: Written without a VR, these are known to be sequences all the same.
-_SEQUENCES: Final = frozenset({_REFERENCED_SOPS, 0x00081111})
+_SEQUENCES: Final = frozenset({_REFERENCED_SOPS, _FAILED_SOPS, 0x00081111})
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
@@ -124,6 +128,25 @@ def parse_commitment(data: bytes, transfer_syntax: str) -> tuple[str, list[tuple
     return transaction_uid, [(_uid(item, _REFERENCED_CLASS), _uid(item, _REFERENCED_INSTANCE)) for item in items]
 
 
+def parse_report(data: bytes, transfer_syntax: str) -> tuple[str, dict[str, int]]:
+    """Return the transaction UID of an N-EVENT-REPORT, and the failure reason of each instance (0: committed).
+
+    Raises MalformedRequest. Source: PS3.4 table J.3-2.
+    """
+    data_set = _Reader(data, transfer_syntax).data_set()
+    order: Literal["big", "little"] = "big" if transfer_syntax == EXPLICIT_BIG else "little"
+    reasons: dict[str, int] = {}
+    for tag in (_REFERENCED_SOPS, _FAILED_SOPS):
+        items = data_set.get(tag, [])
+        for item in items if isinstance(items, list) else []:
+            reason = item.get(_FAILURE_REASON, b"")
+            number = int.from_bytes(reason, order) if isinstance(reason, bytes) and len(reason) == 2 else 0
+            reasons[_uid(item, _REFERENCED_INSTANCE)] = 0 if tag == _REFERENCED_SOPS else number or 0x0110
+    if not reasons or len(reasons) > MAX_REFERENCES:
+        raise MalformedRequest("the report names no instances, or too many")
+    return _uid(data_set, _TRANSACTION_UID), reasons
+
+
 def _uid(data_set: DataSet, tag: int) -> str:
     value = data_set.get(tag)
     uid = value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
@@ -132,11 +155,39 @@ def _uid(data_set: DataSet, tag: int) -> str:
     return uid
 
 
-def commitment(writer: SpoolWriter) -> Handler:
-    """Return the N-ACTION handler of Storage Commitment: 0x0000 means that the request itself is durable."""
+def commitment(writer: SpoolWriter, callers: Collection[str]) -> Handler:
+    """Return the N-ACTION handler of Storage Commitment: 0x0000 means that the request itself is durable.
+
+    Only `callers` (AE titles) may ask: a commitment lets them delete.
+    """
 
     def handle(session: Session, request: Request) -> None:
-        status, comment = _keep(writer, session, request)
+        if session.record.calling_aet in callers:
+            status, comment = _keep(writer, session, request)
+        else:
+            status, comment = NOT_AUTHORISED, "this AE title may not ask for commitment"
+        session.send(request.context.context_id, build_response(request.command, status, comment))
+
+    return handle
+
+
+def commitment_answer(writer: SpoolWriter) -> Handler:
+    """Return the N-EVENT-REPORT handler: what a node says to a request of ours; 0x0000 means that it is durable."""
+
+    def handle(session: Session, request: Request) -> None:
+        try:
+            if request.context.abstract_syntax != STORAGE_COMMITMENT:
+                raise MalformedRequest("not the Storage Commitment Push Model")
+            transaction_uid, reasons = parse_report(request.data_set, request.context.transfer_syntax)
+            document = {"request": COMMITMENT_ANSWER, "arrived_at": now_ms(), "calling_aet": session.record.calling_aet,
+                        "transaction_uid": transaction_uid, "reasons": reasons}
+            writer.add_record(EntryKind.REQUEST, json.dumps(document).encode("ascii"))
+            status, comment = messages.SUCCESS, ""
+        except MalformedRequest as error:
+            status, comment = messages.INVALID_ARGUMENT_VALUE, str(error)
+        except RouterError as error:
+            log.error("an answer to a commitment request is refused: %s", error)
+            status, comment = messages.PROCESSING_FAILURE, str(error)
         session.send(request.context.context_id, build_response(request.command, status, comment))
 
     return handle

@@ -19,6 +19,7 @@ _HEADER: Final = struct.Struct("<HHI")
 C_STORE_RQ: Final = 0x0001
 C_ECHO_RQ: Final = 0x0030
 N_ACTION_RQ: Final = 0x0130
+N_EVENT_REPORT_RQ: Final = 0x0100
 C_CANCEL_RQ: Final = 0x0FFF
 RESPONSE: Final = 0x8000
 NO_DATA_SET: Final = 0x0101
@@ -34,6 +35,7 @@ STATUS: Final = 0x0900
 ERROR_COMMENT: Final = 0x0902
 AFFECTED_SOP_INSTANCE_UID: Final = 0x1000
 REQUESTED_SOP_INSTANCE_UID: Final = 0x1001
+EVENT_TYPE_ID: Final = 0x1002
 ACTION_TYPE_ID: Final = 0x1008
 
 SUCCESS: Final = 0x0000
@@ -43,6 +45,7 @@ INVALID_OBJECT_INSTANCE: Final = 0x0117
 RESOURCE_LIMITATION: Final = 0x0213
 UNRECOGNIZED_OPERATION: Final = 0x0211
 NO_SUCH_SOP_CLASS: Final = 0x0118
+NO_SUCH_EVENT: Final = 0x0113
 NO_SUCH_ACTION: Final = 0x0123
 OUT_OF_RESOURCES: Final = 0xA700
 DATA_SET_DOES_NOT_MATCH: Final = 0xA900
@@ -119,8 +122,9 @@ def build_response(request: Command, status: int, comment: str = "", **extra: in
     ):  # fmt: skip
         if request.values.get(echoed) and len(request.values[echoed]) <= 66:
             elements[number] = request.uid(echoed)
-    if ACTION_TYPE_ID in request.values and (action := request.number(ACTION_TYPE_ID)) is not None:
-        elements[ACTION_TYPE_ID] = action
+    for number in (ACTION_TYPE_ID, EVENT_TYPE_ID):
+        if number in request.values and (kind := request.number(number)) is not None:
+            elements[number] = kind
     if comment:
         elements[ERROR_COMMENT] = comment[:64]
     return build_command(elements)

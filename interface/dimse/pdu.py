@@ -172,18 +172,23 @@ def _pdu(kind: int, body: bytes) -> bytes:
     return struct.pack(">BxI", kind, len(body)) + body
 
 
-def build_associate_ac(request: AssociateRequest, results: Sequence[ContextResult], max_pdu_bytes: int) -> bytes:
+def build_associate_ac(
+    request: AssociateRequest, results: Sequence[ContextResult], max_pdu_bytes: int,
+    scp_roles: frozenset[str] = frozenset(),
+) -> bytes:
     """Return the A-ASSOCIATE-AC: the fixed fields echoed, a result per context, our maximum length and names.
 
-    A role selection for an accepted context is answered: the peer is SCU, we are SCP. Source: PS3.8 9.3.3.
+    A role selection for an accepted context is answered: the peer is SCU, we are SCP;
+    for the SOP classes of `scp_roles` it may be SCP too. Source: PS3.8 9.3.3.
     """
     accepted = {result.abstract_syntax for result in results if result.result == 0}
     user = [
         _item(0x51, struct.pack(">I", max_pdu_bytes)),
         _item(0x52, IMPLEMENTATION_CLASS_UID.encode("ascii")),
         *(
-            _item(0x54, struct.pack(">H", len(uid)) + uid.encode("ascii", "replace") + bytes((scu & 1, 0)))
-            for uid, scu, _ in request.roles
+            _item(0x54, struct.pack(">H", len(uid)) + uid.encode("ascii", "replace")
+                  + bytes((scu & 1, scp & (uid in scp_roles))))
+            for uid, scu, scp in request.roles
             if uid in accepted
         ),
         _item(0x55, IMPLEMENTATION_VERSION_NAME.encode("ascii")),

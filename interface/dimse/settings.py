@@ -19,6 +19,7 @@ class ReceiveSettings:
     the association is accepted; `idle_timeout_s` the silence between two messages; `stall_timeout_s` is the window in
     which a message must bring `min_bytes_per_s` on average. `drain_s` is what SIGTERM leaves an instance in hand.
     `commitment_callers` are the AE titles that may ask for storage commitment: it lets a scanner delete.
+    `commitment_nodes` are those that we ask for it, and whose answers we take.
     `tls_port` None means no TLS; certificate, key and CA are PEM files.
     `lock_wait_s` is how long a start waits for a predecessor that still drains.
     """
@@ -40,6 +41,7 @@ class ReceiveSettings:
     min_free_bytes: int = 0
     unknown_callers: Literal["accept", "hold", "refuse"] = "accept"
     commitment_callers: tuple[str, ...] = ()
+    commitment_nodes: tuple[str, ...] = ()
     tls_port: int | None = None
     tls_certificate: str = ""
     tls_key: str = ""
@@ -58,7 +60,7 @@ class ReceiveSettings:
         known = {field.name for field in fields(cls)}
         if unknown := values.keys() - known:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-        for name in ("ae_titles", "bind", "commitment_callers"):
+        for name in ("ae_titles", "bind", "commitment_callers", "commitment_nodes"):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -10,6 +10,7 @@ import selectors
 import socket
 import ssl
 import time
+from pathlib import Path
 
 from interface.dimse.settings import ReceiveSettings
 from internal.errors import ConfigurationInvalid
@@ -40,6 +41,25 @@ def server_context(settings: ReceiveSettings) -> ssl.SSLContext | None:
             f"[dicom] tls_certificate, tls_key or tls_client_ca cannot be used ({reason}); main.py tls-init makes "
             "a key and a certificate"
         ) from None
+    return context
+
+
+def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return the context for calling a node; an empty path means the usual authorities, or no certificate of ours.
+
+    Raises ConfigurationInvalid for a file that cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(ca) if ca.name else None)
+    except OSError:
+        raise ConfigurationInvalid(f"{ca} is no readable file of certificates") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS_1_2)
+    if certificate.name:
+        try:
+            context.load_cert_chain(certificate, key if key.name else None)
+        except OSError:
+            raise ConfigurationInvalid(f"{certificate} or its key cannot be used") from None
     return context
 
 

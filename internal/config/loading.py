@@ -263,6 +263,9 @@ class _Checks:
             if section.failover_to and section.failover_to not in set(self._settings.destinations) - {name}:
                 self._problem(f"{kind}:{name}.failover_to", f"names {section.failover_to}, which cannot stand in",
                               "another destination with a section of its own")
+            if section.failover_to and getattr(section, "commitment", False):
+                self._problem(f"{kind}:{name}.failover_to", "does not go with commitment = yes",
+                              "who stands in cannot commit to what the other one has")
 
     def _plain_http(self) -> None:
         for section in self._settings.section_names():

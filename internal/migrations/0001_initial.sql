@@ -221,6 +221,7 @@ CREATE TABLE job (
     opened_at        INTEGER NOT NULL,
     waiting_since    INTEGER,
     escalated_at     INTEGER,
+    done_at          INTEGER,
     accession        TEXT NOT NULL DEFAULT '',
     rules            TEXT NOT NULL DEFAULT '',
     news             INTEGER NOT NULL DEFAULT 0,
@@ -280,6 +281,8 @@ CREATE TABLE intent (
 CREATE INDEX intent_job ON intent (job_id, verb);
 
 -- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker.
+-- failing_since: since when its destination fails, 0 while it works. While standby_until lies ahead, the destination
+-- `standby` takes its studies; then its own is tried again.
 CREATE TABLE lane (
     name         TEXT PRIMARY KEY,
     paused_until INTEGER NOT NULL DEFAULT 0,
@@ -290,7 +293,10 @@ CREATE TABLE lane (
     updated_at   INTEGER NOT NULL,
     alert_code   TEXT NOT NULL DEFAULT '',
     alert        TEXT NOT NULL DEFAULT '',
-    alert_at     INTEGER NOT NULL DEFAULT 0
+    alert_at     INTEGER NOT NULL DEFAULT 0,
+    failing_since INTEGER NOT NULL DEFAULT 0,
+    standby_until INTEGER NOT NULL DEFAULT 0,
+    standby       TEXT NOT NULL DEFAULT ''
 );
 
 -- Orders known before their images, whatever brought them.
@@ -362,4 +368,27 @@ CREATE TABLE pseudonym (
     key_id    TEXT NOT NULL,
     at        INTEGER NOT NULL,
     body      TEXT NOT NULL
+);
+
+-- Ways out and in beside the platform -----------------------------------------------------------------------------
+
+-- What nodes said to our requests for storage commitment; reasons: {SOP Instance UID: Failure Reason, 0 committed}.
+CREATE TABLE commitment_answer (
+    transaction_uid TEXT PRIMARY KEY,
+    calling_aet     TEXT NOT NULL,
+    arrived_at      INTEGER NOT NULL,
+    reasons         TEXT NOT NULL
+);
+
+-- Files of watched folders that were looked at: with this size and time they need not be looked at again.
+CREATE TABLE watched (
+    name      TEXT NOT NULL,
+    path      TEXT NOT NULL,
+    size      INTEGER NOT NULL,
+    mtime_ns  INTEGER NOT NULL,
+    at        INTEGER NOT NULL,
+    accepted  INTEGER NOT NULL,
+    refused   INTEGER NOT NULL,
+    reason    TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (name, path)
 );

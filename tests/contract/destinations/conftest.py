@@ -14,6 +14,8 @@ from interface.satusehat.delivery import Satusehat
 from internal.states import Outcome
 from tests.contract.destinations.images import make_instance, new_study_uid
 from tests.contract.destinations.memory_work import Ledger, SkewClock, drive
+from tests.contract.destinations.peers import Orthanc, Sshd
+from tests.contract.destinations.peers import running as running_peer
 from tests.contract.sandbox.sandbox_client import ORG, Sandbox
 
 _numbers = itertools.count(1)
@@ -67,6 +69,18 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     sandbox = Sandbox(tmp_path_factory.mktemp("platform") / "data")
     yield sandbox
     assert sandbox.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with running_peer(Orthanc(tmp_path_factory.mktemp("orthanc"))) as peer:
+        yield peer
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with running_peer(Sshd(tmp_path_factory.mktemp("sshd"))) as peer:
+        yield peer
 
 
 @pytest.fixture

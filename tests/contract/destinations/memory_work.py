@@ -78,6 +78,7 @@ class Ledger:
     alerts: dict[str, str] = field(default_factory=dict)
     ordered: list[tuple[str, Person]] = field(default_factory=list)
     same_patient: str = ""
+    commitments: dict[str, Mapping[str, int]] = field(default_factory=dict)
     siblings: list[Ledger] = field(default_factory=list)
     kind: str = "deliver"
     journal: list[str] = field(default_factory=list)
@@ -201,6 +202,12 @@ class MemoryWork:
         self._commit("answers", lambda: self.ledger.items.update({
             item.item_id: replace(self.ledger.items[item.item_id], state=state, answer=answer)
             for item, state, answer in answers}))
+
+    def commitment_answer(self, transaction_uid: str) -> Mapping[str, int] | None:
+        return self.ledger.commitments.get(transaction_uid)
+
+    def file_commitment_answer(self, transaction_uid: str, reasons: Mapping[str, int]) -> None:
+        self._commit("commitment answer", lambda: self.ledger.commitments.update({transaction_uid: dict(reasons)}))
 
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         now = self.clock.now_ms()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,23 @@ from typing import Any
 import pytest
 
 from interface.destinations import KINDS
+from interface.dicomweb_client import Dicomweb, DicomwebOptions
+from interface.dimse.requestor import Node
+from interface.dimse.store_scu import DimseOptions, DimseStore
 from interface.folder import Folder, FolderOptions
+from interface.outbound import Session, SessionOptions
+from interface.s3 import S3, S3Options
 from interface.satusehat.delivery import Satusehat
+from interface.sftp import Sftp, SftpOptions
+from interface.web_auth import basic
 from internal.errors import LeaseLost
 from internal.model import ItemState, Probe
 from internal.ports import Destination
 from internal.states import Finish, More, State
+from tests.contract.destinations.bucket import ACCESS, BUCKET, SECRET, Bucket
 from tests.contract.destinations.images import make_instance, new_study_uid
 from tests.contract.destinations.memory_work import Ledger, MemoryWork, SkewClock, drive, step_once
+from tests.contract.destinations.peers import Orthanc, Sshd, Storescp, running
 from tests.contract.sandbox.sandbox_client import Sandbox
 
 ACCESSION = "SUITE/1 é"
@@ -42,18 +52,60 @@ def make_ledger() -> Callable[[Place, int], Ledger]:
     return make
 
 
-@pytest.fixture(params=sorted(KINDS))
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, platform: Sandbox, make_destination: Callable[..., Satusehat],
-) -> Place:
-    if request.param == "folder":
-        root = tmp_path / "out"
+PEERS = {"dimse": "dcmtk", "dicomweb": "orthanc", "sftp": "sshd"}
 
-        def files() -> dict[str, str]:
-            return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.dcm")}
 
-        return Place(Folder(FolderOptions("copy", root)), files)
-    assert request.param == "satusehat", "a new kind needs its place in this suite"
+@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, PEERS[kind])) if kind in PEERS else kind
+                        for kind in sorted(KINDS)])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A destination of each kind, with the real program or server that it delivers to."""
+    place: Place = request.getfixturevalue(f"{request.param}_place")
+    yield place
+    close = getattr(place.destination, "close", None)
+    if close is not None:
+        close()
+
+
+@pytest.fixture
+def folder_place(tmp_path: Path) -> Place:
+    root = tmp_path / "out"
+
+    def files() -> dict[str, str]:
+        return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.dcm")}
+
+    return Place(Folder(FolderOptions("copy", root)), files)
+
+
+@pytest.fixture
+def dimse_place(tmp_path: Path) -> Iterator[Place]:
+    with running(Storescp(tmp_path / "pacs")) as scp:
+        yield Place(DimseStore(DimseOptions("pacs", Node("127.0.0.1", scp.port, scp.aet), "ROUTER")), scp.arrived)
+
+
+@pytest.fixture
+def dicomweb_place(orthanc: Orthanc) -> Place:
+    orthanc.forget()
+    session = Session(orthanc.url, SessionOptions())
+    options = DicomwebOptions("web", session, basic(orthanc.user, lambda: orthanc.password), batch=7)
+    return Place(Dicomweb(options), orthanc.arrived)
+
+
+@pytest.fixture
+def sftp_place(sshd: Sshd) -> Place:
+    sshd.forget()
+    return Place(Sftp(SftpOptions("far", "127.0.0.1", sshd.port, getpass.getuser(), sshd.known_hosts, str(sshd.files),
+                                  key=sshd.folder / "client")), sshd.arrived)
+
+
+@pytest.fixture
+def s3_place() -> Iterator[Place]:
+    with running(Bucket()) as bucket:
+        options = S3Options("cloud", BUCKET, lambda: ACCESS, lambda: SECRET, bucket.url)
+        yield Place(S3(options), bucket.arrived)
+
+
+@pytest.fixture
+def satusehat_place(platform: Sandbox, make_destination: Callable[..., Satusehat]) -> Place:
     platform.control("DELETE", "")
 
     def instances() -> dict[str, str]:
@@ -63,9 +115,16 @@ def place(
 
 
 @pytest.fixture
-def order(platform: Sandbox, place: Place) -> Callable[[Ledger], None]:
+def order(request: pytest.FixtureRequest, place: Place) -> Callable[[Ledger], None]:
     """Place an order for a ledger where the destination asks for one."""
-    return lambda ledger: platform.order(ledger.part, indexed=True) and None
+    if place.destination.kind != "satusehat":
+        return lambda ledger: None
+    platform: Sandbox = request.getfixturevalue("platform")
+
+    def make(ledger: Ledger) -> None:
+        platform.order(ledger.part, indexed=True)
+
+    return make
 
 
 def expected(ledger: Ledger) -> dict[str, str]:
