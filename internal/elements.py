@@ -22,6 +22,8 @@ MAX_VALUE_BYTES: Final = 1024 * 1024
 MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
 MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
 PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS | LONG_VRS}
+_SHORT_HEADER: Final = {False: struct.Struct("<HH2sH"), True: struct.Struct(">HH2sH")}
 _WINDOW_BYTES: Final = 64 * 1024
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
@@ -221,9 +223,19 @@ class _Walk:
     ) -> tuple[dict[int, Element], int]:
         """Return the elements from `position` to `end` (or the delimiter) and where the next thing begins."""
         elements: dict[int, Element] = {}
+        source = self._source
+        short = _SHORT_HEADER[encoding.big].unpack_from
         while position < end:
             start = position
-            tag, vr, length, value_at = self._header(position, encoding)
+            at = position - source.base
+            vr = ""
+            if not encoding.implicit and 0 <= at <= len(source.window) - 8:  # most elements are short and at hand
+                group, number, name, length = short(source.window, at)
+                if name in SHORT_VRS:
+                    tag, vr, value_at = group << 16 | number, _NAMES[name], position + 8
+                    self._budget -= 1
+            if not vr or self._budget < 0:
+                tag, vr, length, value_at = self._header(position, encoding)
             if tag == ends_with:
                 return elements, value_at
             if tag >> 16 == 0xFFFE:
@@ -255,10 +267,10 @@ class _Walk:
         if not (encoding.implicit or item or group == 0xFFFE):
             vr = source.window[at + 4 : at + 6]
             if vr in SHORT_VRS:
-                return tag, vr.decode(), struct.unpack_from(order + "H", source.window, at + 6)[0], position + 8
+                return tag, _NAMES[vr], struct.unpack_from(order + "H", source.window, at + 6)[0], position + 8
             if vr in LONG_VRS:
                 at = source.need(position, 12)
-                return tag, vr.decode(), struct.unpack_from(order + "I", source.window, at + 8)[0], position + 12
+                return tag, _NAMES[vr], struct.unpack_from(order + "I", source.window, at + 8)[0], position + 12
         length = struct.unpack_from(order + "I", source.window, at + 4)[0]
         return tag, vr_of(tag), length, position + 8
 
@@ -335,15 +347,31 @@ def _inflate(data: bytes) -> bytes:
 def pieces(dataset: DataSet) -> list[Piece]:
     """Return what the data set consists of, in order; neighbouring spans and bytes are joined."""
     joined: list[Piece] = []
-    for piece in _pieces(dataset):
+    start = end = -1  # of the run of untouched elements, which are by far the most
+    for element in dataset.elements.values():
+        if element.value is None and element.items is None:
+            if element.start != end:
+                _join(joined, (start, end))
+                start = element.start
+            end = element.end
+            continue
+        _join(joined, (start, end))
+        start = end = -1
+        for piece in element_pieces(element):
+            _join(joined, piece)
+    _join(joined, (start, end))
+    return joined
+
+
+def _join(joined: list[Piece], piece: Piece) -> None:
+    if piece and piece != (-1, -1):
         last = joined[-1] if joined else None
         if isinstance(piece, bytes) and isinstance(last, bytes):
             joined[-1] = last + piece
         elif isinstance(piece, tuple) and isinstance(last, tuple) and last[1] == piece[0]:
             joined[-1] = (last[0], piece[1])
-        elif piece:
+        else:
             joined.append(piece)
-    return joined
 
 
 def _pieces(dataset: DataSet) -> Iterator[Piece]:

@@ -151,8 +151,10 @@ class Edits:
             self._note_originals(received, before)
 
     def _note_originals(self, received: DataSet, before: Mapping[int, Element]) -> None:
-        kept = {tag: element for tag, element in received.elements.items()
-                if tag in before or _is_creator_of(tag, before)}
+        blocks = {tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8 for tag in before if tag >> 16 & 1 and tag & 0xFFFF > 0xFF}
+        kept = before if not blocks else {tag: element for tag, element in received.elements.items()
+                                          if tag in before or tag in blocks}
+        kept = dict(kept)
         kept.pop(_ORIGINAL_ATTRIBUTES, None)
         inner = DataSet(received.source, self.dataset.encoding, kept)
         item = self.dataset.new_item(_ORIGINAL_ATTRIBUTES)
@@ -178,9 +180,3 @@ def with_name(path: paths.Path, act: Callable[[], object]) -> None:
 def _equal(received: DataSet, now: DataSet, tag: int) -> bool:
     one, two = received.elements[tag], now.elements[tag]
     return two.value is not None and one.vr == two.vr and received.raw(tag) == two.value
-
-
-def _is_creator_of(tag: int, before: Mapping[int, Element]) -> bool:
-    group, number = tag >> 16, tag & 0xFFFF
-    return group % 2 == 1 and 0x10 <= number <= 0xFF and any(
-        other >> 16 == group and (other & 0xFFFF) >> 8 == number for other in before)

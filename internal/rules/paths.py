@@ -154,7 +154,7 @@ def _change(
             return False
         tag = step.tag | make_block(dataset, step.tag >> 16, step.creator, used) << 8
     if len(steps) == 1:
-        return act(dataset, tag, used)
+        return act(dataset, tag, used) if make or tag in dataset.elements else False
     items = dataset.items(tag)
     if make and not items and step.item in (EVERY_ITEM, 0):
         items = [dataset.new_item(tag)]

@@ -52,6 +52,7 @@ ACTIONS = (
     (r'replace StudyDate "(\d{4})(\d{2})(\d{2})" with "\1\3\2"', "StudyDate", "20260102"),
     ("lower PatientName", "PatientName", "doe^jane"), ("pad PatientID 6 \"0\"", "PatientID", "0000P1"),
     ("pad right PatientID 4 \"x\"", "PatientID", "P1xx"), ("delete EthnicGroup", "EthnicGroup", None),
+    ("upper StationName", "StationName", None),
     ("shift dates 30", "StudyDate", "20260201"), ('map PatientID using table t', "PatientID", "MAPPED"),
     ("map StationName from PatientID using table t", "StationName", "MAPPED"),
     ("map EthnicGroup using table t", "EthnicGroup", "99-17"), ('set SeriesNumber = "7"', "SeriesNumber", 7),
