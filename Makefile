@@ -7,7 +7,7 @@ PIP = $(PY) -m pip --disable-pip-version-check --quiet install --require-hashes 
 UV = $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 # A temporary folder of its own: two test runs at once change the rights of the one they would share.
-run_soak = $(PY) -m pytest -q -s --all-long tests/system/test_soak.py
+run_soak = $(PY) -m pytest -q -s --all-long tests/system/test_soak.py --junitxml build/soak.xml
 run_pytest = t=$$(mktemp -d) && PYTEST_DEBUG_TEMPROOT=$$t $(PY) -m pytest $(1) && rm -rf $$t
 APT_LINE = apt-get install -y python3 python3-venv make
 
@@ -83,8 +83,9 @@ proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in d
 	$(PY) -m bench.record --proof build/proof/parts.xml build/proof/system.xml
 	$(MAKE) bench
 
-soak: $(VENV)/test.stamp ## 20 minutes of load, kills, faults and short tokens (SOAK_MINUTES=N for another length)
-	@SOAK_MINUTES=$${SOAK_MINUTES:-20} $(call run_soak)
+soak: $(VENV)/test.stamp ## 20 minutes of load, kills, faults, short tokens; kept in docs/ (SOAK_MINUTES=N)
+	@mkdir -p build && SOAK_MINUTES=$${SOAK_MINUTES:-20} $(call run_soak)
+	$(PY) -m bench.record --soak build/soak.xml
 
 lint: $(VENV)/test.stamp ## style and types
 	$(PY) -m ruff check .

@@ -114,6 +114,13 @@ class _Defects(logging.Handler):
             self.found = f"{record.getMessage()}: {record.exc_info[1]!r}"
 
 
+class _Everybody:
+    """Every title: all callers get their report on the same association."""
+
+    def __contains__(self, title: object) -> bool:
+        return True
+
+
 class AssociationTarget:
     """A receiver over a spool of its own; an input is everything that a peer says."""
 
@@ -123,9 +130,9 @@ class AssociationTarget:
         spool = Spool.open(folder / "spool", fsync=False)
         self._writer = spool.writer("0")
         syntaxes = frozenset({VERIFICATION, STORAGE_COMMITMENT})
-        services = Services({0x30: echo, 0x130: commitment(self._writer)}, syntaxes)
+        services = Services({0x30: echo, 0x130: commitment(self._writer, _Everybody())}, syntaxes)
         self._receiver = Receiver(PolicyFile(spool, settings), StoreLane(self._writer, 1 << 20), services,
-                                  Register(self._writer), Refusals(), Counters())
+                                  Register(self._writer), Refusals(), Counters(), spool.reports)
         self._defects = _Defects()
         log = logging.getLogger("router.dimse")
         log.propagate = False

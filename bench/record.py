@@ -1,8 +1,8 @@
 """Write the dated tables of docs/: test results of `make proof`, figures of the benches.
 
-`python -m bench.record --proof JUNIT.xml ...` fills docs/reliability.md; `python -m bench.record` runs every bench of
-this folder and fills docs/performance.md. Only the text between the page's markers is replaced. Changes when a table
-does.
+`python -m bench.record --proof JUNIT.xml ...` fills docs/reliability.md, `--soak JUNIT.xml` its soak;
+`python -m bench.record` runs every bench of this folder and fills docs/performance.md. Only the text between the page's
+markers is replaced. Changes when a table does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,9 @@ _ROUNDS = ("--rounds", os.environ.get("BENCH_ROUNDS", "3"), "--json", "FILE")
 BENCHES = {"receive": _ROUNDS, "push": ("--json",), "relay": _ROUNDS,
            "rules": _ROUNDS}
 BENCH_TIMEOUT_S = 2400
+#: The property under which a test records a fault of the catalogue: a JSON list of id, fault and result.
+FAULT = "fault"
+SURVIVED, NOT_RUN = "survived", "not run: "
 
 
 class RecordFailed(Exception):
@@ -62,14 +66,35 @@ def read_junit(texts: Iterable[str]) -> dict[str, Suite]:
 
 
 def read_figures(texts: Iterable[str]) -> list[str]:
-    """Return a Markdown line for each test that recorded figures (pytest's record_property)."""
+    """Return a Markdown line for each test that recorded figures (pytest's record_property); faults are no figures."""
     lines = []
     for text in texts:
         for case in ET.fromstring(text).iter("testcase"):
-            found = [f"{p.get('name')} {p.get('value')}" for p in case.iter("property")]
+            found = [f"{p.get('name')} {p.get('value')}" for p in case.iter("property") if p.get("name") != FAULT]
             if found:
                 lines.append(f"- `{case.get('name')}`: {', '.join(found)}")
     return lines
+
+
+def read_faults(texts: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return (id, fault, result) of every fault of the catalogue that tests recorded, in the catalogue's order."""
+    found = {tuple(json.loads(str(p.get("value")))) for text in texts
+             for case in ET.fromstring(text).iter("testcase") for p in case.iter("property") if p.get("name") == FAULT}
+    return sorted(((str(id_), str(fault), str(result)) for id_, fault, result in found), key=_catalogue_order)
+
+
+def _catalogue_order(row: tuple[str, str, str]) -> tuple[str, int, str]:
+    number = re.match(r"[A-Z](\d+)", row[0])
+    return row[0][:1], int(number[1]) if number else 0, row[0]
+
+
+def faults_table(rows: Sequence[tuple[str, str, str]], stamp: str) -> str:
+    """Return the Markdown of the fault catalogue: how many survived, each fault, and what was not run and why."""
+    ran = [row for row in rows if not row[2].startswith(NOT_RUN)]
+    survived = sum(result == SURVIVED for _, _, result in ran)
+    lines = [stamp, "", f"**{survived} of {len(ran)} survived.**", "", "| id | fault | result |", "| --- | --- | --- |"]
+    lines += [f"| {id_} | {_shown(fault)} | {_shown(result)} |" for id_, fault, result in rows]
+    return "\n".join(lines)
 
 
 def _module(classname: str) -> str:
@@ -166,13 +191,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write one table; 1 when it cannot be written or a proof has failures."""
     parser = argparse.ArgumentParser(prog="python -m bench.record", description="Write the dated tables of docs/.")
     parser.add_argument("--proof", nargs="+", type=Path, metavar="JUNIT.xml", help="results of `make proof`")
+    parser.add_argument("--soak", type=Path, metavar="JUNIT.xml", help="the result of `make soak`")
     args = parser.parse_args(argv)
     try:
         if args.proof:
             texts = [path.read_text(encoding="utf-8") for path in args.proof]
             suites = read_junit(texts)
             _write("reliability.md", "proof", proof_table(suites, _stamp(), read_figures(texts)))
+            _write("reliability.md", "faults", faults_table(read_faults(texts), _stamp()))
             return 1 if any(suite.failed for suite in suites.values()) else 0
+        if args.soak:
+            text = args.soak.read_text(encoding="utf-8")
+            _write("reliability.md", "soak", "\n".join([_stamp(), "", *read_figures([text])]))
+            return 0
         found = [name for name in BENCHES if (ROOT / "bench" / f"{name}.py").is_file()]
         _write("performance.md", "bench", bench_table({name: run_bench(name) for name in found}, _stamp()))
     except RecordFailed as failure:

@@ -120,6 +120,11 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
     accession = decision("accession", "send a study under another accession number; without NEW: proposals")
     accession.add_argument("new", metavar="NEW", nargs="?", help="the number of the order")
     accession.add_argument("--reason", help="kept with the study; needed with NEW")
+    order = add("order", "say that the order of an accession number is there now: what waits for it looks at once")
+    order.add_argument("verb", choices=("came",))
+    order.add_argument("accession", metavar="ACCESSION")
+    order.add_argument("--urgent", action="store_true", help="before everything else, also outside send_hours")
+    order.add_argument("--by", metavar="NAME", help="who says so (default: this account)")
     alias = add("alias", "the table of accession numbers: what a modality sends, what it means")
     alias.add_argument("action", choices=("list", "add", "remove"))
     alias.add_argument("sent", metavar="SENT", nargs="?", help="as the modality sends it")
@@ -170,7 +175,7 @@ def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
              "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
-             "accession", "alias", "withdraw", "lane", "verify", "rules"}
+             "accession", "alias", "withdraw", "lane", "verify", "order", "rules"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -223,6 +228,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         "accept-partial": cli_queue.accept_partial, "bad": cli_queue.bad,
         "same-patient": cli_cases.same_patient, "discard": cli_cases.discard,
         "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
+        "order": cli_cases.order,
         "withdraw": cli_withdraw.withdraw,
         "lane": cli_lanes.lane, "verify": cli_verify.verify,
     }[options.command]

@@ -19,9 +19,10 @@ from interface.explain import explain, state_text
 from interface.roles import open_spool
 from internal import corrections, decisions, holdings, index, jobs
 from internal.config import Settings
-from internal.decisions import Kind
+from internal.decisions import Kind, KnownOrder
 from internal.doctor import read_alias_file
 from internal.errors import NotAllowed, NotFound
+from internal.identity import Person
 from internal.states import Event, State
 from internal.store import Tx
 
@@ -123,6 +124,17 @@ def _print_proposals(tx: Tx, job_id: int, settings: Settings) -> int:
         print(f"  {one.accession_number}  [{one.rule}] {certain}")
     if not found:
         print("  no proposal: no known order fits")
+    return 0
+
+
+def order(options: argparse.Namespace, settings: Settings) -> int:
+    """Wake what waits for the order of an accession number, and remember an urgent one for images still to come."""
+    known = KnownOrder("person", options.accession.strip(), options.accession, Person(), urgent=options.urgent)
+    if not known.order_id:
+        raise NotAllowed("an accession number is needed")
+    with opened(settings) as store, store.transaction() as tx:
+        woken = corrections.order_came(tx, known, now_ms(), who=person(options))
+    print(f"{len(woken)} deliveries look for their order now")
     return 0
 
 

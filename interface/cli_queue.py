@@ -305,6 +305,8 @@ def send_now(options: argparse.Namespace, settings: Settings) -> int:
                                       *(job.study_uid for job in found)]))
         for uid in studies:
             index.request_settle(tx, uid)
+            if options.urgent:
+                index.mark_urgent(tx, uid)
         if options.urgent:
             jobs.set_priority(tx, job_ids, jobs.URGENT, now_ms())
         woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=now_ms())

@@ -69,6 +69,7 @@ def receive_settings(settings: Settings, *, supervised: bool) -> ReceiveSettings
         unknown_callers=dicom.unknown_callers,  # type: ignore[arg-type]
         commitment_callers=tuple(split_commitment_caller(text)[0] for text in dicom.commitment_callers),
         commitment_nodes=tuple(node.ae_title for node in settings.named.get("dimse", {}).values() if node.commitment),
+        commitment_same_association=dicom.commitment_same_association,
         tls_port=dicom.tls_port or None,
         tls_certificate=str(settings.tls_certificate),
         tls_key=str(settings.tls_key),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from interface.cli_queue import now_ms, opened
 from interface.destinations import build
 from interface.satusehat.audit import Finding
 from interface.satusehat.delivery import Satusehat
+from interface.satusehat.withdrawal import ENTERED_IN_ERROR
 from internal import index, jobs
 from internal.config import Settings
 from internal.errors import NotFound
@@ -26,6 +28,7 @@ from internal.fhir import dates
 from internal.model import Job
 from internal.states import Event, State
 from internal.store import Store
+from internal.withdrawals import WITHDRAWN
 
 
 def verify(options: argparse.Namespace, settings: Settings) -> int:
@@ -44,7 +47,7 @@ def verify(options: argparse.Namespace, settings: Settings) -> int:
         for row in found:
             print(f"{row['accession_number'] or '-'}  {row['study_uid']}: {row['text']}")
         wrong = sum(not row["ok"] for row in found)
-        print(f"{len(found)} studies checked, {len(found) - wrong} complete, {wrong} sent again")
+        print(f"{len(found)} studies checked, {len(found) - wrong} in order, {wrong} not")
     return 0 if all(row["ok"] for row in found) else 1
 
 
@@ -57,10 +60,14 @@ def _choose(store: Store, options: argparse.Namespace, settings: Settings) -> Se
             ids = jobs.find_jobs(tx, options.study)
         else:
             since_ms = _since_ms(options.since, settings)
-            ids = [row.job_id for row in jobs.list_jobs(tx, state=State.DONE, limit=1_000_000)
-                   if row.updated_at >= since_ms]
+            ids = [row.job_id for state in (State.DONE, State.HELD)
+                   for row in jobs.list_jobs(tx, state=state, limit=1_000_000) if row.updated_at >= since_ms]
         found = [jobs.job(tx, job_id) for job_id in ids]
-    return [job for job in found if job.state is State.DONE]
+    return [job for job in found if job.kind == jobs.DELIVER and (job.state is State.DONE or _is_taken_back(job))]
+
+
+def _is_taken_back(job: Job) -> bool:
+    return job.state is State.HELD and job.reason_code == WITHDRAWN
 
 
 def _since_ms(text: str, settings: Settings) -> int:
@@ -78,6 +85,9 @@ def _look(store: Store, platforms: dict[str, Satusehat], chosen: Sequence[Job]) 
             if job.environment != platform.environment:
                 yield _row(job, Finding(), f"belongs to {job.environment}: not looked at")
                 continue
+            if _is_taken_back(job):
+                yield _look_at_taken_back(platform, job)
+                continue
             with store.reading() as tx:
                 items = jobs.items_of(tx, job.job_id, job.environment)
                 inventory = index.inventory(tx, job.study_uid, job.part)
@@ -86,14 +96,27 @@ def _look(store: Store, platforms: dict[str, Satusehat], chosen: Sequence[Job]) 
             _note(store, job, finding)
 
 
+def _look_at_taken_back(platform: Satusehat, job: Job) -> dict[str, Any]:
+    """Nothing is missing of a study that was taken back; whether that is complete is asked."""
+    status = platform.audit.read_status(str(job.facts.get("imaging_study_id", "")))
+    if status in ("", ENTERED_IN_ERROR):
+        return _row(job, Finding(), "taken back: entered in error at SATUSEHAT, never sent again")
+    text = f"taken back here, but its ImagingStudy stands as {status!r} at SATUSEHAT: see `show`"
+    return _row(job, Finding(), text) | {"ok": False}
+
+
 def _row(job: Job, finding: Finding, text: str) -> dict[str, Any]:
     return {"job_id": job.job_id, "study_uid": job.study_uid, "accession_number": job.part, "ok": finding.ok,
-            "receipts": finding.receipts, "answered_for": finding.here, "text": text,
+            "receipts": finding.receipts, "answered_for": finding.here, "skipped": finding.skipped, "text": text,
             "missing": [item.instance.header.sop_uid for item in finding.missing], "unlisted": list(finding.unlisted)}
 
 
 def describe(finding: Finding) -> str:
     """Return in one sentence what was found."""
+    if finding.skipped:
+        sent = replace(finding, skipped=0)
+        kept = f"{finding.skipped} images are kept here (skip_sop_classes)"
+        return f"{describe(sent)}; {kept}" if sent != Finding() else f"nothing of it is sent: {kept}"
     if finding.gone:
         return "the ImagingStudy is not at SATUSEHAT any more"
     wrong = [f"{len(finding.unlisted)} images are not listed"] if finding.unlisted else []

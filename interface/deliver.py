@@ -45,12 +45,15 @@ from internal.assemble import Lane as PlannedLane
 from internal.commitments import Commitments
 from internal.config import Settings
 from internal.config.values import split_commitment_caller
+from internal.describe import Describer
 from internal.devices import Verdict
 from internal.doctor import Doctor
 from internal.errors import StorageFailed, StorageFull, Transient
+from internal.failpoints import hit
 from internal.fhir import dates
 from internal.hours import parse_hours
 from internal.indexer import BATCH_ROWS, Indexer, Pass
+from internal.parser import Parser
 from internal.ports import Destination
 from internal.retain import Retainer, RetentionPolicy
 from internal.spool import Spool
@@ -122,6 +125,9 @@ class Deliver:
             policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
             self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
         self._watching = Watching(build_watches(settings), store, spool, self._clock)
+        self._parser = Parser()
+        self._describer = Describer(store, spool, self._clock, self._parser, stop)
+        self._describing = threading.Thread(target=self._describer.run, name="describe", daemon=True)
         self._retainer = Retainer(store, spool, self._clock, retention_policy(settings))
         alias_file = settings.satusehat.alias_file
         self._doctor = Doctor(
@@ -137,10 +143,11 @@ class Deliver:
         commitments = Commitments(
             self._store, self._spool, "delivered" if dicom.commitment_policy == "delivered" else "stored")
         return [CommitmentReport(CommitmentPeer(*split_commitment_caller(text)), self._settings.satusehat.ae_title,
-                                 commitments) for text in dicom.commitment_callers]
+                                 commitments, self._spool.reports) for text in dicom.commitment_callers]
 
     def _report(self) -> dict[str, Any]:
         return self._counters | {"rule_problems": len(self._book.problems),
+                                 "described": self._describer.described, "unparsed": self._describer.unparsed,
                                  "steps": sum(lane.steps for lane in self._lanes),
                                  "lanes": {lane.name: lane.report() for lane in self._lanes},
                                  "watched": self._watching.report()}
@@ -153,6 +160,8 @@ class Deliver:
         for lane in self._lanes:
             lane.start()
         self._watching.start()
+        if self._settings.router.parse_metadata:
+            self._describing.start()
         wait_s = _FAULT_PAUSE_S
         while not self._stop.is_set():
             began_s = time.monotonic()
@@ -163,6 +172,7 @@ class Deliver:
                     wait_s = _FAULT_PAUSE_S
                 pause(self._stop, fault, wait_s)
                 wait_s = min(wait_s * 2, _FAULT_PAUSE_MAX_S)
+        self._parser.stop()
         for lane in self._lanes:
             lane.stop_soon()
         self._watching.stop_soon()
@@ -170,6 +180,8 @@ class Deliver:
         left = [lane.name for lane in self._lanes if not lane.stop(max(0.0, deadline_s - time.monotonic()))]
         if not self._watching.stop(max(0.0, deadline_s - time.monotonic())):
             left.append("watch")
+        if self._describing.is_alive():
+            self._describing.join(max(0.0, deadline_s - time.monotonic()))
         log.info("Deliver role stopped", extra={"fields": {"unfinished_lanes": left}})
         return not left
 
@@ -183,6 +195,7 @@ class Deliver:
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
         self._book.reload(self._store, now)
+        hit("recover.mid")
         self._assembler.recover()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 

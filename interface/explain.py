@@ -166,10 +166,6 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Run `rules check`; bring back the table or destination that is gone, then `retry`.",
         "IT",
     ),
-    "study-busy": Explanation(
-        "Accession lain dari studi yang sama sedang didaftarkan.", "Tidak perlu tindakan.",
-        "Another accession of the same study is being registered.", "Nothing to do.",
-    ),
     "partly-delivered": Explanation(
         "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
         "Lihat `show` dan `bad`; kirim ulang citra itu, atau `accept-partial` bila boleh tanpa citra itu.",
@@ -231,6 +227,54 @@ EXPLANATIONS: dict[str, Explanation] = {
     "disk-full": Explanation(
         "Disk tujuan penuh.", "Kosongkan ruang; router melanjutkan otomatis.",
         "The destination's disk is full.", "Make space; the router goes on by itself.", "IT",
+    ),
+    "no-answer": Explanation(
+        "Sebagian citra belum dijawab oleh tujuan.", "Router mengirimnya lagi otomatis.",
+        "The destination has not answered for some images yet.", "The router sends them again by itself.",
+    ),
+    "login-refused": Explanation(
+        "Tujuan menolak login router.", "Periksa user, kata sandi, token atau kunci di bagian tujuan itu.",
+        "The destination refuses the router's login.", "Check user, password, token or key in its section.", "IT",
+    ),
+    "dimse-connect": Explanation(
+        "Node DICOM tujuan tidak dapat dihubungi.", "Periksa host, port, jaringan dan apakah node hidup.",
+        "The DICOM node cannot be reached.", "Check host, port, network and whether the node is on.", "IT",
+    ),
+    "dimse-rejected": Explanation(
+        "Node DICOM tujuan menolak asosiasi.", "Samakan AE title di kedua sisi; daftarkan router di node itu.",
+        "The DICOM node rejects the association.", "Make the AE titles agree; register the router at the node.", "IT",
+    ),
+    "dimse-tls": Explanation(
+        "Sambungan TLS ke node DICOM tidak dapat dipercaya.", "Periksa tls_ca, tls_name dan sertifikat kedua sisi.",
+        "TLS with the DICOM node cannot be trusted.", "Check tls_ca, tls_name and both sides' certificates.", "IT",
+    ),
+    "dimse-a700": Explanation(
+        "Node DICOM tujuan kehabisan ruang.", "Kosongkan ruang di node itu; router melanjutkan otomatis.",
+        "The DICOM node is out of resources.", "Make space there; the router goes on by itself.", "IT",
+    ),
+    "commit-asked": Explanation(
+        "Citra sudah terkirim; tujuan belum menjawab permintaan storage commitment.", "Router menunggu jawabannya.",
+        "The images were sent; the node has not answered whether it keeps them.", "The router waits for the answer.",
+    ),
+    "commit-no-answer": Explanation(
+        "Tujuan tidak menjawab permintaan storage commitment; diminta lagi.",
+        "Periksa apakah node itu mengenal AE title, alamat dan port router.",
+        "The node did not answer a request for storage commitment; it is asked again.",
+        "Check that the node knows AE title, address and port of the router.", "IT",
+    ),
+    "commit-not-offered": Explanation(
+        "Tujuan tidak menerima permintaan storage commitment.", "Aktifkan di node itu, atau setel commitment = no.",
+        "The node does not take requests for storage commitment.", "Enable it there, or set commitment = no.", "IT",
+    ),
+    "sftp-host-key": Explanation(
+        "Server SFTP menunjukkan host key yang tidak dikenal.",
+        "Pastikan servernya benar, lalu perbarui known_hosts (ssh-keyscan).",
+        "The SFTP server shows a host key that is not known.",
+        "Make sure that it is the right server, then update known_hosts (ssh-keyscan).", "IT",
+    ),
+    "s3-no-bucket": Explanation(
+        "Bucket tujuan tidak ada.", "Buat bucket itu atau perbaiki namanya.",
+        "There is no such bucket.", "Make the bucket or correct its name.", "IT",
     ),
     "folder-missing": Explanation(
         "Folder tujuan tidak ada (mungkin tidak ter-mount).", "Periksa [folder:NAMA] path di router.conf.",
@@ -366,6 +410,22 @@ FAMILIES: dict[str, Explanation] = {
         "The service that a rule asks does not answer.",
         "Check [lookup:NAME] and the service; the router tries again by itself.",
         "IT",
+    ),
+    "dimse-": Explanation(
+        "Node DICOM tujuan sedang tidak menerima citra.", "Lihat alasannya; router mencoba lagi otomatis.",
+        "The DICOM node does not take images now.", "Read the reason; the router tries again by itself.", "IT",
+    ),
+    "stow-": Explanation(
+        "Server DICOMweb menjawab dengan galat.", "Periksa url dan log server itu; router mencoba lagi otomatis.",
+        "The DICOMweb server answers with an error.", "Check url and its log; the router tries again by itself.", "IT",
+    ),
+    "sftp-": Explanation(
+        "Server SFTP tidak dapat dipakai.", "Periksa host, port dan jaringan; router mencoba lagi otomatis.",
+        "The SFTP server cannot be used.", "Check host, port and network; the router tries again by itself.", "IT",
+    ),
+    "s3-": Explanation(
+        "Penyimpanan objek tidak dapat dipakai.", "Periksa endpoint dan jaringan; router mencoba lagi otomatis.",
+        "The object store cannot be used.", "Check endpoint and network; the router tries again by itself.", "IT",
     ),
     "mroc-": Explanation(
         "Klien MROC tidak menerima salinan citra; pengiriman ke SATUSEHAT tidak terganggu.",

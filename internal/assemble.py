@@ -171,10 +171,11 @@ class Assembler:
         unadmitted: Sequence[tuple[str, str]],
     ) -> None:
         now = self._clock.now_ms()
+        urgent = index.is_urgent(tx, inventory.study_uid) or decisions.is_urgent(tx, inventory.part)
         plan = jobs.plan(
             tx, kind="deliver", destination=lane.name, environment=lane.environment, study_uid=inventory.study_uid,
             part=inventory.part, instances=instances, settled_revision=inventory.revision, now=now,
-            due_at=now, rules=by.rules,
+            due_at=now, priority=jobs.URGENT if urgent else jobs.NORMAL, rules=by.rules,
         )
         if plan.new_items:
             late.apply(tx, plan.job_id, lane.late, inventory.revision, now)

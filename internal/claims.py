@@ -2,7 +2,8 @@
 
 Started work first, then new studies: urgent before normal before backlog, the newest first, and nobody gets a second
 turn before everybody has had one, so that small studies are not stuck behind a large one. Jobs in the waiting room,
-which only look whether their order has come, are asked for on their own. Called by `jobs`; imports items and store.
+which only look whether their order has come, are asked for on their own. One study is worked on once at a time at a
+destination, whatever node asks: its accessions share one ImagingStudy. Called by `jobs`; imports items and store.
 Changes when a lane is to take its jobs in another order.
 """
 # ruff: noqa: S608 - SQL is composed of our own column lists and placeholders only; every value is bound
@@ -39,6 +40,9 @@ class Poll(StrEnum):
 _AGAIN = ("state IN ('deferred', 'waiting') AND polling = 0", "due_at, job_id")
 _FRESH = ("state = 'queued'", "turns, opened_at DESC, job_id DESC")
 _POLLING = "state = 'waiting' AND polling = 1"
+# Another accession of the study, or its taking back, is under way at this destination.
+_BUSY = ("EXISTS (SELECT 1 FROM job o WHERE o.study_uid = job.study_uid AND o.study_uid <> ''"
+         " AND o.destination = job.destination AND o.state = 'active')")
 _POLLS = {Poll.NEWEST: "opened_at DESC, job_id DESC", Poll.LONGEST: "due_at, job_id"}
 
 
@@ -50,19 +54,26 @@ def job_from(tx: Tx, row: Row) -> Job:
     return Job(**values, facts=facts_of(tx, values["job_id"], values["environment"]))
 
 
+def is_any_active(tx: Tx) -> bool:
+    """Return whether a worker of any lane has a job in hand."""
+    return tx.row("SELECT 1 FROM job WHERE state = 'active' LIMIT 1") is not None
+
+
 def claim_sql(tx: Tx) -> list[str]:
     """Return the statements that pick the next job of a priority, in order: destination, environment, priority, now,
     node."""
-    return [f"SELECT job_id, state FROM job WHERE destination = ? AND environment = ? AND {which} AND priority = ?"
-            f" AND due_at <= ? AND (node = '' OR node = ?) ORDER BY {order} LIMIT 1{tx.skip_locked}"
+    return [f"SELECT job_id, state, study_uid FROM job WHERE destination = ? AND environment = ? AND {which}"
+            f" AND priority = ? AND due_at <= ? AND (node = '' OR node = ?) AND NOT {_BUSY} ORDER BY {order}"
+            f" LIMIT 1{tx.skip_locked}"
             for which, order in (_AGAIN, _FRESH)]
 
 
 def poll_sql(tx: Tx, poll: Poll) -> str:
     """Return the statement that picks the next job of the waiting room: destination, environment, now, node."""
     due = "due_at" if poll is Poll.LONGEST else "+due_at"  # the plus keeps the other index out
-    return (f"SELECT job_id, state FROM job WHERE destination = ? AND environment = ? AND {_POLLING} AND {due} <= ?"
-            f" AND (node = '' OR node = ?) ORDER BY {_POLLS[poll]} LIMIT 1{tx.skip_locked}")
+    return (f"SELECT job_id, state, study_uid FROM job WHERE destination = ? AND environment = ? AND {_POLLING}"
+            f" AND {due} <= ? AND (node = '' OR node = ?) AND NOT {_BUSY} ORDER BY {_POLLS[poll]}"
+            f" LIMIT 1{tx.skip_locked}")
 
 
 def is_due(
@@ -70,9 +81,10 @@ def is_due(
 ) -> bool:
     """Return whether `claim` could find something; reads only, so that idle workers never take the write lock."""
     where = "SELECT 1 FROM job WHERE destination = ? AND environment = ?"
-    if poll and tx.row(f"{where} AND {_POLLING} AND due_at <= ? LIMIT 1", (destination, environment, now)):
+    if poll and tx.row(f"{where} AND {_POLLING} AND due_at <= ? AND NOT {_BUSY} LIMIT 1",
+                       (destination, environment, now)):
         return True
-    return any(tx.row(f"{where} AND {which} AND priority = ? AND due_at <= ? LIMIT 1",
+    return any(tx.row(f"{where} AND {which} AND priority = ? AND due_at <= ? AND NOT {_BUSY} LIMIT 1",
                       (destination, environment, priority, now))
                for priority in priorities for which, _ in (_AGAIN, _FRESH))
 
@@ -97,7 +109,9 @@ def claim(
             break
     if not found:
         return None
-    job_id, state = found
+    job_id, state, study_uid = found
+    if _is_taken(tx, study_uid, destination):
+        return None
     row = tx.row(
         "UPDATE job SET state = ?, lease = ?, lease_until = ?, leased_by = ?, revision = settled_revision,"
         f" updated_at = ? WHERE job_id = ? RETURNING {JOB_COLUMNS}",
@@ -105,6 +119,18 @@ def claim(
          now, job_id))
     assert row is not None  # RETURNING of the row just read
     return replace(job_from(tx, row), lease_until=now + lease_ms)
+
+
+def _is_taken(tx: Tx, study_uid: str, destination: str) -> bool:
+    """Lock the study's row and look again whether somebody works on it: two nodes can pick two of its accessions.
+
+    Never waits for the lock, since a job's row is locked already and others lock in the opposite order.
+    """
+    if not study_uid:
+        return False
+    return (tx.row(f"SELECT 1 FROM study WHERE study_uid = ?{tx.skip_locked}", (study_uid,)) is None
+            or tx.row("SELECT 1 FROM job WHERE study_uid = ? AND destination = ? AND state = 'active'",
+                      (study_uid, destination)) is not None)
 
 
 def set_priority(tx: Tx, job_ids: Sequence[int], priority: int, now: int) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from internal import jobs
@@ -45,10 +45,28 @@ class CommitRequest:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Failure Reason by SOP Instance UID (0: committed), and how many have still to be confirmed by SATUSEHAT."""
+    """Failure Reason by SOP Instance UID (0: committed), and how many have still to be confirmed by SATUSEHAT.
+
+    `damaged` are the SOP Instance UIDs by study of files that are missing, cut or altered.
+    """
 
     reasons: Mapping[str, int]
     waiting: int = 0
+    damaged: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What the index knows of one instance that somebody asks for."""
+
+    entry_id: str
+    study_uid: str
+    sop_class_uid: str
+    location: str
+    gone_at: int | None
+    dataset_offset: int
+    dataset_bytes: int
+    sha256: str
 
 
 def lane_of(calling_aet: str) -> str:
@@ -144,48 +162,74 @@ class Commitments:
         oldest = self._spool.oldest_new_at()
         return oldest is None or oldest > request.arrived_at
 
-    def judge(self, references: Sequence[tuple[str, str]], now: int) -> Verdicts:
+    def judge(
+        self, references: Sequence[tuple[str, str]], now: int, alive: Callable[[], None] = lambda: None
+    ) -> Verdicts:
         """Give each instance its verdict; on return those with 0 are marked as committed, which retention keeps to.
 
-        Under the policy "delivered" nothing is marked while `waiting` is not 0.
+        Every file is read and its SHA-256 compared before that; `alive` is called after each. Under the policy
+        "delivered" nothing is read or marked while `waiting` is not 0.
         """
         class_of = {uid: class_uid for class_uid, uid in references}
         reasons: dict[str, int] = {}
-        committed: list[str] = []
+        promised: dict[str, _Held] = {}
         waiting = 0
         for some in chunks(sorted(class_of)):
             with self._store.reading() as tx:
                 held = _held(tx, some)
-                received = _receipts(tx, [row[0] for row in held.values()]) if self._policy == "delivered" else {}
+                received = _receipts(tx, [row.entry_id for row in held.values()]) if self._policy == "delivered" else {}
             for uid in some:
                 row = held.get(uid)
                 reason = self._judge(row, class_of[uid])
                 if row is not None and reason == 0 and self._policy == "delivered":
-                    receipt = received.get(row[0], "")
+                    receipt = received.get(row.entry_id, "")
                     waiting += receipt == "waits"
                     reason = 0 if receipt in ("confirmed", "waits") else PROCESSING_FAILURE
                 reasons[uid] = reason
                 if row is not None and reason == 0:
-                    committed.append(row[0])
-        if not waiting:
-            self._mark(committed, now)
-        return Verdicts(reasons, waiting)
+                    promised[uid] = row
+        if waiting:
+            return Verdicts(reasons, waiting)
+        damaged: dict[str, list[str]] = {}
+        for uid, row in promised.items():
+            if not self._is_whole(row):
+                reasons[uid] = PROCESSING_FAILURE
+                damaged.setdefault(row.study_uid, []).append(uid)
+            alive()
+        self._mark([row.entry_id for uid, row in promised.items() if reasons[uid] == 0], now)
+        return Verdicts(reasons, 0, damaged)
 
-    def _judge(self, row: Sequence[Any] | None, class_uid: str) -> int:
+    def _judge(self, row: _Held | None, class_uid: str) -> int:
         if row is None:
             return NO_SUCH_OBJECT_INSTANCE
-        entry_id, own_class_uid, location, purged_at, size = row
-        if own_class_uid != class_uid:
+        if row.sop_class_uid != class_uid:
             return CLASS_INSTANCE_CONFLICT
-        if purged_at is not None:
-            return 0 if self._policy == "delivered" else NO_SUCH_OBJECT_INSTANCE
-        if node_of(location) != self._spool.node:
-            return 0
+        if row.gone_at is not None and self._policy == "stored":
+            return NO_SUCH_OBJECT_INSTANCE
+        return 0
+
+    def _is_whole(self, row: _Held) -> bool:
+        """Return whether the bytes are those that were accepted, as far as this node holds them."""
+        if row.gone_at is not None or node_of(row.location) != self._spool.node:
+            return True
         try:
-            with self._spool.open_entry(entry_id) as file:
-                return 0 if file.seek(0, 2) == size else PROCESSING_FAILURE
-        except BytesMissing:
-            return PROCESSING_FAILURE
+            with self._spool.open_entry(row.entry_id) as file:
+                if file.seek(0, 2) != row.dataset_offset + row.dataset_bytes:
+                    return False
+                file.seek(row.dataset_offset)
+                return hashlib.file_digest(file, "sha256").hexdigest() == row.sha256  # type: ignore[arg-type]
+        except (BytesMissing, OSError):
+            return False
+
+    def flag(self, damaged: Mapping[str, Sequence[str]], now: int) -> None:
+        """Tell people which studies have files that are no longer what was accepted; hold what is still to be sent."""
+        for study_uid, uids in damaged.items():
+            reason = f"{len(uids)} images on this disk are no longer what was received; send them again from the device"
+            with self._store.transaction() as tx:
+                jobs.add_event(tx, now, "bytes-damaged", reason, study_uid=study_uid, fields={"images": len(uids)})
+                for (job_id,) in tx.rows("SELECT job_id FROM job WHERE study_uid = ? AND kind = 'deliver'"
+                                         " AND state <> 'held' ORDER BY job_id", (study_uid,)):
+                    jobs.hold_for_person(tx, job_id, "bytes-damaged", reason, now)
 
     def _mark(self, ids: Sequence[str], now: int) -> None:
         for some in chunks(ids):
@@ -196,11 +240,11 @@ class Commitments:
                     raise Transient("retention has just begun to remove one of these images", blame_lane=False)
 
 
-def _held(tx: Tx, sop_uids: Sequence[str]) -> dict[str, Sequence[Any]]:
-    rows = tx.rows("SELECT sop_uid, id, sop_class_uid, location, COALESCE(purged_at, purging_at),"
-                   " dataset_offset + dataset_bytes"
+def _held(tx: Tx, sop_uids: Sequence[str]) -> dict[str, _Held]:
+    rows = tx.rows("SELECT sop_uid, id, study_uid, sop_class_uid, location, COALESCE(purged_at, purging_at),"
+                   " dataset_offset, dataset_bytes, sha256"
                    f" FROM instance WHERE is_current = 1 AND sop_uid IN ({marks(sop_uids)})", sop_uids)
-    return {row[0]: row[1:] for row in rows}
+    return {row[0]: _Held(*row[1:]) for row in rows}
 
 
 def _receipts(tx: Tx, ids: Sequence[str]) -> dict[str, str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import replace
 
 from internal import decisions, jobs
 from internal.accession import Case, Order, Proposal, check_new, propose
 from internal.decisions import Kind, KnownOrder
 from internal.errors import NotAllowed, NotFound
+from internal.index import normalise_accession
 from internal.items import facts_of
 from internal.model import Job
 from internal.rows import json_object, json_text
@@ -134,13 +136,30 @@ def waiting_for_an_order(tx: Tx, destination: str, after: int, limit: int) -> li
         " AND reason_code IN ('no-order', 'no-accession') ORDER BY job_id LIMIT ?", (after, destination, limit))]
 
 
-def order_came(tx: Tx, order: KnownOrder, now: int) -> list[int]:
-    """Keep an order that reached us directly and wake what waits for its accession; return the jobs woken."""
+def order_came(tx: Tx, order: KnownOrder, now: int, *, who: str = "order") -> list[int]:
+    """Keep an order that reached us directly and wake what waits for its accession; return the jobs woken.
+
+    For the order API and for a person's word; call it in a transaction of its own. An urgent order goes ahead of others
+    with everything of it that is not done, and with what comes later. Blanks around the accession do not count.
+    Durable once the transaction is.
+    """
+    order = replace(order, accession_number=normalise_accession(order.accession_number))
     decisions.add_order(tx, order, now)
-    waiting = [job_id for (job_id,) in tx.rows(
-        "SELECT job_id FROM job WHERE state IN ('waiting', 'deferred') AND kind = 'deliver' AND accession = ?"
-        " UNION SELECT j.job_id FROM study_part p JOIN job j ON j.study_uid = p.study_uid AND j.part = p.part"
-        " WHERE p.part = ? AND j.state IN ('waiting', 'deferred') AND j.kind = 'deliver' AND j.accession = ''",
-        (order.accession_number, order.accession_number))] if order.accession_number else []
-    jobs.act(tx, waiting, Event.WAKE, who="order", now=now)
-    return waiting
+    unfinished = _unfinished_under(tx, order.accession_number)
+    if order.urgent:
+        jobs.set_priority(tx, [job_id for job_id, _ in unfinished], jobs.URGENT, now)
+    woken = [job_id for job_id, state in unfinished if state in (State.WAITING, State.DEFERRED)]
+    jobs.act(tx, woken, Event.WAKE, who=who, now=now)
+    return woken
+
+
+def _unfinished_under(tx: Tx, accession_number: str) -> list[tuple[int, State]]:
+    """Return the deliveries that are sent under this accession number, corrected or as received, and are not done."""
+    if not accession_number:
+        return []
+    open_states = "('queued', 'active', 'waiting', 'deferred', 'held')"
+    return [(job_id, State(state)) for job_id, state in tx.rows(
+        f"SELECT job_id, state FROM job WHERE state IN {open_states} AND kind = 'deliver' AND accession = ?"
+        " UNION SELECT j.job_id, j.state FROM study_part p JOIN job j ON j.study_uid = p.study_uid AND j.part = p.part"
+        f" WHERE p.part = ? AND j.state IN {open_states} AND j.kind = 'deliver' AND j.accession = '' ORDER BY job_id",
+        (accession_number, accession_number))]

@@ -111,7 +111,10 @@ def patients_of(tx: Tx, study_uid: str) -> list[Person]:
 
 @dataclass(frozen=True, slots=True)
 class KnownOrder:
-    """An order that came through our own API: its accession, patient, modality and day (YYYYMMDD), "" unknown."""
+    """An order that came through our own API: its accession, patient, modality and day (YYYYMMDD), "" unknown.
+
+    `urgent`: its priority is urgent, asap or stat. Source: FHIR R4 request-priority.
+    """
 
     source: str
     order_id: str
@@ -119,12 +122,14 @@ class KnownOrder:
     patient: Person
     modality: str = ""
     day: str = ""
+    urgent: bool = False
 
 
 def add_order(tx: Tx, order: KnownOrder, now: int) -> None:
     """Keep an order, replacing an earlier one with the same source and id."""
     body = {"name": order.patient.name, "birth_date": order.patient.birth_date, "sex": order.patient.sex,
-            "mrn": order.patient.mrn, "modality": order.modality, "day": order.day}
+            "mrn": order.patient.mrn, "modality": order.modality, "day": order.day,
+            "urgent": order.urgent}
     tx.execute("INSERT INTO known_order (source, order_id, accession_number, received_at, day, mrn, body)"
                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, order_id) DO UPDATE SET"
                " accession_number = excluded.accession_number, received_at = excluded.received_at, day = excluded.day,"
@@ -138,6 +143,11 @@ def orders_under(tx: Tx, accession_number: str) -> list[KnownOrder]:
     return [_order(row) for row in tx.rows(
         f"SELECT {_ORDER_COLUMNS} FROM known_order WHERE accession_number = ? ORDER BY source, order_id LIMIT 50",
         (accession_number,))]
+
+
+def is_urgent(tx: Tx, accession_number: str) -> bool:
+    """Return whether a known order under this accession number is urgent; "" names none."""
+    return bool(accession_number) and any(order.urgent for order in orders_under(tx, accession_number))
 
 
 def orders_between(tx: Tx, first_day: str, last_day: str, limit: int = 5000) -> list[KnownOrder]:
@@ -165,4 +175,4 @@ _ORDER_COLUMNS = "source, order_id, accession_number, body"
 def _order(row: Row) -> KnownOrder:
     body = json_object(row[3])
     return KnownOrder(row[0], row[1], row[2], Person(body["name"], body["birth_date"], body["sex"], body["mrn"]),
-                      body["modality"], body["day"])
+                      body["modality"], body["day"], body["urgent"])

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 from internal.dictionary import vr_of
 from internal.errors import NotDicom
-from internal.scan import DEFLATED, EXPLICIT_BIG, IMPLICIT_SYNTAXES, LONG_VRS, MAX_DEPTH, MAX_ELEMENTS, SHORT_VRS
+from internal.scan import DEFLATED, LONG_VRS, MAX_DEPTH, MAX_ELEMENTS, SHORT_VRS, is_big, is_implicit
 
 MAX_VALUE_BYTES: Final = 1024 * 1024
 MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
@@ -320,15 +320,8 @@ def read_header(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_ui
 
 
 def _encoding(source: Source, transfer_syntax_uid: str) -> Encoding:
-    implicit = transfer_syntax_uid in IMPLICIT_SYNTAXES
-    if source.size >= 8:
-        at = source.need(0, 8)
-        vr = source.window[at + 4 : at + 6]
-        if vr in SHORT_VRS or vr in LONG_VRS:  # some devices send the other encoding than the one negotiated
-            implicit = False
-        elif not vr.isalpha():
-            implicit = True
-    return Encoding(implicit, transfer_syntax_uid == EXPLICIT_BIG)
+    head = source.read(0, 6) if source.size >= 6 else b""
+    return Encoding(is_implicit(head, transfer_syntax_uid), is_big(transfer_syntax_uid))
 
 
 def _inflate(data: bytes) -> bytes:

@@ -273,6 +273,16 @@ def request_settle(tx: Tx, study_uid: str) -> None:
                (study_uid,))
 
 
+def mark_urgent(tx: Tx, study_uid: str) -> None:
+    """Let jobs that are planned for the study from now on be urgent, because a person asked for it."""
+    tx.execute("UPDATE study SET urgent = 1 WHERE study_uid = ?", (study_uid,))
+
+
+def is_urgent(tx: Tx, study_uid: str) -> bool:
+    """Return whether a person has called the study urgent."""
+    return tx.row("SELECT 1 FROM study WHERE study_uid = ? AND urgent = 1", (study_uid,)) is not None
+
+
 # --- reading -------------------------------------------------------------------------------------------------------
 
 def parts_of(tx: Tx, study_uid: str) -> list[str]:

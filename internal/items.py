@@ -151,11 +151,39 @@ def mark_sent(tx: Tx, job: Job, frozen: Sequence[tuple[Item, str, int, Mapping[s
     return [sent[item_id] for item_id in wanted]
 
 
+def take_back(tx: Tx, job: Job, items: Sequence[Item]) -> None:
+    """Undo the last `mark_sent` of items whose request surely was not carried out: it is no attempt.
+
+    One that was never sent otherwise is DUE again, with nothing frozen. Raises LeaseLost.
+    """
+    guard(tx, job)
+    tx.executemany(
+        "UPDATE item SET sends = sends - 1, state = CASE WHEN sends > 1 THEN state ELSE 'due' END,"
+        " sha256 = CASE WHEN sends > 1 THEN sha256 ELSE '' END,"
+        " size_bytes = CASE WHEN sends > 1 THEN size_bytes ELSE 0 END,"
+        " recipe = CASE WHEN sends > 1 THEN recipe ELSE '{}' END"
+        " WHERE item_id = ? AND job_id = ? AND environment = ? AND state = 'sent' AND sends > 0",
+        [(item.item_id, job.job_id, job.environment) for item in items])
+
+
 def settle_items(tx: Tx, job: Job, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
     """Write down the other side's answers; counts as progress. A receipt is never taken back. Raises LeaseLost."""
     guard(tx, job)
     tx.executemany("UPDATE item SET state = ?, answer = ? WHERE item_id = ? AND job_id = ?"
                    " AND environment = ? AND state <> 'stored'",
+                   [(str(state), json_text(answer), item.item_id, job.job_id, job.environment)
+                    for item, state, answer in answers])
+    note_progress(tx, job)
+
+
+def revise_receipts(tx: Tx, job: Job, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+    """Replace the receipts of STORED items by what the other side says when it is asked to stand by them.
+
+    The one way in which a receipt is taken back: by the word of who gave it. Raises LeaseLost.
+    """
+    guard(tx, job)
+    tx.executemany("UPDATE item SET state = ?, answer = ? WHERE item_id = ? AND job_id = ? AND environment = ?"
+                   " AND state = 'stored'",
                    [(str(state), json_text(answer), item.item_id, job.job_id, job.environment)
                     for item, state, answer in answers])
     note_progress(tx, job)

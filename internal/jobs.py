@@ -58,6 +58,7 @@ from internal.items import (
     send_again,
     settle_items,
     sibling_facts,
+    take_back,
     unanswered_intent,
     unfinished_items,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "settle_items",
     "sibling_facts",
     "stand_in",
+    "take_back",
     "unanswered_intent",
     "unplanned",
 ]

@@ -198,7 +198,8 @@ FINAL = RECEIPTED | FAILED | LEFT_OUT
 class Item:
     """One instance to bring to one destination: a row of `item`, key (job, environment, instance id).
 
-    `sha256` and `size_bytes` are those of the frozen bytes ("" and 0 while due); `sends` counts commits of SENT.
+    `sha256` and `size_bytes` are those of the frozen bytes ("" and 0 while due); `sends` counts attempts of
+    which bytes may have reached the other side: commits of SENT that were not taken back.
     """
 
     item_id: int

@@ -95,6 +95,9 @@ class Work(Protocol):
         An item that was sent before gets the same bytes again. Raises BytesMissing or BytesDamaged.
         """
 
+    def take_back(self, items: Sequence[Item]) -> None:
+        """Undo the last freeze of items whose request surely was not carried out: it does not count as an attempt."""
+
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the other side's answers (status, text, time) in one transaction."""
 
@@ -103,6 +106,9 @@ class Work(Protocol):
 
     def file_commitment_answer(self, transaction_uid: str, reasons: Mapping[str, int]) -> None:
         """Commit an answer that came on the very association of the request."""
+
+    def revise_receipts(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        """Replace receipts of STORED items by what the other side says when asked to stand by them (commitment)."""
 
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         """Commit that a non-repeatable request `verb` is about to leave and will be over in `deadline_s` seconds.

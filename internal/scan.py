@@ -25,7 +25,6 @@ IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 _PRIVATE_GE_IMPLICIT: Final = "1.2.840.113619.5.2"
-IMPLICIT_SYNTAXES: Final = frozenset({IMPLICIT_LITTLE, _PRIVATE_GE_IMPLICIT})
 DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
 FIELDS: Final = {
@@ -128,20 +127,29 @@ def _walk(
         earlier.go_on(data, whole)
         return earlier
     if transfer_syntax_uid in DEFLATED:
-        data, whole = _inflate(data, whole)
-    implicit = transfer_syntax_uid in IMPLICIT_SYNTAXES
-    vr = bytes(data[4:6])
-    if vr in _VRS:  # some devices send the other VR encoding than the one negotiated: the first element tells
-        implicit = False
-    elif vr and not vr.isalpha():
-        implicit = True
+        data, whole = inflate(data, whole)
     return _Walk(
-        data, whole, implicit=implicit, big=transfer_syntax_uid == EXPLICIT_BIG,
+        data, whole, implicit=is_implicit(data[:6], transfer_syntax_uid), big=is_big(transfer_syntax_uid),
         seekable=transfer_syntax_uid not in DEFLATED,
     )
 
 
-def _inflate(data: bytes | bytearray | memoryview, whole: bool) -> tuple[bytes, bool]:
+def is_big(transfer_syntax_uid: str) -> bool:
+    """Return whether numbers are big endian in this transfer syntax."""
+    return transfer_syntax_uid == EXPLICIT_BIG
+
+
+def is_implicit(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> bool:
+    """Return whether a data set that begins with `head` (6 bytes) is written without VRs."""
+    vr = bytes(head[4:6])
+    if vr in _VRS:  # some devices send the other VR encoding than the one negotiated: the first element tells
+        return False
+    if vr and not vr.isalpha():
+        return True
+    return transfer_syntax_uid in (IMPLICIT_LITTLE, _PRIVATE_GE_IMPLICIT)
+
+
+def inflate(data: bytes | bytearray | memoryview, whole: bool) -> tuple[bytes, bool]:
     """Return at most MAX_INFLATED_BYTES of the deflated data set, and whether that is all of it."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:

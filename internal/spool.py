@@ -28,6 +28,7 @@ from internal.errors import (
 )
 from internal.filelock import Lock
 from internal.new_directory import fsync_directory
+from internal.report_box import ReportBox
 from internal.spool_writer import (
     Entry,
     EntryKind,
@@ -64,6 +65,8 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._new = root / "new"
         self._cur = root / "cur"
+        #: Answers on their way to an association that is still open.
+        self.reports = ReportBox(root / "run" / "reports")
 
     @classmethod
     def open(cls, root: Path, *, fsync: bool = True, create: bool = True, min_free_bytes: int = 0) -> Spool:
@@ -166,6 +169,11 @@ class Spool:
     def open_entry(self, entry_id: str) -> BinaryIO:
         """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing."""
         return self._open(entry_id, EntryKind.INSTANCE)
+
+    def locate(self, entry_id: str) -> Path:
+        """Return where an instance's file lies now, for a process of its own to read it; raises BytesMissing."""
+        with self.open_entry(entry_id) as file:
+            return Path(file.name)
 
     def _open(self, entry_id: str, kind: EntryKind) -> BinaryIO:
         try:

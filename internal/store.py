@@ -266,6 +266,7 @@ def _apply(tx: Tx, version: int, path: Path) -> None:
         serial=connection.serial, writer_xact=connection.writer_xact)
     if connection.dialect == "postgresql":
         sql = re.sub(r"\bINTEGER\b", "BIGINT", sql)
+        sql = re.sub(r"\bBLOB\b", "BYTEA", sql)
     connection.script(
         "CREATE TABLE IF NOT EXISTS schema_migration"
         " (version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)")

@@ -15,6 +15,7 @@ from internal import commitments, decisions, index, jobs
 from internal.failpoints import hit
 from internal.frozen import FrozenItem, freeze
 from internal.identity import Person
+from internal.items import revise_receipts
 from internal.model import Intent, Inventory, Item, ItemState, Job
 from internal.ports import Clock, Frozen
 from internal.rulebook import RuleBook
@@ -108,6 +109,11 @@ class LeasedWork:
         hit("push.marked_sent")
         return [replace(one, item=item) for one, item in zip(frozen, sent, strict=True)]
 
+    def take_back(self, items: Sequence[Item]) -> None:
+        """Undo the freeze of items whose request surely was not carried out."""
+        with self._store.transaction() as tx:
+            jobs.take_back(tx, self.job, items)
+
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the answers to `items` in one transaction."""
         if self._via:
@@ -124,6 +130,11 @@ class LeasedWork:
         """Commit an answer that came on the very association of the request."""
         with self._store.transaction() as tx:
             commitments.add_answer(tx, commitments.CommitAnswer(transaction_uid, "", self.clock.now_ms(), reasons))
+
+    def revise_receipts(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        """Replace receipts of STORED items in one transaction."""
+        with self._store.transaction() as tx:
+            revise_receipts(tx, self.job, answers)
 
     def open_intent(self, verb: str, deadline_s: float) -> Intent:
         """Commit that `verb` is about to leave, with a lease that outlives its deadline."""

@@ -18,7 +18,7 @@ from sandbox.catalogue import Catalogue
 from sandbox.control import CONTROL_PATH, Control
 from sandbox.database import Database
 from sandbox.dicomweb import DICOM_PATH, DicomStore
-from sandbox.faults import Fault, FaultBook
+from sandbox.faults import BODY_HEAD_BYTES, Fault, FaultBook
 from sandbox.fhir import FHIR_PATH, Fhir, FhirRefused, refuse_unknown_headers
 from sandbox.http11 import Reply, Request, build_json_reply, decode_segment
 from sandbox.instances import InstanceTable
@@ -86,7 +86,8 @@ class Application:
         return reply
 
     def _with_faults(self, request: Request, route: Route | None) -> Reply:
-        fault = self._faults.match(request.method, request.path, request.query)
+        fault = self._faults.match(request.method, request.path, request.query,
+                                   lambda: request.body.peek(BODY_HEAD_BYTES))
         delay_s = self._options.latency_ms / 1000 + (fault.delay_s if fault else 0)
         if delay_s:
             self._stopping.wait(delay_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from sandbox.http11 import Reply
 RULE_LIMIT = 1000
 BODY_LIMIT = 1024 * 1024
 DEFAULT_AFTER_BYTES = 1024
+BODY_HEAD_BYTES = 64 * 1024
 
 # What the platform itself was seen to send with these statuses (fact sheet sections 1 and 2.5).
 PLATFORM_BODIES = {
@@ -37,7 +39,9 @@ class FaultInvalid(ValueError):
 
 @dataclass(slots=True)
 class Fault:
-    """One rule: what it matches (`method`, `path`, `query_contains`), when it fires, what then happens.
+    """One rule: what it matches (`method`, `path`, `*_contains`), when it fires, what then happens.
+
+    `body_contains` looks at the first BODY_HEAD_BYTES of the request's body only.
 
     `nth`, `count` and `probability` choose among matching requests (all of them when none is given).
     `matches` and `hits` count matching and spoilt requests.
@@ -46,6 +50,7 @@ class Fault:
     method: str = ""
     path: str = ""
     query_contains: str = ""
+    body_contains: str = ""
     nth: int | None = None
     count: int | None = None
     probability: float | None = None
@@ -66,6 +71,10 @@ class Fault:
         """True when the request is one this rule is about."""
         return (self.method in ("", method) and path.startswith(self.path)
                 and (not self.query_contains or self.query_contains in query))
+
+    def is_in(self, head: bytes) -> bool:
+        """True when the beginning of the body holds what this rule looks for."""
+        return self.body_contains.encode() in head
 
     def fires(self) -> bool:
         """Count one matching request; True when it is one to spoil."""
@@ -99,8 +108,8 @@ class Fault:
                 "matches": self.matches, "hits": self.hits}
 
 
-FIELDS = ("method", "path", "query_contains", "nth", "count", "probability", "seed", "status", "headers", "body",
-          "delay_s", "reset", "after_bytes", "store_then_reset", "drip_bytes_per_s")
+FIELDS = ("method", "path", "query_contains", "body_contains", "nth", "count", "probability", "seed", "status",
+          "headers", "body", "delay_s", "reset", "after_bytes", "store_then_reset", "drip_bytes_per_s")
 _NUMBERS: dict[str, tuple[type | tuple[type, ...], float, float]] = {
     "nth": (int, 1, 10**9), "count": (int, 1, 10**9), "probability": ((int, float), 0, 1), "seed": (int, 0, 2**63),
     "status": (int, 200, 599), "delay_s": ((int, float), 0, 3600), "after_bytes": (int, 0, 2**40),
@@ -160,10 +169,17 @@ class FaultBook:
                 raise FaultInvalid(f"more than {RULE_LIMIT} faults")
             self._faults += faults
 
-    def match(self, method: str, path: str, query: str) -> Fault | None:
-        """The rule that spoils this request: the first that fires; every matching rule counts the request."""
+    def match(self, method: str, path: str, query: str, read_head: Callable[[], bytes] = bytes) -> Fault | None:
+        """The rule that spoils this request: the first that fires; every matching rule counts the request.
+
+        `read_head` gives the first BODY_HEAD_BYTES of its body, and is asked only where a rule looks at it.
+        """
         with self._lock:
-            firing = [fault for fault in self._faults if fault.concerns(method, path, query) and fault.fires()]
+            looks = any(fault.body_contains and fault.concerns(method, path, query) for fault in self._faults)
+        head = read_head() if looks else b""
+        with self._lock:
+            firing = [fault for fault in self._faults
+                      if fault.concerns(method, path, query) and fault.is_in(head) and fault.fires()]
             if firing:
                 firing[0].hits += 1
                 return firing[0]

@@ -6,6 +6,7 @@ we accept as HTTP changes. Source: RFC 9110, RFC 9112.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -200,7 +201,7 @@ class Body:
         self._sock = sock
         self._left = length
         self._expects_continue = expects_continue and length != 0
-        self._pieces = self._read()
+        self._pieces: Iterator[memoryview] = self._read()
         self.finished = length == 0
 
     @property
@@ -214,6 +215,17 @@ class Body:
         Every call continues the same reading, so that what a handler left can be drained.
         """
         return self._pieces
+
+    def peek(self, limit_bytes: int) -> bytes:
+        """The beginning of the body, about `limit_bytes` of it, which `chunks` then gives once more."""
+        head = bytearray()
+        for piece in self._pieces:
+            head += piece
+            if len(head) >= limit_bytes:
+                break
+        rest = self._pieces
+        self._pieces = itertools.chain([memoryview(bytes(head))] if head else [], rest)
+        return bytes(head)
 
     def _read(self) -> Iterator[memoryview]:
         if self._expects_continue:

@@ -22,12 +22,14 @@ from interface.dimse.negotiation import ACCEPTED, STORAGE_COMMITMENT, negotiate
 from interface.dimse.pdu import AssociateRequest, ContextResult, PduError
 from interface.dimse.policy import Policy, PolicyFile
 from interface.dimse.records import AssociationRecord, Refusals, Register, now_ms
+from interface.dimse.same_association import LOOK_EVERY_S, AwaitedReports
 from interface.dimse.services import Request, Services, unrecognized
 from interface.dimse.store_lane import StoreLane, StoreSink
 from interface.dimse.stream import PeerClosed, PeerStalled, Stream, nothing
 from interface.logs import PHRASES, event
 from internal import failpoints
 from internal.model import Arrival
+from internal.report_box import ReportBox
 
 BUFFER_BYTES: Final = 320 * 1024  #: holds the largest A-ASSOCIATE-RQ; more bytes per system call gain nothing
 MAX_DATA_SET_BYTES: Final = 8 * 1024 * 1024  #: of anything but C-STORE
@@ -52,6 +54,7 @@ class Receiver:
     register: Register
     refusals: Refusals
     counters: Counters
+    reports: ReportBox
 
 
 class MemorySink:
@@ -98,6 +101,7 @@ class Association:
         self._idle_lock = threading.Lock()
         self._idle = True  # nothing is in hand before the association stands
         self._stopping = False
+        self._reports = AwaitedReports(receiver.reports)
 
     def run(self) -> None:
         """Serve the association until it ends; never raises, and leaves neither socket nor temporary file behind."""
@@ -144,6 +148,7 @@ class Association:
     def _end(self, how: str, last_words: bytes) -> None:
         if self._sink is not None:
             self._sink.abandon()
+        self._reports.end()
         # The record comes first: a peer that has seen the connection close may rely on it.
         self._receiver.register.end(self.record, how)
         self._stream.close(last_words)
@@ -191,12 +196,33 @@ class Association:
                 return False
             self._idle = True
         if self._stream.head == self._stream.tail:
-            self._stream.allow(settings.idle_timeout_s)
-            self._stream.need(1)
+            if self._reports.awaited:
+                self._wait_reporting(settings.idle_timeout_s)
+            else:
+                self._stream.allow(settings.idle_timeout_s)
+                self._stream.need(1)
         with self._idle_lock:
             self._idle = False
         self._stream.expect_rate(settings.stall_timeout_s, settings.min_bytes_per_s)
         return True
+
+    def _wait_reporting(self, seconds: float) -> None:
+        """Wait for the next message, and send the reports that come meanwhile."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            self._stream.allow(min(left, LOOK_EVERY_S) if self._reports.awaited else left)
+            try:
+                self._stream.need(1)
+                return
+            except PeerStalled:
+                if time.monotonic() >= deadline:
+                    raise
+                self._reports.send_due(self.send)
+
+    def expect_report(self, entry_id: str, context: ContextResult) -> None:
+        """Send the answer to a request on this association, if it comes while that is open."""
+        self._reports.expect(entry_id, context)
 
     def _accept(self) -> bytes:
         """Read the A-ASSOCIATE-RQ and accept it; if it must be rejected, return the A-ASSOCIATE-RJ."""
@@ -316,7 +342,9 @@ class Association:
         self._stream.before_refill = nothing
         if isinstance(sink, StoreSink):
             self._answer_store(command, context, sink)
-        elif isinstance(sink, MemorySink) and not command.field & messages.RESPONSE:
+        elif command.field & messages.RESPONSE:
+            self._reports.answered(command)
+        elif isinstance(sink, MemorySink):
             self._answer_other(Request(command, context, bytes(sink.data)))
         self._command = self._context = self._sink = None
 

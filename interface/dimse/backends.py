@@ -55,7 +55,7 @@ class Backend(Protocol):
         """Start it (again), when it is time."""
 
     def hang_up(self) -> None:
-        """Let it look at run/policy.json and publish anew."""
+        """Let it read run/policy.json and the certificate anew, and publish."""
 
     def close(self) -> None:
         """Tell it that nothing more comes: it drains and ends."""
@@ -84,6 +84,7 @@ class ChildProcess:
         self._backoff_s = _FIRST_BACKOFF_S
         self._starts = 0
         self._closing = False
+        self._hang_up_due = False
         self.ready = False
 
     @property
@@ -131,6 +132,8 @@ class ChildProcess:
         for (token,) in TOKEN.iter_unpack(data[:whole]):
             if token == 0:
                 self.ready = True
+                if self._hang_up_due:  # asked for while it was starting, perhaps after it had read everything
+                    self.hang_up()
             elif token in self._connections:
                 self._ended.append(self._connections.pop(token))
 
@@ -173,6 +176,7 @@ class ChildProcess:
         return ended
 
     def hang_up(self) -> None:
+        self._hang_up_due = not self.ready
         if self.ready and self._process is not None and sys.platform != "win32":
             self._process.send_signal(signal.SIGHUP)
 

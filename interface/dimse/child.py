@@ -29,7 +29,7 @@ from interface.dimse.records import Refusals, Register, now_ms
 from interface.dimse.services import Services, echo
 from interface.dimse.settings import ReceiveSettings
 from interface.dimse.store_lane import StoreLane
-from interface.dimse.tls import server_context, shake_hands
+from interface.dimse.tls import ServerTls, shake_hands
 from internal.errors import RouterError
 from internal.spool import Spool
 
@@ -50,11 +50,14 @@ class ReceiveChild:
         self._settings = settings
         self._spool = spool
         self._published_name = f"receive-{slot}.json"
-        self._tls = server_context(settings)
+        self._tls = ServerTls(settings)
+        self._reload = threading.Event()
         self._writer = spool.writer(f"receive-{slot}")
         services = Services(
             {messages.C_ECHO_RQ: echo, messages.N_EVENT_REPORT_RQ: commitment_answer(self._writer),
-             messages.N_ACTION_RQ: commitment(self._writer, settings.commitment_callers)}, frozenset({VERIFICATION}),
+             messages.N_ACTION_RQ: commitment(
+                 self._writer, frozenset(settings.commitment_callers),
+                 frozenset(settings.commitment_same_association))}, frozenset({VERIFICATION}),
             dict.fromkeys((*settings.commitment_callers, *settings.commitment_nodes), frozenset({STORAGE_COMMITMENT})),
         )
         self._receiver = Receiver(
@@ -64,11 +67,13 @@ class ReceiveChild:
             register=Register(self._writer),
             refusals=Refusals(),
             counters=Counters(),
+            reports=spool.reports,
         )
         self._lock = threading.Condition()
         self._open: set[Association] = set()
         self._closing = self._draining = False
         self._poke = threading.Event()
+        self._receiver.reports.sweep(self._writer.slot)
         self._receiver.register.slot_restarted()
         self._publish()
         self._ticker = threading.Thread(target=self._tick, name="publish", daemon=True)
@@ -110,8 +115,10 @@ class ReceiveChild:
         peer = sock.getpeername()[0] if sock.fileno() >= 0 else ""
         association = None
         try:
-            if self._tls is not None:
-                association = self._begin(shake_hands(sock, self._tls, self._settings.association_timeout_s))
+            if (context := self._tls.current) is None:
+                sock.close()
+            else:
+                association = self._begin(shake_hands(sock, context, self._settings.association_timeout_s))
         except OSError as error:
             self._receiver.counters.add("failed_handshakes")
             if self._receiver.refusals.add(str(peer), "", "", "TLS"):
@@ -134,7 +141,8 @@ class ReceiveChild:
             on_closed()
 
     def hang_up(self) -> None:
-        """Look at run/policy.json and publish anew, in the publishing thread. Safe in a signal handler."""
+        """Read run/policy.json and the certificate anew, in the publishing thread. Safe in a signal handler."""
+        self._reload.set()
         self._poke.set()
 
     def _refresh_policy(self) -> None:
@@ -173,6 +181,10 @@ class ReceiveChild:
             if self._closing:
                 return
             self._refresh_policy()
+            if self._reload.is_set():
+                self._reload.clear()
+                if self._tls.reload() and self._tls.current is not None:
+                    log.info("the TLS certificate was read again")
             self._publish()
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + _REFUSALS_EVERY_S
@@ -184,6 +196,7 @@ class ReceiveChild:
             "alive_at": now_ms(), "pid": os.getpid(), "slot": self._writer.slot, "boot": register.boot,
             "open_associations": len(self._open), "associations": register.shown(),
             "read_only": self._writer.read_only, "counters": self._receiver.counters.shown(),
+            "tls_certificate": self._tls.fingerprint,
         }  # fmt: skip
         try:
             self._spool.publish(self._published_name, json.dumps(document).encode("ascii"))

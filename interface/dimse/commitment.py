@@ -10,19 +10,24 @@ from __future__ import annotations
 import json
 import logging
 import struct
-from collections.abc import Collection
+from collections.abc import Container
 from typing import Any, Final, Literal
 
 from interface.dimse import messages
 from interface.dimse.messages import build_response
-from interface.dimse.negotiation import EXPLICIT_BIG, IMPLICIT_LITTLE, STORAGE_COMMITMENT, is_safe_uid
+from interface.dimse.negotiation import (
+    COMMITMENT_INSTANCE,
+    EXPLICIT_BIG,
+    IMPLICIT_LITTLE,
+    STORAGE_COMMITMENT,
+    is_safe_uid,
+)
 from interface.dimse.records import now_ms
 from interface.dimse.services import Handler, Request, Session
 from internal.errors import RouterError
 from internal.model import COMMITMENT_ANSWER, COMMITMENT_REQUEST
 from internal.spool import EntryKind, SpoolWriter
 
-COMMITMENT_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 MAX_REFERENCES: Final = 50_000
 NOT_AUTHORISED: Final = 0x0124
 _REQUEST_COMMITMENT: Final = 1
@@ -155,15 +160,18 @@ def _uid(data_set: DataSet, tag: int) -> str:
     return uid
 
 
-def commitment(writer: SpoolWriter, callers: Collection[str]) -> Handler:
+def commitment(
+    writer: SpoolWriter, callers: Container[str], same_association: Container[str] = (),
+) -> Handler:
     """Return the N-ACTION handler of Storage Commitment: 0x0000 means that the request itself is durable.
 
-    Only `callers` (AE titles) may ask: a commitment lets them delete.
+    Only `callers` (AE titles) may ask: a commitment lets them delete. Those in `same_association` get the report on
+    the association of the request while it is open.
     """
 
     def handle(session: Session, request: Request) -> None:
         if session.record.calling_aet in callers:
-            status, comment = _keep(writer, session, request)
+            status, comment = _keep(writer, same_association, session, request)
         else:
             status, comment = NOT_AUTHORISED, "this AE title may not ask for commitment"
         session.send(request.context.context_id, build_response(request.command, status, comment))
@@ -193,7 +201,9 @@ def commitment_answer(writer: SpoolWriter) -> Handler:
     return handle
 
 
-def _keep(writer: SpoolWriter, session: Session, request: Request) -> tuple[int, str]:
+def _keep(
+    writer: SpoolWriter, same_association: Container[str], session: Session, request: Request
+) -> tuple[int, str]:
     command = request.command
     if request.context.abstract_syntax != STORAGE_COMMITMENT or (
         command.uid(messages.REQUESTED_SOP_CLASS_UID) != STORAGE_COMMITMENT
@@ -216,8 +226,10 @@ def _keep(writer: SpoolWriter, session: Session, request: Request) -> tuple[int,
         "transaction_uid": transaction_uid, "references": references,
     }  # fmt: skip
     try:
-        writer.add_record(EntryKind.REQUEST, json.dumps(document).encode("ascii"))
+        entry = writer.add_record(EntryKind.REQUEST, json.dumps(document).encode("ascii"))
     except RouterError as error:
         log.error("a storage commitment request is refused: %s", error)
         return messages.PROCESSING_FAILURE, str(error)
+    if record.calling_aet in same_association:
+        session.expect_report(entry.id, request.context)
     return messages.SUCCESS, ""

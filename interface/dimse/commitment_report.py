@@ -1,30 +1,40 @@
-"""Storage Commitment SCP, the answering half: a destination that reports what we commit to, over an own association.
+"""Storage Commitment SCP, the answering half: a destination that reports what we commit to.
 
-The worker's lane of a caller calls `step` with a job of kind "commit" and retries as for any destination. Only the
-address in the configuration is called, never one that a request names. Imports commitments and pynetdicom.
+The worker's lane of a caller calls `step` with a job of kind "commit" and retries as for any destination. The report
+goes over the association of the request, where the caller waits for it there, else over an own one. Only the address
+in the configuration is called, never one that a request names. Imports commitments and pynetdicom.
 Changes when a report has to reach a peer in another way. Source: PS3.4 J.3.3, PS3.7 D.3.3.4 (role selection).
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from interface.dimse.negotiation import STORAGE_COMMITMENT, is_storage
+from interface.dimse.negotiation import (
+    COMMITMENT_INSTANCE,
+    EXPLICIT_BIG,
+    IMPLICIT_LITTLE,
+    STORAGE_COMMITMENT,
+    is_storage,
+)
 from internal.commitments import DUPLICATE_TRANSACTION_UID, Commitments, CommitRequest, lane_of
 from internal.errors import Transient
 from internal.model import Probe
 from internal.ports import Work
+from internal.report_box import Report, ReportBox
 from internal.states import Finish, NotYet, Outcome
 
-COMMITMENT_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
 _ALL_COMMITTED, _SOME_FAILED = 1, 2
 _TIMEOUT_S: Final = 30.0
 _CONNECT_S: Final = 10.0
 _INDEXING_S: Final = 1.0
 _DELIVERY_S: Final = 30.0
+_LOOK_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +52,17 @@ class CommitmentReport:
     kind = "commit"
     by_accession = False
 
-    def __init__(self, peer: CommitmentPeer, own_aet: str, commitments: Commitments) -> None:
+    def __init__(
+        self, peer: CommitmentPeer, own_aet: str, commitments: Commitments, box: ReportBox, *, patience_s: float = 5.0,
+    ) -> None:
+        """Use `box` for associations that wait for their answer, which get `patience_s` to take it."""
         self.name = lane_of(peer.aet)
         self._peer = peer
         self._own_aet = own_aet
         self._commitments = commitments
+        self._box = box
+        self._patience_s = patience_s
+        self._look = threading.Event()
 
     @property
     def environment(self) -> str:
@@ -55,26 +71,56 @@ class CommitmentReport:
 
     def step(self, work: Work) -> Outcome:
         """Judge every instance of the request, mark what we commit to, and report; raises Transient, BytesMissing."""
-        request = self._commitments.request(str(work.facts["entry"]))
+        entry = str(work.facts["entry"])
+        request = self._commitments.request(entry)
         if not self._commitments.is_indexed(request):
             return NotYet("commit-indexing", "images received before the request are still being indexed", _INDEXING_S)
         if work.facts.get("duplicate"):
             reasons: Mapping[str, int] = {uid: DUPLICATE_TRANSACTION_UID for _, uid in request.references}
         else:
             supported = [pair for pair in request.references if is_storage(pair[0])]
-            verdicts = self._commitments.judge(supported, work.clock.now_ms())
+            verdicts = self._commitments.judge(supported, work.clock.now_ms(), work.renew)
+            if verdicts.damaged and not work.facts.get("flagged"):
+                self._commitments.flag(verdicts.damaged, work.clock.now_ms())
+                work.record_facts(flagged=True)
             if verdicts.waiting:
                 return NotYet("commit-waits-delivery", f"SATUSEHAT has not confirmed {verdicts.waiting} instances yet",
                               _DELIVERY_S)
             reasons = {uid: verdicts.reasons.get(uid, SOP_CLASS_NOT_SUPPORTED) for _, uid in request.references}
-        self._report(request, reasons)
+        status = self._report_in_place(entry, request, reasons)
+        if status is None:
+            status = self._report(request, reasons)
+        if status != 0:
+            raise Transient(f"{self._peer.aet} answered the report with 0x{status:04X}", code="commit-refused",
+                            blame_lane=False)
         failed = sum(reason != 0 for reason in reasons.values())
         work.event("commitment-reported", f"reported to {self._peer.aet}: {len(reasons) - failed} committed,"
                    f" {failed} not", committed=len(reasons) - failed, failed=failed)
         return Finish()
 
-    def _report(self, request: CommitRequest, reasons: Mapping[str, int]) -> None:
-        """Send the N-EVENT-REPORT as SCP on an association of ours; raises Transient unless it is answered 0x0000."""
+    def _report_in_place(self, entry: str, request: CommitRequest, reasons: Mapping[str, int]) -> int | None:
+        """Return the status of the N-EVENT-REPORT on the association of the request, None if it cannot be had there."""
+        syntax = self._box.listening(entry)
+        if syntax is not None and self._box.answer(entry) is None:
+            report = Report(_event_of(reasons), encode_report(build_report(request, reasons), syntax))
+            if not self._box.offer(entry, report):
+                return None
+        status = self._await_answer(entry)
+        self._box.forget(entry)
+        return status
+
+    def _await_answer(self, entry: str) -> int | None:
+        """Wait while an association may still take the report, and longer while it has it."""
+        deadline_s = time.monotonic() + self._patience_s
+        while self._box.answer(entry) is None and self._box.listening(entry) is not None:
+            late_s = time.monotonic() - deadline_s
+            if late_s >= 0 and (self._box.withdraw(entry) or late_s >= _TIMEOUT_S):
+                return None
+            self._look.wait(_LOOK_S)
+        return self._box.answer(entry)
+
+    def _report(self, request: CommitRequest, reasons: Mapping[str, int]) -> int:
+        """Send the N-EVENT-REPORT as SCP on an association of ours and return the answer's status; raises Transient."""
         from pynetdicom import AE, build_role
 
         ae = AE(ae_title=request.called_aet if request.called_aet.isascii() and request.called_aet else self._own_aet)
@@ -89,18 +135,16 @@ class CommitmentReport:
             raise Transient(f"{self._peer.aet} does not take the report at {self._peer.host}:{self._peer.port}",
                             code="commit-unreachable")
         try:
-            event = _SOME_FAILED if any(reasons.values()) else _ALL_COMMITTED
             answer, _ = association.send_n_event_report(
-                build_report(request, reasons), event, STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
+                build_report(request, reasons), _event_of(reasons), STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
         except (ValueError, RuntimeError) as error:  # no context in which we are SCP; the association has ended
             raise Transient(f"{self._peer.aet} does not let us report: {error}", code="commit-refused") from None
         finally:
             association.release()
         status = getattr(answer, "Status", None)
-        if status != 0:
-            shown = "nothing" if status is None else f"0x{status:04X}"
-            raise Transient(
-                f"{self._peer.aet} answered the report with {shown}", code="commit-refused", blame_lane=False)
+        if status is None:
+            raise Transient(f"{self._peer.aet} did not answer the report", code="commit-refused", blame_lane=False)
+        return int(status)
 
     def may_poll(self) -> bool:
         """Return True: looking whether SATUSEHAT has confirmed asks nobody but our own index."""
@@ -113,6 +157,22 @@ class CommitmentReport:
     def probe(self) -> Iterable[Probe]:
         """Nothing: a report to a modality cannot be tried without one."""
         return ()
+
+
+def _event_of(reasons: Mapping[str, int]) -> int:
+    return _SOME_FAILED if any(reasons.values()) else _ALL_COMMITTED
+
+
+def encode_report(report: Any, transfer_syntax_uid: str) -> bytes:
+    """Return the data set of a report in an uncompressed transfer syntax."""
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filewriter import write_dataset
+
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR = transfer_syntax_uid == IMPLICIT_LITTLE
+    buffer.is_little_endian = transfer_syntax_uid != EXPLICIT_BIG
+    write_dataset(buffer, report)
+    return bytes(buffer.getvalue())
 
 
 def build_report(request: CommitRequest, reasons: Mapping[str, int]) -> Any:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from interface.dimse import messages
-from interface.dimse.commitment import COMMITMENT_INSTANCE, MalformedRequest, parse_report
-from interface.dimse.negotiation import EXPLICIT_LITTLE, IMPLICIT_LITTLE, STORAGE_COMMITMENT
+from interface.dimse.commitment import MalformedRequest, parse_report
+from interface.dimse.negotiation import COMMITMENT_INSTANCE, EXPLICIT_LITTLE, IMPLICIT_LITTLE, STORAGE_COMMITMENT
 from interface.dimse.pdu import ProposedContext
 from interface.dimse.requestor import Message, Node, Requestor
 from internal.errors import Transient
@@ -75,7 +75,7 @@ class Commitment:
         if not answers:
             work.record_facts(commitment=None)
             raise Transient(f"{self._node} answered for none of the images", code="commit-no-answer", blame_lane=False)
-        work.settle_items(answers)
+        work.revise_receipts(answers)
         work.record_facts(commitment=None)
 
     def _ask(self, work: Work, items: Sequence[Item]) -> Outcome:

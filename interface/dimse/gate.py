@@ -156,7 +156,7 @@ class Gate:
         self._wake()
 
     def hang_up(self) -> None:
-        """Look at run/policy.json and publish anew, here and in the children. Safe in a signal handler."""
+        """Read run/policy.json anew, in the children the certificate too, and publish. Safe in a signal handler."""
         self._hangups += 1
         self._wake()
 
@@ -359,7 +359,7 @@ def stop_when_stdin_closes(stop: Callable[[], None]) -> None:
 
 
 def handle_signals(gate: Gate) -> None:
-    """SIGTERM and SIGINT drain, SIGHUP re-reads policy and limits; only in the main thread."""
+    """SIGTERM and SIGINT drain, SIGHUP re-reads policy, limits and certificate; only in the main thread."""
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: gate.stop())

@@ -18,11 +18,12 @@ _HEADER: Final = struct.Struct("<HHI")
 
 C_STORE_RQ: Final = 0x0001
 C_ECHO_RQ: Final = 0x0030
-N_ACTION_RQ: Final = 0x0130
 N_EVENT_REPORT_RQ: Final = 0x0100
+N_ACTION_RQ: Final = 0x0130
 C_CANCEL_RQ: Final = 0x0FFF
 RESPONSE: Final = 0x8000
 NO_DATA_SET: Final = 0x0101
+DATA_SET_FOLLOWS: Final = 0x0001  #: any value of (0000,0800) but 0101
 
 AFFECTED_SOP_CLASS_UID: Final = 0x0002
 REQUESTED_SOP_CLASS_UID: Final = 0x0003

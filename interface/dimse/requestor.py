@@ -26,6 +26,9 @@ _MAX_DATA_SET: Final = 16 * 1024 * 1024
 _CONNECT_S: Final = 10.0
 _RELEASE_S: Final = 2.0
 _PDV: Final = struct.Struct(">BxIIBB")
+#: A node that writes its answer in two pieces with Nagle's algorithm on (DCMTK does) waits for our acknowledgement of
+#: the first one: 40 ms for each image. The kernel forgets the option after a while.
+_QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 _REJECTIONS: Final = {
     (1, 1): "it gives no reason", (1, 2): "it does not know this application context",
     (1, 3): "it does not know our AE title", (1, 7): "it does not have this AE title",
@@ -268,6 +271,8 @@ class Requestor:
         try:
             while len(data) < count:
                 self._sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                if _QUICK_ACK is not None:
+                    self._sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
                 part = self._sock.recv(count - len(data))
                 if not part:
                     raise AssociationLost(f"{self.node} closed the connection", code="dimse-lost")

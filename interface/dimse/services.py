@@ -33,6 +33,9 @@ class Session(Protocol):
     def send(self, context_id: int, command: bytes, data_set: bytes | None = None) -> None:
         """Send one message; raises PeerClosed."""
 
+    def expect_report(self, entry_id: str, context: ContextResult) -> None:
+        """Send the answer to the request kept as `entry_id` on this association, if it comes while that is open."""
+
 
 Handler = Callable[[Session, Request], None]
 

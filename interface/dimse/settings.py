@@ -20,6 +20,8 @@ class ReceiveSettings:
     which a message must bring `min_bytes_per_s` on average. `drain_s` is what SIGTERM leaves an instance in hand.
     `commitment_callers` are the AE titles that may ask for storage commitment: it lets a scanner delete.
     `commitment_nodes` are those that we ask for it, and whose answers we take.
+    `commitment_same_association` are those of them that get the answer on the association of the request while it is
+    open.
     `tls_port` None means no TLS; certificate, key and CA are PEM files.
     `lock_wait_s` is how long a start waits for a predecessor that still drains.
     """
@@ -42,6 +44,7 @@ class ReceiveSettings:
     unknown_callers: Literal["accept", "hold", "refuse"] = "accept"
     commitment_callers: tuple[str, ...] = ()
     commitment_nodes: tuple[str, ...] = ()
+    commitment_same_association: tuple[str, ...] = ()
     tls_port: int | None = None
     tls_certificate: str = ""
     tls_key: str = ""
@@ -60,7 +63,7 @@ class ReceiveSettings:
         known = {field.name for field in fields(cls)}
         if unknown := values.keys() - known:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-        for name in ("ae_titles", "bind", "commitment_callers", "commitment_nodes"):
+        for name in ("ae_titles", "bind", "commitment_callers", "commitment_nodes", "commitment_same_association"):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -6,6 +6,8 @@ Source: PS3.15 B.12 (BCP 195 TLS Profile), RFC 9325.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import selectors
 import socket
 import ssl
@@ -17,6 +19,8 @@ from internal.errors import ConfigurationInvalid
 
 #: Forward secrecy and authenticated encryption only (RFC 9325 4.2); TLS 1.3 has no other suites.
 _CIPHERS_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+log = logging.getLogger("router.dimse")
 
 
 def server_context(settings: ReceiveSettings) -> ssl.SSLContext | None:
@@ -61,6 +65,39 @@ def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
         except OSError:
             raise ConfigurationInvalid(f"{certificate} or its key cannot be used") from None
     return context
+
+
+def fingerprint(certificate: str) -> str | None:
+    """Return the SHA-256 (hex) of the first certificate in a PEM file, None if that has just gone."""
+    try:
+        text = Path(certificate).read_text("ascii", "replace")
+        first = text[text.index(ssl.PEM_HEADER) :]
+        der = ssl.PEM_cert_to_DER_cert(first[: first.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)])
+    except (OSError, ValueError):
+        return None
+    return hashlib.sha256(der).hexdigest()
+
+
+class ServerTls:
+    """The key and certificate in force; `current` is replaced as a whole, associations that stand keep theirs."""
+
+    def __init__(self, settings: ReceiveSettings) -> None:
+        """Load them; where that fails there is no TLS until reload() succeeds, and the plain port works on."""
+        self._settings = settings
+        self.current: ssl.SSLContext | None = None
+        self.fingerprint: str | None = None  #: SHA-256 (hex) of the certificate in force
+        self.reload()
+
+    def reload(self) -> bool:
+        """Read key, certificate and CA again; what cannot be used changes nothing and is said in one sentence."""
+        try:
+            self.current = server_context(self._settings)
+            self.fingerprint = fingerprint(self._settings.tls_certificate) if self.current else None
+        except ConfigurationInvalid as error:
+            log.error("%s; %s", error, "the ones before stay in force" if self.current else
+                      "there is no TLS until they can be read")
+            return False
+        return True
 
 
 def shake_hands(sock: socket.socket, context: ssl.SSLContext, seconds: float) -> ssl.SSLSocket:

@@ -31,6 +31,7 @@ class Finding:
 
     `gone`: the ImagingStudy is not there. `unlisted`: SOP Instance UIDs that it does not list. `missing`: items with a
     receipt that the platform does not have. `here`: how many it answered for; 0: it does not answer for instances.
+    `skipped`: how many are kept here by the hospital's setting, so that nobody misses them there.
     """
 
     gone: bool = False
@@ -38,6 +39,7 @@ class Finding:
     missing: tuple[Item, ...] = ()
     here: int = 0
     receipts: int = 0
+    skipped: int = 0
 
     @property
     def ok(self) -> bool:
@@ -85,18 +87,27 @@ class Audit:
 
     def check(self, imaging_study_id: str, inventory: Inventory, items: Sequence[Item]) -> Finding:
         """Look at one study that was delivered; raises what the client raises."""
-        resource = self.client.read_imaging_study(imaging_study_id)
         receipted = [item for item in items if item.state in RECEIPTED]
+        skipped = {item.instance.header.sop_uid for item in items if item.state is ItemState.SKIPPED}
+        expected = find_inventory_uids(inventory) - skipped
+        if not expected:
+            return Finding(skipped=len(skipped))
+        resource = self.client.read_imaging_study(imaging_study_id)
         if resource is None:
-            return Finding(gone=True, receipts=len(receipted))
-        unlisted = tuple(sorted(find_inventory_uids(inventory) - find_sop_uids(resource)))
+            return Finding(gone=True, receipts=len(receipted), skipped=len(skipped))
+        unlisted = tuple(sorted(expected - find_sop_uids(resource)))
         with ThreadPoolExecutor(self.parallel) as threads:
             seen = list(threads.map(lambda item: self.client.look_for(item.instance.header), receipted))
         here = seen.count(Presence.HERE)
         # A platform that shows no instances at all answers like one that has none.
         missing = tuple(item for item, presence in zip(receipted, seen, strict=True)
                         if presence is Presence.ABSENT and here)
-        return Finding(unlisted=unlisted, missing=missing, here=here, receipts=len(receipted))
+        return Finding(unlisted=unlisted, missing=missing, here=here, receipts=len(receipted), skipped=len(skipped))
+
+    def read_status(self, imaging_study_id: str) -> str:
+        """Return the status of an ImagingStudy, "" when it does not exist any more; raises what the client raises."""
+        resource = self.client.read_imaging_study(imaging_study_id) if imaging_study_id else None
+        return str((resource or {}).get("status", ""))[:32]
 
     def compare_unproven(self, run: Run) -> Outcome | None:
         """Fetch what is there without proof and compare it; equal data sets make a full receipt. None: all looked at.

@@ -21,6 +21,7 @@ from interface.satusehat.effects import build_error, not_understood, raise_for
 from interface.satusehat.governor import Governor
 from interface.satusehat.oauth2 import TokenSource
 from interface.satusehat.orders import is_id
+from internal import failpoints
 from internal.errors import Transient, UnknownOutcome
 from internal.fhir.imaging_study import STUDY_UID_SYSTEM, build_acsn_system, build_uid_value
 from internal.model import Header
@@ -190,6 +191,8 @@ class Client:
                 wait_s = self.governor.throttled(answer.retry_after_s)
                 raise Transient(answer.text, code="http-429", retry_after_s=wait_s)
             self.governor.passed()
+        if failpoints.active("lie.reply"):
+            return Pushed(Verdict.STORED, answer.status, answer.code, "stored")
         return _judge_push(answer, frozen.item.instance.header.sop_uid)
 
     def _push(self, frozen: Frozen, imaging_study_id: str, on_bytes: Callable[[int], None] | None) -> Answer:

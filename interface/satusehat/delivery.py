@@ -7,9 +7,7 @@ Source: the map, section 4; satusehat facts 2-4.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 
 from interface.logs import PHRASES
@@ -56,8 +54,6 @@ class Satusehat:
         self._tokens = TokenSource(
             self._session, Credentials(options.client_key, options.secret), token_path=options.token_path,
             refusal_interval_s=options.refusal_interval_s)
-        self._lock = threading.Lock()
-        self._studies: set[str] = set()
         self._governor = Governor(Limits(
             options.fhir_per_minute, options.push_parallel, options.bandwidth_bytes_per_s))
         self._client = Client(options, self._session, self._tokens, self._governor)
@@ -74,10 +70,7 @@ class Satusehat:
     def step(self, work: Work) -> Outcome:
         """Bring the study as far as it goes; see ports.Destination for what may be raised."""
         run = Run(work, self._options.organization_id, skip_sop_classes=self._options.skip_sop_classes)
-        with self._one_at_a_time(work.job.study_uid) as is_alone:
-            if not is_alone:
-                return NotYet("study-busy", "another accession of this study is being registered", retry_after_s=1.0)
-            return self._step(run)
+        return self._step(run)
 
     def _step(self, run: Run) -> Outcome:
         try:
@@ -93,19 +86,6 @@ class Satusehat:
             return NotYet("withheld", f"SATUSEHAT shows nothing here: {withheld}")
         except Refused as refusal:
             return Refuse(refusal.code, f"SATUSEHAT refused: {refusal}", {"status": refusal.status})
-
-    @contextmanager
-    def _one_at_a_time(self, study_uid: str) -> Iterator[bool]:
-        """Keep two accessions of one study from updating its one ImagingStudy over each other."""
-        with self._lock:
-            is_alone = study_uid not in self._studies
-            self._studies.add(study_uid)
-        try:
-            yield is_alone
-        finally:
-            if is_alone:
-                with self._lock:
-                    self._studies.discard(study_uid)
 
     def may_poll(self) -> bool:
         """Return whether the waiting room may ask for an order now."""

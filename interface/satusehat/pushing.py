@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 
 from interface.logs import PHRASES
 from interface.satusehat.client import Client
@@ -20,7 +19,15 @@ from interface.satusehat.effects import NOT_UNDERSTOOD
 from interface.satusehat.governor import MAX_WAIT_S
 from interface.satusehat.receipts import Answered, Result, count_unread, judge, tell
 from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
-from internal.errors import BytesDamaged, BytesMissing, LeaseLost, RouterError, Transient
+from internal.errors import (
+    BytesDamaged,
+    BytesMissing,
+    CredentialsRefused,
+    LeaseLost,
+    RouterError,
+    Transient,
+    UnknownOutcome,
+)
 from internal.failpoints import hit
 from internal.model import Item, ItemState
 from internal.ports import Frozen
@@ -65,7 +72,7 @@ class _Tour:
         self._flying: dict[Future[Result], tuple[Item, Frozen]] = {}
         self._ready: deque[tuple[Item, Frozen]] = deque()
         self._again: list[Item] = []
-        self._never_taken: set[int] = set()
+        self._untaken: list[Item] = []
         self._after = 0
         self._at_end = False
         self._unlisted: list[Item] = []
@@ -88,6 +95,8 @@ class _Tour:
             for future in self._flying:
                 future.cancel()
             raise
+        self._untaken += [frozen.item for _, frozen in self._ready]
+        self._write_untaken()
         if self._stopped is not None:
             raise self._stopped
         if self._unlisted:
@@ -169,24 +178,23 @@ class _Tour:
         full = len(self._answered) >= BATCH
         if self._answered and (full or not self._flying or self._stopped is not None):
             self._write()
+        self._write_untaken()
         self._renew()
         self._yielding = self._yielding or self._run.work.should_yield()
 
     def _take(self, before: Item, frozen: Frozen, result: Result) -> None:
-        if before.item_id in self._never_taken:
-            before = replace(before, sends=0)
         state = judge(before, frozen, result)
         if state is not None:
             self._understood = True
             self._answered.append(Answered(frozen.item, state, result))
             return
         assert isinstance(result, RouterError)
+        if _was_not_carried_out(result):
+            self._untaken.append(frozen.item)
         if isinstance(result, Transient) and result.code == NOT_UNDERSTOOD:
             self._take_unread(before, frozen, result)
         elif _is_short_pause(result):
-            if before.sends == 0:
-                self._never_taken.add(before.item_id)
-            self._again.append(frozen.item)
+            self._again.append(before)
         else:
             self._put_aside(result)
 
@@ -218,6 +226,12 @@ class _Tour:
             tell(self._run, one)
         self._answered = []
 
+    def _write_untaken(self) -> None:
+        """Take back what surely was not carried out, so that a later "exists" is not taken for our own doing."""
+        if self._untaken:
+            self._run.work.take_back(self._untaken)
+            self._untaken = []
+
     def _renew(self) -> None:
         """Keep the lease: each push ends by its own deadline, which is a floor rate."""
         now_s = self._run.work.clock.monotonic_s()
@@ -234,6 +248,11 @@ class _Tour:
             return Refuse("not-in-inventory", "instances to send are not part of the study", {"sop_uids": strangers})
         self._run.work.record_facts(registered_revision=None)
         return More()
+
+
+def _was_not_carried_out(fault: RouterError) -> bool:
+    """Return whether the request surely had no effect: it did not leave, or was turned away unread."""
+    return isinstance(fault, Transient | CredentialsRefused) and not isinstance(fault, UnknownOutcome)
 
 
 def _is_short_pause(fault: RouterError) -> bool:

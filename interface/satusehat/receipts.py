@@ -52,7 +52,8 @@ class Answered:
 def judge(before: Item, frozen: Frozen, result: Result) -> ItemState | None:
     """Return the state that `result` gives the item, None when it is not known yet.
 
-    409 "already exists" is a receipt for bytes that we have sent before; else what is there is not known to be ours.
+    409 "already exists" is a receipt for bytes of which an earlier attempt may have arrived, whole or in part (see
+    `Work.take_back`); else what is there is not known to be ours.
     """
     if not isinstance(result, Pushed):
         return None

@@ -172,11 +172,12 @@ class SatusehatSettings:
         1, 64, 16, "Images sent at the same time, over all studies; fewer after SATUSEHAT asks to slow down.",
         "Jumlah citra yang dikirim bersamaan dari semua studi; berkurang bila SATUSEHAT meminta pelan.")
     fhir_per_minute: int = declare_number(
-        20, 100000, 120, "Most FHIR requests per minute; a fifth of them may look for orders of waiting studies.",
-        "Permintaan FHIR terbanyak per menit; seperlimanya boleh mencari order studi yang menunggu.")
+        20, 100000, 120,
+        "Most FHIR requests per minute and node; a fifth of them may look for orders of waiting studies.",
+        "Permintaan FHIR terbanyak per menit tiap node; seperlimanya boleh mencari order studi yang menunggu.")
     bandwidth: int = declare_size(
-        "0", "10GB", "0", "Most bytes per second for images (at least 64 KB); 0 for no limit.",
-        "Byte per detik terbanyak untuk citra (paling sedikit 64 KB); 0 tanpa batas.")
+        "0", "10GB", "0", "Most bytes per second and node for images (at least 64 KB); 0 for no limit.",
+        "Byte per detik terbanyak tiap node untuk citra (paling sedikit 64 KB); 0 tanpa batas.")
     send_hours: str = declare_text(
         parse_day_hours, "", "Hours for sending studies, in tz_name's time; urgent ones always go. Empty: always.",
         "Jam pengiriman studi menurut waktu tz_name; yang mendesak selalu dikirim. Kosong: selalu.",
@@ -237,6 +238,9 @@ class RouterSettings:
     reregister_max: float = declare_duration(
         "0s", "1d", "10m", "Longest pause before the ImagingStudy of a growing study is updated again.",
         "Jeda terlama sebelum ImagingStudy dari studi yang bertambah diperbarui lagi.")
+    parse_metadata: bool = declare(
+        Kind.BOOL, parse_bool, "yes", "Read every header in full once its study settled, in the background.",
+        "Baca setiap header lengkap di latar belakang setelah studinya lengkap.", allowed="yes, no")
     http_bind: str = declare_text(
         parse_bind_address, "127.0.0.1", "Address for pages and API; all for every address of this machine.",
         "Alamat untuk halaman dan API; all untuk semua alamat komputer ini.", allowed="IP address, localhost or all")
@@ -292,6 +296,11 @@ class DicomSettings:
         "Devices that may ask for storage commitment, and so delete their own images, with the address of the answer.",
         "Alat yang boleh meminta storage commitment, lalu menghapus citranya sendiri, dengan alamat jawabannya.",
         "AET@HOST:PORT with commas between")
+    commitment_same_association: tuple[str, ...] = declare_list(
+        parse_ae_title, "",
+        "Those of commitment_callers that keep the association open for the answer; else it comes on a new one.",
+        "Alat dari commitment_callers yang menunggu jawaban di asosiasi yang sama; selain itu di asosiasi baru.",
+        "AE titles with commas between")
     commitment_policy: str = declare_choice(
         "stored|delivered", "stored",
         "What a commitment promises: the image is stored here, or SATUSEHAT has confirmed it.",
@@ -315,9 +324,9 @@ class DicomSettings:
         0, 64, 0, "Receiving processes; 0 chooses by the number of processors.",
         "Jumlah proses penerima; 0 mengikuti jumlah prosesor.")
     max_associations: int = declare_number(
-        1, 10000, 200, "Associations at the same time.", "Jumlah asosiasi bersamaan.")
+        1, 10000, 400, "Associations at the same time.", "Jumlah asosiasi bersamaan.")
     max_associations_per_address: int = declare_number(
-        1, 10000, 50, "The same from one address.", "Hal yang sama dari satu alamat.")
+        1, 10000, 250, "The same from one address.", "Hal yang sama dari satu alamat.")
     max_pdu: int = declare_size(
         "16KB", "1MB", "128KB", "Largest PDU offered to devices; 128 KB was fastest with several senders.",
         "PDU terbesar yang ditawarkan ke alat; 128 KB tercepat dengan beberapa pengirim.")

@@ -1,4 +1,4 @@
--- The first schema. Written once for both engines: INTEGER is 64 bits on each (BIGINT on PostgreSQL);
+-- The first schema. Written once for both engines: INTEGER is 64 bits on each (BIGINT on PostgreSQL), BLOB is BYTEA there;
 -- ${serial} and ${writer_xact} are filled in by store.py. Columns named *_at are UTC epoch milliseconds, JSON is kept as TEXT.
 -- A migration never changes once it was released: a new table or column is a new numbered file.
 
@@ -23,6 +23,7 @@ CREATE TABLE catalogue (
 
 -- unsettled_since: arrival of the first instance after the last settled revision (NULL: none).
 -- purged: the bytes of every instance are gone (rows stay).
+-- described_revision: the settled revision up to which its headers were parsed in full (series_metadata).
 -- registrations: how often the study was settled, which is how often a further one has to wait longer.
 CREATE TABLE study (
     study_uid          TEXT PRIMARY KEY,
@@ -30,10 +31,12 @@ CREATE TABLE study (
     settled_revision   INTEGER NOT NULL DEFAULT 0,
     settled_at         INTEGER,
     registrations      INTEGER NOT NULL DEFAULT 0,
+    described_revision INTEGER NOT NULL DEFAULT 0,
     first_arrived_at   INTEGER NOT NULL,
     last_arrived_at    INTEGER NOT NULL,
     unsettled_since    INTEGER,
     settle_requested   INTEGER NOT NULL DEFAULT 0,
+    urgent             INTEGER NOT NULL DEFAULT 0,
     conflict           INTEGER NOT NULL DEFAULT 0,
     instances          INTEGER NOT NULL DEFAULT 0,
     purged             INTEGER NOT NULL DEFAULT 0,
@@ -50,6 +53,7 @@ CREATE INDEX study_unsettled ON study (unsettled_since) WHERE revision > settled
 CREATE INDEX study_age ON study (last_arrived_at, study_uid) WHERE purged = 0;
 CREATE INDEX study_patient ON study (patient_id);
 CREATE INDEX study_day ON study (study_date);
+CREATE INDEX study_undescribed ON study (settled_at) WHERE described_revision < settled_revision AND purged = 0;
 
 -- The accessions under which a study's instances came; '' is "none".
 CREATE TABLE study_part (
@@ -391,4 +395,18 @@ CREATE TABLE watched (
     refused   INTEGER NOT NULL,
     reason    TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (name, path)
+);
+
+-- What full parsing found, a row per series --------------------------------------------------------------------
+
+-- instances: their ids in the order of the lines of body, which is gzip; unparsed: {instance id: why it has no line}.
+CREATE TABLE series_metadata (
+    study_uid  TEXT NOT NULL,
+    series_uid TEXT NOT NULL,
+    revision   INTEGER NOT NULL,
+    built_at   INTEGER NOT NULL,
+    instances  TEXT NOT NULL,
+    unparsed   TEXT NOT NULL,
+    body       BLOB NOT NULL,
+    PRIMARY KEY (study_uid, series_uid)
 );

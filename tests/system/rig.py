@@ -19,6 +19,7 @@ import requests
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from tests.faults.oracle import Told, find_wrongs
 from tests.system.images import Image, Study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +132,10 @@ class Rig:
         """Let the sandbox misbehave."""
         requests.post(f"{self.sandbox_url}/_sandbox/faults", json=list(faults), timeout=10).raise_for_status()
 
+    def faults_met(self) -> list[dict[str, Any]]:
+        """Return the sandbox's faults with how often each has struck ("hits")."""
+        return list(requests.get(f"{self.sandbox_url}/_sandbox/faults", timeout=10).json())
+
     def clear_faults(self) -> None:
         """Let the sandbox behave again."""
         requests.delete(f"{self.sandbox_url}/_sandbox/faults", timeout=10).raise_for_status()
@@ -139,12 +144,26 @@ class Rig:
         """Return the sandbox's /_sandbox/state."""
         return dict(requests.get(f"{self.sandbox_url}/_sandbox/state", timeout=30).json())
 
+    def count_delivered(self) -> int:
+        """Return how many instances the sandbox holds."""
+        return int(requests.get(f"{self.sandbox_url}/_sandbox/counts", timeout=30).json()["instances"])
+
     def queue(self) -> list[dict[str, Any]]:
         """Return `main.py queue --json`."""
         reply = self.run("queue", "--json")
         if reply.returncode != 0:
             raise AssertionError(reply.stderr)
         return list(json.loads(reply.stdout))
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Return the jobs that are not done (nor cancelled), however many there are."""
+        found: list[dict[str, Any]] = []
+        for state in ("queued", "active", "deferred", "waiting", "held"):
+            reply = self.run("queue", "--json", "--state", state)
+            if reply.returncode != 0:
+                raise AssertionError(reply.stderr)
+            found += json.loads(reply.stdout)
+        return found
 
     def job_of(self, study: Study) -> dict[str, Any] | None:
         """Return the satusehat job of `study`, if it has one."""
@@ -257,20 +276,6 @@ def send_until_acknowledged(
 def check_oracle(rig: Rig, studies: Iterable[Study], acknowledged: Iterable[Image]) -> dict[str, Any]:
     """Nothing lost, nothing invented, nothing twice: compare what senders were told with what the sandbox holds."""
     state = rig.state()
-    held = {item["sop_uid"]: item for item in state["instances"]}
-    sent = {image.sop_uid: image for study in studies for image in study.images}
-    lost = [i.sop_uid for i in acknowledged if held.get(i.sop_uid, {}).get("dataset_sha256") != i.dataset_sha256]
-    assert not lost, f"{len(lost)} acknowledged images are not at the sandbox byte for byte: {lost[:3]}"
-    invented = set(held) - set(sent)
-    assert not invented, f"the sandbox holds images that nobody sent: {sorted(invented)[:3]}"
-    registered = [_study_of(resource) for resource in state["resources"].get("ImagingStudy", [])]
-    twice = {study_uid for study_uid in registered if registered.count(study_uid) > 1}
-    assert not twice, f"ImagingStudy created twice for {sorted(twice)}"
+    wrongs = find_wrongs(state, Told(list(acknowledged), {image.sop_uid for study in studies for image in study.images}))
+    assert not wrongs, f"{len(wrongs)} wrongs, such as {wrongs[:5]}"
     return state
-
-
-def _study_of(resource: dict[str, Any]) -> str:
-    for identifier in resource["identifier"]:
-        if identifier["system"] == "urn:dicom:uid":
-            return str(identifier["value"]).removeprefix("urn:oid:")
-    return ""

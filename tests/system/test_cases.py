@@ -50,6 +50,9 @@ def test_corrected_told_taken_back_and_given_up(rig: Rig, hospital: Hospital, tm
     assert rig.run("withdraw", "00123", "--confirm", code[1], "--by", "budi").returncode == 0
     wait_for(lambda: rig.state()["resources"]["ImagingStudy"][0]["status"] == "entered-in-error", 20, "taken back")
     assert rig.run("retry", study.study_uid).returncode == 1
+    checked = rig.run("verify", "00123")
+    assert checked.returncode == 0 and "taken back: entered in error" in checked.stdout, checked.stdout
+    assert "missing" not in checked.stdout and "1 in order, 0 not" in checked.stdout
     letter = rig.run("withdraw", "00123", "--letter").stdout
     assert all(image.sop_uid in letter for image in study.images) and "Contoh" not in letter
 

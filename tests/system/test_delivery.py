@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from internal.config import load
+from internal.store import Store
 from tests.system.images import make_study
 from tests.system.rig import Rig, check_oracle, send_until_acknowledged, wait_for
 
@@ -29,6 +32,37 @@ def test_single_file(running: Rig, tmp_path: Path) -> None:
     assert (job["instances"], job["receipts"]) == (1, 1)
     state = check_oracle(running, [study], study.images)
     assert state["resources"]["ImagingStudy"][0]["id"] == job["imaging_study_id"]
+    advice = running.run("check")
+    assert advice.returncode == 0
+    assert "WARNING: 1 callers are not listed and accepted: 'STORESCU' at 127.0.0.1" in advice.stdout
+
+
+@pytest.mark.long(seconds=15)
+def test_headers_are_parsed_beside_delivery_where_the_hospital_wants_it(rig: Rig, tmp_path: Path) -> None:
+    rig.write_config(parse_metadata="no")
+    rig.start_sandbox()
+    rig.start_router()
+    study = make_study(tmp_path / "s", "ACC0002", 3)
+    rig.order(study)
+    assert rig.storescu("--scan-directories", str(tmp_path / "s")).returncode == 0
+    rig.wait_state(study, "done")
+    assert described(rig) == []
+    assert rig.stop_router() == 0
+    rig.write_config()
+    rig.start_router()
+    ((instances, unparsed),) = wait_for(lambda: described(rig), 60, "metadata", every_s=0.3)
+    assert (len(instances), unparsed) == (3, {})
+
+
+def described(rig: Rig) -> list[tuple[list[str], dict[str, str]]]:
+    """Return instances and what could not be parsed of every series."""
+    store = Store.open(load(rig.config, {}, {}, require_platform=True).database_url, read_only=True)
+    try:
+        with store.reading() as tx:
+            rows = tx.rows("SELECT instances, unparsed FROM series_metadata")
+    finally:
+        store.close()
+    return [(json.loads(instances), json.loads(unparsed)) for instances, unparsed in rows]
 
 
 def test_folder_of_three_studies_in_one_association(running: Rig, tmp_path: Path) -> None:

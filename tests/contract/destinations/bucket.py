@@ -22,6 +22,7 @@ class Bucket:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.refuse: tuple[int, str] | None = None
+        self.parts: dict[str, dict[int, bytes]] = {}
         self.puts = 0
         self.lock = threading.Lock()
         store = self
@@ -110,6 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(400, "XAmzContentSHA256Mismatch")
         elif self.bucket.refuse:
             self._fail(*self.bucket.refuse)
+        elif "uploadId" in self._query():
+            with self.bucket.lock:
+                self.bucket.parts[self._query()["uploadId"]][int(self._query()["partNumber"])] = data
+            self._answer(200, ETag='"part"')
         else:
             with self.bucket.lock:
                 self.bucket.puts += 1
@@ -119,6 +124,28 @@ class _Handler(BaseHTTPRequestHandler):
                     return
                 self.bucket.objects[key] = data
             self._answer(200, ETag=f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"')
+
+    def _query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
+
+    def do_POST(self) -> None:
+        """Begin or complete an upload in parts; the object appears with the completion."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        key = self._key()
+        if key is None:
+            return
+        query = self._query()
+        with self.bucket.lock:
+            if "uploads" in query:
+                upload = f"u{len(self.bucket.parts)}"
+                self.bucket.parts[upload] = {}
+                root = "InitiateMultipartUploadResult"
+            else:
+                assert body.count(b"<PartNumber>") == len(self.bucket.parts[query["uploadId"]])
+                upload, root = query["uploadId"], "CompleteMultipartUploadResult"
+                self.bucket.objects[key] = b"".join(part for _, part in sorted(self.bucket.parts[upload].items()))
+        self._answer(200, f"<{root}><Bucket>{BUCKET}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
+                     f'<ETag>"x"</ETag></{root}>'.encode())
 
     def do_HEAD(self) -> None:
         self._give()

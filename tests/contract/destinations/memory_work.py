@@ -198,10 +198,27 @@ class MemoryWork:
         self._commit("sent", lambda: self.ledger.items.update({one.item.item_id: one.item for one in frozen}))
         return list(frozen)
 
+    def take_back(self, items: Sequence[Item]) -> None:
+        def undone(item: Item) -> Item:
+            if item.sends > 1:
+                return replace(item, sends=item.sends - 1)
+            return replace(item, state=ItemState.DUE, sha256="", size_bytes=0, sends=0)
+
+        self._commit("taken back", lambda: self.ledger.items.update(
+            {one.item_id: undone(self.ledger.items[one.item_id]) for one in items}))
+
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
-        self._commit("answers", lambda: self.ledger.items.update({
-            item.item_id: replace(self.ledger.items[item.item_id], state=state, answer=answer)
-            for item, state, answer in answers}))
+        self._commit("answers", lambda: self._write(answers, lambda now: now is not ItemState.STORED))
+
+    def revise_receipts(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        self._commit("receipts", lambda: self._write(answers, lambda now: now is ItemState.STORED))
+
+    def _write(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]],
+               may: Callable[[ItemState], bool]) -> None:
+        for item, state, answer in answers:
+            known = self.ledger.items[item.item_id]
+            if may(known.state):
+                self.ledger.items[item.item_id] = replace(known, state=state, answer=answer)
 
     def commitment_answer(self, transaction_uid: str) -> Mapping[str, int] | None:
         return self.ledger.commitments.get(transaction_uid)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interface.cli_verify import describe
 from interface.satusehat.audit import DatasetHash
 from internal import dicomfile
 from internal.model import ItemState
@@ -83,6 +84,27 @@ def test_the_audit_finds_what_is_missing(make_case: MakeCase, platform: Sandbox)
     case.add(4)
     platform.control("DELETE", "/faults")
     assert check(case)[3] == (case.ledger.items[4].instance.header.sop_uid,)
+
+
+def test_what_is_kept_here_is_not_missed(make_case: MakeCase) -> None:
+    """Everything of one class is kept here; nothing of it is at the platform, not even an ImagingStudy."""
+    case = make_case(instances=2, skip_sop_classes=frozenset({"1.2.840.10008.5.1.4.1.1.2"}))
+    assert isinstance(case.drive(), Finish)
+    assert case.ledger.count() == {ItemState.SKIPPED: 2} and case.imaging_studies() == []
+    finding = case.destination.audit.check("", case.ledger.inventory(), list(case.ledger.items.values()))
+    assert finding.ok and finding.skipped == 2
+    assert describe(finding) == "nothing of it is sent: 2 images are kept here (skip_sop_classes)"
+
+
+def test_an_audit_names_what_is_kept_here_beside_what_is_there(make_case: MakeCase) -> None:
+    case = make_case(instances=3)
+    assert isinstance(case.drive(), Finish)
+    case.add(4)  # not registered: this one is kept here
+    case.ledger.items[4] = replace(case.ledger.items[4], state=ItemState.SKIPPED)
+    finding = case.destination.audit.check(
+        case.ledger.facts["imaging_study_id"], case.ledger.inventory(), list(case.ledger.items.values()))
+    assert finding.ok and (finding.here, finding.skipped) == (3, 1)
+    assert describe(finding) == ("complete: SATUSEHAT has 3 of 3 images; 1 images are kept here (skip_sop_classes)")
 
 
 @given(st.binary(max_size=200_000), st.lists(st.integers(1, 70_000), max_size=20))

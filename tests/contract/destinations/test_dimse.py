@@ -17,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, StorageCommitmentPushModel
 
-from interface.dimse.commitment import COMMITMENT_INSTANCE
+from interface.dimse.negotiation import COMMITMENT_INSTANCE
 from interface.dimse.pool import fits, propose
 from interface.dimse.requestor import Node
 from interface.dimse.store_scu import DimseOptions, DimseStore

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from interface.satusehat.delivery import Satusehat
+from interface.satusehat.run import Run
+from internal.errors import Transient
 from internal.model import ItemState
 from internal.states import Finish, More, NotYet, Refuse, State
 from tests.contract.destinations.conftest import Case
 from tests.contract.destinations.images import make_instance
-from tests.contract.destinations.memory_work import step_once
+from tests.contract.destinations.memory_work import MemoryWork, step_once
 from tests.contract.sandbox.sandbox_client import Sandbox
 
 MakeCase = Callable[..., Case]
@@ -277,15 +280,50 @@ def test_already_there_with_other_bytes_is_unverified_and_said_so(make_case: Mak
 
 def test_already_there_after_an_earlier_attempt_of_ours_is_stored(make_case: MakeCase, platform: Sandbox) -> None:
     case = make_case(instances=1)
-    failed = {"00081155": {"vr": "UI", "Value": [case.ledger.instances[0].header.sop_uid]},
-              "00081197": {"vr": "US", "Value": [272]}, "00090097": {"vr": "LT", "Value": ["x already exists"]}}
-    reply = {"00081198": {"vr": "SQ", "Value": [failed]}}
     platform.control("POST", "/faults", [
         {"method": "POST", "path": "/dicom", "nth": 1, "store_then_reset": True},
-        {"method": "POST", "path": "/dicom", "nth": 2, "status": 409, "body": reply}])
+        {"method": "POST", "path": "/dicom", "nth": 2, "status": 409, "body": already_there(case)}])
     assert isinstance(case.drive(), Finish)
     assert case.ledger.count() == {ItemState.STORED: 1}
     assert case.ledger.items[1].sends == 2
+
+
+def already_there(case: Case) -> dict[str, Any]:
+    """The store's answer for the case's first instance when it holds these UIDs."""
+    failed = {"00081155": {"vr": "UI", "Value": [case.ledger.instances[0].header.sop_uid]},
+              "00081197": {"vr": "US", "Value": [272]}, "00090097": {"vr": "LT", "Value": ["x already exists"]}}
+    return {"00081198": {"vr": "SQ", "Value": [failed]}}
+
+
+@pytest.mark.parametrize(("fault", "receipt"), [
+    ({"reset": True, "after_bytes": 100}, ItemState.STORED),  # a part of it left: it may have been ours
+    ({"status": 500}, ItemState.STORED),
+    ({"status": 503}, ItemState.UNVERIFIED),  # "no healthy upstream": turned away unread
+    ({"status": 429, "headers": {"Retry-After": "0"}}, ItemState.UNVERIFIED),
+    ({"status": 401}, ItemState.UNVERIFIED),
+])
+def test_already_there_is_a_receipt_only_after_an_attempt_that_may_have_arrived(
+    make_case: MakeCase, platform: Sandbox, fault: dict[str, Any], receipt: ItemState,
+) -> None:
+    case = make_case(instances=1)
+    platform.control("POST", "/faults", [
+        {"method": "POST", "path": "/dicom", "nth": 1, **fault},
+        {"method": "POST", "path": "/dicom", "nth": 2, "status": 409, "body": already_there(case)}])
+    assert isinstance(case.drive(), Finish)
+    assert case.ledger.count() == {receipt: 1}
+
+
+def test_a_platform_that_is_gone_before_the_pushes_leaves_no_attempt_on_record(
+    make_case: MakeCase, make_destination: Callable[..., Satusehat],
+) -> None:
+    case = make_case(instances=40, order=False)
+    work = MemoryWork(case.ledger, case.clock)
+    listed = [{"uid": one.header.sop_uid} for one in case.ledger.instances]
+    run = Run(work, "100099001", resource={"series": [{"instance": listed}]})
+    with pytest.raises(Transient, match="does not accept connections"):
+        make_destination("http://127.0.0.1:9")._pushing.push(run)
+    assert "sent" in case.ledger.journal
+    assert {(one.state, one.sends, one.sha256) for one in case.ledger.items.values()} == {(ItemState.DUE, 0, "")}
 
 
 def test_one_refused_instance_does_not_stop_the_others(make_case: MakeCase, platform: Sandbox) -> None:

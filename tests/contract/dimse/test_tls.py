@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from interface.dimse.tls import fingerprint
 from tests.contract.dimse.role import ROOT, Role, until
 from tests.contract.dimse.wire import Closed, Wire, data_set
 
@@ -149,3 +152,73 @@ def test_a_certificate_that_is_not_there_is_said(tls: Callable[..., Role], tmp_p
     role = tls(tls_certificate=str(tmp_path / "none.pem"), wait=False)
     assert role.process.wait(20) == 2
     assert "tls-init" in role.log()
+
+
+def served(role: Role, certificate: Path) -> bool:
+    """Whether a new connection gets exactly this certificate."""
+    try:
+        with SecureWire(tls_port(role), trusting(certificate)) as wire:
+            wire.associate()
+            return wire.echo() == 0
+    except ssl.SSLCertVerificationError:
+        return False
+
+
+def test_sighup_takes_a_new_certificate_and_never_a_bad_one(
+    tls: Callable[..., Role], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Both children have the new one; what stands stays; a bad one changes nothing; a restart with it has no TLS."""
+    key, certificate = tmp_path / "in-use.key", tmp_path / "in-use.crt"
+    key.write_bytes(pair[0].read_bytes())
+    certificate.write_bytes(pair[1].read_bytes())
+    done = subprocess.run(
+        [sys.executable, "main.py", "tls-init", "router.example", "--set", f"router.data_dir={tmp_path / 'new'}"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    new_key, new_certificate = tmp_path / "new" / "tls" / "router.key", tmp_path / "new" / "tls" / "router.crt"
+    role = tls(tls_key=str(key), tls_certificate=str(certificate), children=2)
+    children = until(lambda: ready_children(role, 2))
+    with SecureWire(tls_port(role), trusting(pair[1])) as standing:
+        standing.associate()
+        key.write_bytes(new_key.read_bytes())
+        certificate.write_bytes(new_certificate.read_bytes())
+        role.process.send_signal(signal.SIGHUP)
+        until(lambda: all(role.status(f"receive-{slot}.json")["tls_certificate"] == fingerprint(str(new_certificate))
+                          for slot in range(2)))  # fmt: skip
+        assert all(served(role, new_certificate) for _ in children)
+        assert not any(served(role, pair[1]) for _ in children)
+        assert standing.echo() == 0
+
+        certificate.write_bytes(pair[1].read_bytes())  # does not belong to the key
+        role.process.send_signal(signal.SIGHUP)
+        until(lambda: all(f"{pid} ERROR" in role.log() for pid in children))
+        assert "the ones before stay in force" in role.log()
+        assert all(served(role, new_certificate) for _ in children)
+        assert standing.echo() == 0
+
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not set(ready_children(role, 2) or children) & set(children))
+    assert "there is no TLS until they can be read" in role.log()
+    with pytest.raises((OSError, Closed)):
+        SecureWire(tls_port(role), trusting(new_certificate)).associate()
+    with Wire(role.port) as plain:
+        plain.associate()
+        assert plain.echo() == 0
+    certificate.write_bytes(new_certificate.read_bytes())
+    role.process.send_signal(signal.SIGHUP)
+    until(lambda: in_force(role, new_certificate))
+    assert role.stop() == 0
+
+
+def ready_children(role: Role, count: int) -> list[int]:
+    """The process ids of the children if so many are ready."""
+    ready = [child["pid"] for child in role.fresh("receive.json")["children"] if child["ready"]]
+    return ready if len(ready) == count else []
+
+
+def in_force(role: Role, certificate: Path) -> bool:
+    try:
+        return served(role, certificate)
+    except (OSError, Closed):
+        return False

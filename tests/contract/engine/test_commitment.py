@@ -57,7 +57,8 @@ Reporting = Callable[..., Lane]
 def lane(engine: Engine, modality: Modality) -> Reporting:
     def make(policy: str = "stored", port: int = 0) -> Lane:
         peer = CommitmentPeer("CT1", "127.0.0.1", port or modality.port)
-        report = CommitmentReport(peer, "DCMROUTER", Commitments(engine.store, engine.spool, policy))  # type: ignore[arg-type]
+        report = CommitmentReport(peer, "DCMROUTER", Commitments(engine.store, engine.spool, policy),  # type: ignore[arg-type]
+                                  engine.spool.reports)
         return Lane(report, engine.store, engine.spool, engine.clock, engine.policy, jitter=lambda: 0.5)
 
     return make
@@ -122,6 +123,31 @@ def test_a_cut_file_is_not_committed(engine: Engine, modality: Modality, lane: R
     path.write_bytes(path.read_bytes()[:-1])
     lane()._once()
     assert failures(modality.reports[0][1]) == {"1.2.3.1": 0x0110}
+
+
+def test_an_altered_file_is_not_committed_and_its_study_is_held(
+    engine: Engine, modality: Modality, lane: Reporting
+) -> None:
+    entry = engine.receive(STUDY, sop_uid="1.2.3.1")
+    engine.receive(STUDY, sop_uid="1.2.3.2")
+    engine.settle()
+    ask(engine, (CT, "1.2.3.1"), (CT, "1.2.3.2"))
+    engine.index()
+    path = engine.spool._hour(entry) / entry.file_name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # the disk gives back another bit than it was given
+    path.write_bytes(content)
+    modality.status = 0x0110
+    reporting = lane()
+    reporting._once()
+    engine.clock.ms += 60_000
+    modality.status = 0
+    reporting._once()
+    assert [failures(report) for _, report, _ in modality.reports] == [{"1.2.3.1": 0x0110}] * 2
+    assert marked(engine) == {"1.2.3.2"}
+    assert (engine.job().state, engine.job().reason_code) == (State.HELD, "bytes-damaged")
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT COUNT(*) FROM event WHERE code = 'bytes-damaged' AND study_uid = ?", (STUDY,)) == 1
 
 
 def test_images_that_still_wait_in_new_count(engine: Engine, modality: Modality, lane: Reporting) -> None:

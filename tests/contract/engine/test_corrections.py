@@ -114,6 +114,55 @@ def test_an_order_that_comes_to_us_wakes_what_waits_for_it(engine: Engine) -> No
     engine.destination.script = lambda _work: Finish()
 
 
+def come(engine: Engine, accession: str, *, urgent: bool = False) -> list[int]:
+    with engine.store.transaction() as tx:
+        order = KnownOrder("api", f"{accession}{urgent}", accession, Person(), urgent=urgent)
+        return corrections.order_came(tx, order, engine.clock.ms)
+
+
+def test_a_corrected_study_is_woken_by_the_order_it_is_sent_under(engine: Engine) -> None:
+    waiting(engine)
+    engine.destination.script = lambda _work: NotYet("no-order", "none yet")
+    correct(engine)
+    engine.work()
+    assert engine.states() == [State.WAITING]
+    assert come(engine, "00123") == []
+    assert come(engine, " 123\0") == [1]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_urgent_order_goes_first_whether_it_comes_before_its_images_or_after(engine: Engine, before: bool) -> None:
+    if before:
+        come(engine, "URGENT", urgent=True)
+    engine.receive("2.25.1", accession="URGENT")
+    engine.index()
+    engine.clock.ms += 5_000
+    engine.receive("2.25.2", accession="LATER")
+    engine.settle()
+    if not before:
+        assert come(engine, "URGENT", urgent=True) == []
+    engine.work()
+    assert engine.job(engine.destination.seen[0][0]).part == "URGENT"
+
+
+def test_a_routine_order_changes_no_turn(engine: Engine) -> None:
+    come(engine, "ROUTINE")
+    engine.receive("2.25.1", accession="ROUTINE")
+    engine.settle()
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT priority FROM job") == jobs.NORMAL
+
+
+def test_a_study_called_urgent_before_it_has_a_job_gets_an_urgent_one(engine: Engine) -> None:
+    engine.receive("2.25.1")
+    engine.index()
+    with engine.store.transaction() as tx:
+        index.mark_urgent(tx, "2.25.1")
+    engine.settle()
+    with engine.store.reading() as tx:
+        assert tx.value("SELECT priority FROM job") == jobs.URGENT
+
+
 def doctor(engine: Engine, *rules: Rule) -> Doctor:
     return Doctor(engine.store, engine.clock, frozenset(rules), None, "scripted")
 

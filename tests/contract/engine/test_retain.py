@@ -74,6 +74,30 @@ def test_two_steps_leave_a_reader_its_file(engine: Engine, tmp_path: Path) -> No
     assert keeper.run_once() == 3
 
 
+def test_what_a_modality_was_promised_stays_for_commit_keep_and_until_it_is_confirmed(engine: Engine) -> None:
+    delivered(engine)
+    with engine.store.transaction() as tx:
+        tx.execute("UPDATE instance SET committed_at = ? WHERE id IN (SELECT MIN(id) FROM instance)",
+                   (engine.clock.ms + 20 * DAY,))
+    engine.clock.ms += 31 * DAY
+    keeper = retainer(engine, commit_keep_ms=90 * DAY, free=0)  # a full disk changes nothing of a promise
+    assert passes(engine, keeper) == 2
+    engine.clock.ms += 78 * DAY
+    assert passes(engine, keeper) == 0
+    engine.clock.ms += 2 * DAY
+    assert passes(engine, keeper) == 1
+
+
+def test_what_was_promised_stays_past_commit_keep_while_it_is_not_delivered(engine: Engine, tmp_path: Path) -> None:
+    engine.destination.script = _refuse
+    delivered(engine)
+    with engine.store.transaction() as tx:
+        tx.execute("UPDATE instance SET committed_at = ?", (engine.clock.ms,))
+    engine.clock.ms += 4000 * DAY
+    assert passes(engine, retainer(engine, commit_keep_ms=DAY, free=0)) == 0
+    assert files(engine, tmp_path) == 3
+
+
 def _refuse(_work: Work) -> Outcome:
     return Refuse("several-orders", "two")
 

@@ -54,6 +54,16 @@ def test_statuses_come_as_the_platform_sends_them(sandbox: Sandbox, status: int,
     assert text in answer.text and answer.headers["retry-after"] == "2"
 
 
+def test_only_requests_whose_body_holds_a_text_and_they_arrive_whole(sandbox: Sandbox) -> None:
+    sandbox.control("POST", "/faults", [{"method": "POST", "path": "/fhir-r4/v1/Patient", "body_contains": "\"AB-1\"",
+                                         "status": 503}])
+    far = {"resourceType": "Patient", "text": "x" * 200_000, "id": "AB-1"}
+    near = {"resourceType": "Patient", "id": "AB-1", "text": "x" * 200_000}
+    statuses = [sandbox.fhir("POST", "/Patient", body).status_code for body in (far, near)]
+    assert statuses[1] == 503 and statuses[0] != 503
+    assert [(one["matches"], one["hits"]) for one in sandbox.control("GET", "/faults")] == [(1, 1)]
+
+
 def test_own_body_and_query(sandbox: Sandbox) -> None:
     sandbox.control("POST", "/faults", [
         {"path": SEARCH, "query_contains": "status=draft", "status": 422, "body": {"a": 1}},

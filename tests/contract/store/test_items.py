@@ -164,3 +164,19 @@ def test_a_cancelled_job_stops_its_worker(store: Store) -> None:
         jobs.act(tx, [job.job_id], Event.CANCEL, who="ani", now=7500)
     with pytest.raises(LeaseLost):
         items(store, job)
+
+
+def test_an_attempt_that_is_taken_back_leaves_no_trace_but_an_earlier_one_stays(store: Store) -> None:
+    job = claimed(store)
+    first, second, _ = items(store, job)
+    send(store, job, first)
+    sent = send(store, job, first, second)
+    with store.transaction() as tx:
+        jobs.take_back(tx, job, sent)
+    assert [(one.state, one.sha256, one.size_bytes, one.sends, one.recipe) for one in items(store, job)[:2]] == \
+        [(SENT, "aa", 10, 1, {"rules": 3}), (DUE, "", 0, 0, {})]
+    (again,) = send(store, job, second, sha256="bb")
+    answer(store, job, (again, STORED))
+    with store.transaction() as tx:
+        jobs.take_back(tx, job, [again])
+    assert [(one.state, one.sends) for one in items(store, job)[:2]] == [(SENT, 1), (STORED, 1)]

@@ -275,6 +275,45 @@ def test_late_bytes_on_another_node_move_a_finished_job_there(store: Store) -> N
     assert claim(store, node="n2") is not None
 
 
+def two_accessions(store: Store, uid: str = "2.25.9") -> None:
+    add(store, instance(1, study=uid, part="A1"), instance(2, study=uid, part="A2"))
+    with store.transaction() as tx:
+        assert index.mark_settled(tx, uid, 1, 6000)
+        for part in ("A1", "A2"):
+            plan_all(tx, uid, part=part)
+
+
+def test_one_study_is_worked_on_once_at_a_time(store: Store) -> None:
+    two_accessions(store)
+    first = claim(store)
+    assert first is not None
+    assert claim(store) is None
+    assert not due(store)
+    other = claimed(store, instance(3, study="2.25.10"))
+    assert other.study_uid == "2.25.10"
+    settled(store, first, More())
+    second = claim(store)
+    assert second is not None and second.study_uid == first.study_uid
+
+
+def test_the_waiting_room_does_not_look_for_a_study_that_is_being_worked_on(store: Store) -> None:
+    two_accessions(store)
+    first = claim(store)
+    assert first is not None
+    settled(store, first, NotYet("no-order", "none yet"))
+    second = claim(store, poll=Poll.NONE)
+    assert second is not None and second.job_id != first.job_id
+    assert claim(store, now=10**12) is None
+    settled(store, second, More())
+    again = claim(store, now=10**12)
+    assert again is not None and again.job_id == first.job_id
+
+
+def due(store: Store) -> bool:
+    with store.reading() as tx:
+        return jobs.is_due(tx, destination=LANE, environment=STAGING, now=7000)
+
+
 def test_claiming_is_by_index(store: Store) -> None:
     explain = "EXPLAIN QUERY PLAN " if store.dialect == "sqlite" else "EXPLAIN "
     with store.transaction() as tx:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -14,10 +15,10 @@ from internal import index, jobs
 from internal.errors import LeaseLost, Transient
 from internal.index import Added
 from internal.model import ItemState, Job
-from internal.states import Event, Finish, More, State
+from internal.states import Event, Finish, More, Refuse, State
 from internal.store import Store
 from tests.contract.conftest import OpenStore
-from tests.contract.store.samples import LANE, NODE, STAGING, add, claim, instance, moved, settle_study
+from tests.contract.store.samples import LANE, NODE, STAGING, add, claim, instance, moved, plan_all, settle_study
 
 ROUNDS = 25
 
@@ -264,3 +265,23 @@ def test_two_who_plan_the_same_study_make_one_job(open_store: OpenStore) -> None
         assert isinstance(second, jobs.PlanResult)
         assert first.job_id == second.job_id
         assert sorted((first.new_items, second.new_items)) == [0, 2]
+
+
+def test_two_nodes_never_work_on_two_accessions_of_one_study_at_once(open_store: OpenStore) -> None:
+    ours, theirs = open_store(), open_store()
+    both = 0
+    for turn in range(ROUNDS):
+        uid = f"2.25.{turn + 1}"
+        add(ours, *[replace(instance(number, study=uid, part=f"A{number}"), location="s3:x") for number in (1, 2)])
+        with ours.transaction() as tx:
+            assert index.mark_settled(tx, uid, 1, 6000)
+            for part in ("A1", "A2"):
+                plan_all(tx, uid, part=part)
+        found = together(lambda: claim(ours, node="n1"), lambda: claim(theirs, node="n2"))
+        taken = [job for job in found if isinstance(job, Job)]
+        assert len(taken) <= 1, "both accessions are being worked on"
+        both += len(taken)
+        while (job := taken.pop() if taken else claim(ours, node="n1")) is not None:
+            with ours.transaction() as tx:
+                jobs.settle(tx, job, Refuse("x", "x"), now=8000, due_at=8000)
+    assert both > 0
