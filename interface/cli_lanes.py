@@ -72,8 +72,8 @@ def configured_lanes(tx: Tx, settings: Settings) -> list[Lane]:
 
 
 def lane_names(settings: Settings) -> list[str]:
-    """Return the destinations that have a lane: those of send_to first."""
-    return list(dict.fromkeys((*settings.router.send_to, *settings.destinations)))
+    """Return the destinations that have a lane: those of default_send_to first."""
+    return list(settings.lane_names())
 
 
 def describe(lane: Lane, now: int) -> str:

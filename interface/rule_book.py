@@ -16,7 +16,7 @@ from internal.tables import Tables
 def build_book(settings: Settings) -> RuleBook:
     """Return the rule book; nothing is read or compiled yet."""
     return RuleBook(
-        file_texts=settings.rules, destinations=settings.destination_names(),
+        file_texts=settings.rules, destinations=settings.lane_names(),
         default=settings.router.default_send_to, tables=Tables(settings.base), vault=lambda: vault_of(settings),
         lookups=settings.named.get("lookup", {}).keys(), look_up=http_lookups(settings).find,
         zone=dates.zone(settings.satusehat.tz_name),

@@ -215,7 +215,7 @@ class _Checks:
         self._settings = settings
 
     def run(self, require_platform: bool) -> None:
-        if require_platform and "satusehat" in self._settings.router.send_to:
+        if require_platform and "satusehat" in self._settings.lane_names():
             self._required("satusehat", "satusehat")
         for section in self._settings.section_names():
             if ":" in section:

@@ -90,6 +90,13 @@ class Settings:
         """Every name that a study can be sent to: the platform and all sections of destinations."""
         return ("satusehat", *self.destinations)
 
+    def lane_names(self) -> tuple[str, ...]:
+        """The destinations that have a lane: those of default_send_to, those that rules name, and all with a section."""
+        named = [name for rule in self.rules for name in rule.entries.get("send_to", "").replace(",", " ").split()]
+        known = self.destination_names()
+        wanted = (*self.router.default_send_to, *(name for name in named if name in known), *self.destinations)
+        return tuple(dict.fromkeys(wanted))
+
     @property
     def data_dir(self) -> Path:
         """Absolute path of the folder for everything the router writes; created by nobody here."""
