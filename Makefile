@@ -11,7 +11,7 @@ run_soak = $(PY) -m pytest -q -s --all-long tests/system/test_soak.py --junitxml
 run_pytest = t=$$(mktemp -d) && PYTEST_DEBUG_TEMPROOT=$$t $(PY) -m pytest $(1) && rm -rf $$t
 APT_LINE = apt-get install -y python3 python3-venv make
 
-.PHONY: help demo test proof soak lint bench template picture requirements peers clean
+.PHONY: help demo test proof soak lint bench template picture translations screenshots requirements peers clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -51,6 +51,7 @@ peers:
 	@missing=""; \
 	command -v storescu >/dev/null || missing="$$missing dcmtk"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
+	command -v gdcmconv >/dev/null || missing="$$missing libgdcm-tools"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	{ command -v Orthanc || test -x /usr/sbin/Orthanc; } >/dev/null || missing="$$missing orthanc"; \
 	ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so* >/dev/null 2>&1 || missing="$$missing orthanc-dicomweb"; \
@@ -100,6 +101,12 @@ template: $(VENV)/demo.stamp ## write router.conf.template from the settings
 
 picture: $(VENV)/demo.stamp ## draw assets/architecture.svg from its text
 	$(PY) assets/architecture.py
+
+translations: $(VENV)/test.stamp ## collect the texts of the pages, compile their translations
+	$(PY) -m assets.translations
+
+screenshots: $(VENV)/test.stamp ## take the pictures of the pages in assets/
+	$(PY) -m assets.screenshots
 
 requirements: $(VENV)/created ## pin every dependency with hashes from pyproject.toml
 	@$(PY) -m pip --disable-pip-version-check --quiet install uv

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bench import stand
-from bench.queues import bench_claims, bench_waiting
+from bench.queues import bench_claims, bench_marking, bench_waiting
 from internal.store import Store
 
 LINK_BYTES_PER_S = 12_500_000
@@ -176,6 +176,7 @@ def memory(name: str, run: Run) -> Row:
 BENCHES: dict[str, Callable[[], list[Row]]] = {
     "latency": bench_latency, "bandwidth": bench_bandwidth, "loopback": bench_loopback, "large": bench_large,
     "waiting": lambda: [row(*found) for found in bench_waiting()],
+    "marking": lambda: [row(*found) for found in bench_marking()],
     "claims": lambda: [row(*found) for found in bench_claims()],
 }
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bench import stand
-from internal import index, jobs
+from internal import holdings, index, jobs, retain
 from internal.model import Arrival, Header, Instance
 from internal.states import Later, NotYet
 from internal.store import Store
@@ -115,3 +115,50 @@ def _make_wait(store: Store, environment: str, node: str) -> None:
                 done += 1
                 jobs.settle(tx, job, NotYet("no-order", "no order yet"), now=now,
                             due_at=now - 1 if done % 2 else now + 600_000)
+
+
+def bench_marking(studies: int = 20, instances: int = 2000) -> list[Figure]:
+    """Mark the bytes of large delivered studies for removal, batch by batch, as retention does."""
+    with tempfile.TemporaryDirectory(prefix="bench-marking-") as folder:
+        store = Store.open(f"sqlite:///{Path(folder) / 'index.db'}")
+        store.migrate()
+        for number in range(studies):
+            _deliver_one(store, number, instances)
+        rules = holdings.Rules(confirmed_before=2 * DAY_MS, discarded_before=0, receipts=("stored",),
+                               committed_before=DAY_MS)
+        took_ms = sorted(_mark_all(store, rules))
+        fsync_ms = measure_fsync_ms(Path(folder) / "probe")
+        store.close()
+    p99_ms = took_ms[int(len(took_ms) * 0.99)]
+    return [("marking bytes for removal, one transaction", f"{p99_ms:.1f} ms at the 99th percentile", "<= 20 ms",
+             p99_ms <= 20, f"{len(took_ms)} transactions of {retain.BATCH} instances, median "
+             f"{took_ms[len(took_ms) // 2]:.1f} ms; an fsync of this disk takes {fsync_ms:.2f} ms")]
+
+
+def _deliver_one(store: Store, number: int, instances: int) -> None:
+    uid = f"2.25.{2 * 10**9 + number}"
+    batch = [Instance(f"mark{number:04d}-{one:06d}",
+                      Header(stand.CT, f"{uid}.1.{one}", uid, f"{uid}.1", stand.EXPLICIT, accession_number="M"), "M",
+                      f"{one:064x}", 0, 1, "spool:n/x", Arrival(DAY_MS)) for one in range(instances)]
+    with store.transaction() as tx:
+        index.add_instances(tx, batch, DAY_MS)
+        index.mark_settled(tx, uid, 1, DAY_MS)
+        jobs.plan(tx, kind="deliver", destination="satusehat", environment="env", study_uid=uid, part="M",
+                  instances=batch, settled_revision=1, now=DAY_MS, due_at=DAY_MS)
+        tx.execute("UPDATE item SET state = 'stored'")
+        tx.execute("UPDATE job SET state = 'done', done_revision = 1")
+
+
+def _mark_all(store: Store, rules: holdings.Rules) -> list[float]:
+    took_ms = []
+    while True:
+        with store.reading() as tx:
+            studies = holdings.studies_to_purge(tx, rules, "n", 1)
+        if not studies:
+            return took_ms
+        began_s = time.perf_counter()
+        with store.transaction() as tx:
+            marked = holdings.mark_purging(tx, studies[0], rules, "n", 3 * DAY_MS, retain.BATCH)
+        took_ms.append((time.perf_counter() - began_s) * 1000)
+        if not marked:
+            return took_ms

@@ -22,11 +22,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.attacks import attack_table
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Arguments of each bench; one that writes its JSON to a file gets the name in place of FILE, the others print it.
 #: BENCH_ROUNDS=1 makes a short run; its medians say less.
 _ROUNDS = ("--rounds", os.environ.get("BENCH_ROUNDS", "3"), "--json", "FILE")
-BENCHES = {"receive": _ROUNDS, "push": ("--json",), "relay": _ROUNDS,
+BENCHES = {"receive": _ROUNDS, "push": ("--json",), "relay": _ROUNDS, "pages": ("--json",),
            "rules": _ROUNDS}
 BENCH_TIMEOUT_S = 2400
 #: The property under which a test records a fault of the catalogue: a JSON list of id, fault and result.
@@ -70,7 +72,8 @@ def read_figures(texts: Iterable[str]) -> list[str]:
     lines = []
     for text in texts:
         for case in ET.fromstring(text).iter("testcase"):
-            found = [f"{p.get('name')} {p.get('value')}" for p in case.iter("property") if p.get("name") != FAULT]
+            found = [f"{p.get('name')} {p.get('value')}" for p in case.iter("property")
+                     if p.get("name") not in ("attack", FAULT)]
             if found:
                 lines.append(f"- `{case.get('name')}`: {', '.join(found)}")
     return lines
@@ -191,13 +194,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write one table; 1 when it cannot be written or a proof has failures."""
     parser = argparse.ArgumentParser(prog="python -m bench.record", description="Write the dated tables of docs/.")
     parser.add_argument("--proof", nargs="+", type=Path, metavar="JUNIT.xml", help="results of `make proof`")
+    parser.add_argument("--attacks", nargs="+", type=Path, metavar="JUNIT.xml", help="results of attack tests alone")
     parser.add_argument("--soak", type=Path, metavar="JUNIT.xml", help="the result of `make soak`")
     args = parser.parse_args(argv)
     try:
+        if args.attacks:
+            texts = [path.read_text(encoding="utf-8") for path in args.attacks]
+            _write("security.md", "attacks", attack_table(texts, _stamp()))
+            return 0
         if args.proof:
             texts = [path.read_text(encoding="utf-8") for path in args.proof]
             suites = read_junit(texts)
             _write("reliability.md", "proof", proof_table(suites, _stamp(), read_figures(texts)))
+            _write("security.md", "attacks", attack_table(texts, _stamp()))
             _write("reliability.md", "faults", faults_table(read_faults(texts), _stamp()))
             return 1 if any(suite.failed for suite in suites.values()) else 0
         if args.soak:

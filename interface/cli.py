@@ -85,10 +85,12 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     verify.add_argument("study", metavar="STUDY_UID|ACCESSION", nargs="?")
     verify.add_argument("--since", metavar="YYYY-MM-DD", help="every study delivered since this day")
     verify.add_argument("--json", action="store_true", help="the findings as JSON")
-    lane = add("lane", "show the lanes of all destinations; pause or resume one")
+    lane = add("lane", "show the lanes of all destinations; pause, resume or set one")
     lane.add_argument("name", metavar="NAME", nargs="?")
-    lane.add_argument("verb", metavar="pause|resume", nargs="?", choices=("pause", "resume"))
+    lane.add_argument("verb", metavar="pause|resume|set", nargs="?", choices=("pause", "resume", "set"))
     lane.add_argument("--reason", help="shown in queue while the lane is paused")
+    lane.add_argument("--bandwidth", metavar="SIZE", help="with set: bytes per second, 0 for no limit, or file")
+    lane.add_argument("--send-hours", metavar="HH:MM-HH:MM", help="with set: when it may send, '' for always, or file")
     lane.add_argument("--json", action="store_true", help="the list as JSON")
     accept = add("accept-partial", "let studies go without the images that were refused or could not be read")
     accept.add_argument("targets", metavar="STUDY_UID|ACCESSION", nargs="+")
@@ -98,6 +100,19 @@ def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> N
     devices.add_argument("verb", choices=("admit", "hold", "refuse", "forget"), nargs="?")
     devices.add_argument("callers", metavar="AET[@ADDRESS]", nargs="*")
     devices.add_argument("--json", action="store_true", help="the list as JSON")
+    watch = add("watch", "show what was taken from watched folders, and which files were refused")
+    watch.add_argument("--json", action="store_true", help="the list as JSON")
+    kept = add("settings", "settings changed while the router ran: who changed what, and the way back")
+    kept.add_argument("verb", choices=("list", "history", "diff", "rollback"))
+    kept.add_argument("kind", metavar="KIND", nargs="?", help="such as lane, device or alias")
+    kept.add_argument("name", metavar="NAME", nargs="?")
+    kept.add_argument("--revision", type=int, metavar="N", help="with diff and rollback: which one")
+    kept.add_argument("--json", action="store_true", help="as JSON")
+    alerts = add("alerts", "list what is wrong; say that you know of it, or try how people are told")
+    alerts.add_argument("verb", choices=("ack", "test"), nargs="?")
+    alerts.add_argument("target", metavar="ID|NAME", nargs="?", help="the alert for ack, the rule for test")
+    alerts.add_argument("--all", action="store_true", help="past ones too")
+    alerts.add_argument("--json", action="store_true", help="the list as JSON")
     tls = add("tls-init", "make a key and a certificate for [dicom] tls_port")
     tls.add_argument("names", metavar="NAME|ADDRESS", nargs="*", help="host names and addresses devices use")
     add("reindex", "rebuild missing index rows from the stored files")
@@ -134,6 +149,16 @@ def _add_case_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> No
     withdraw.add_argument("--reason", help="ask for it; prints a code for the second person")
     withdraw.add_argument("--confirm", metavar="CODE", help="confirm it as the second person (--by)")
     withdraw.add_argument("--letter", action="store_true", help="print the letter that asks to remove the images")
+    user = add("user", "list who may log in; add, disable, enable somebody, or give a new password")
+    user.add_argument("verb", choices=("list", "add", "disable", "enable", "reset-password"))
+    user.add_argument("name", metavar="NAME", nargs="?")
+    user.add_argument("--role", choices=("viewer", "operator", "admin"), default="viewer", help="for add")
+    user.add_argument("--json", action="store_true", help="the list as JSON")
+    audit = add("audit", "verify the audit trail, or write it out, oldest first")
+    audit.add_argument("verb", choices=("verify", "export"))
+    audit.add_argument("--form", choices=("json", "dicom"), default="json",
+                       help="export: a JSON object per line, or a DICOM audit message (PS3.15 A.5) per line")
+    audit.add_argument("--after", metavar="SEQ", type=int, default=0, help="export: only entries behind this one")
     add("storage", "say what the images on disk are kept for, in bytes")
 
 
@@ -175,7 +200,8 @@ def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
              "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
-             "accession", "alias", "withdraw", "lane", "verify", "order", "rules"}
+             "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts", "order",
+             "rules"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -212,6 +238,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_devices import run_devices
 
         return run_devices(options, settings)
+    if options.command == "alerts":
+        from interface.cli_alerts import run_alerts
+
+        return run_alerts(options, settings)
     if options.command == "tls-init":
         from interface.cli_tls import tls_init
 
@@ -220,7 +250,17 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_rules import run_rules
 
         return run_rules(options, settings)
-    from interface import cli_cases, cli_lanes, cli_queue, cli_verify, cli_withdraw
+    from interface import (
+        cli_audit,
+        cli_cases,
+        cli_lanes,
+        cli_queue,
+        cli_settings,
+        cli_user,
+        cli_verify,
+        cli_watch,
+        cli_withdraw,
+    )
 
     command: Callable[[argparse.Namespace, Settings], int] = {
         "queue": cli_queue.queue, "show": cli_queue.show, "retry": cli_queue.retry, "cancel": cli_queue.cancel,
@@ -230,7 +270,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         "storage": cli_cases.storage, "accession": cli_cases.accession, "alias": cli_cases.alias,
         "order": cli_cases.order,
         "withdraw": cli_withdraw.withdraw,
-        "lane": cli_lanes.lane, "verify": cli_verify.verify,
+        "lane": cli_lanes.lane, "settings": cli_settings.settings_command, "verify": cli_verify.verify,
+        "user": cli_user.user, "audit": cli_audit.audit, "watch": cli_watch.watch,
     }[options.command]
     return command(options, settings)
 

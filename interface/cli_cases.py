@@ -13,21 +13,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from interface import actions
+from interface.acting import changing
 from interface.cli_queue import now_ms, opened
 from interface.destinations import PLATFORM
 from interface.explain import explain, state_text
 from interface.roles import open_spool
-from internal import corrections, decisions, holdings, index, jobs
+from internal import corrections, holdings, index, jobs
 from internal.config import Settings
-from internal.decisions import Kind, KnownOrder
+from internal.decisions import KnownOrder
 from internal.doctor import read_alias_file
 from internal.errors import NotAllowed, NotFound
 from internal.identity import Person
-from internal.states import Event, State
 from internal.store import Tx
-
-RECYCLE_MS = 30 * 86_400_000
-_SIDES = frozenset({"patient-mismatch", "mixed-patients"})
 
 
 def person(options: argparse.Namespace) -> str:
@@ -37,17 +35,10 @@ def person(options: argparse.Namespace) -> str:
 
 def same_patient(options: argparse.Namespace, settings: Settings) -> int:
     """Decide that both sides of a held study are one patient, and try its jobs again."""
-    with opened(settings) as store, store.transaction() as tx:
-        done = 0
-        for job_id in jobs.find_jobs(tx, options.study):
-            job = jobs.job(tx, job_id)
-            sides = str(job.detail.get("sides", ""))
-            if job.reason_code not in _SIDES or not sides:
-                continue
-            decisions.decide(tx, Kind.PATIENT, job.study_uid, part=job.part, body={"sides": sides},
-                             reason=options.reason, who=person(options), now=now_ms(),
-                             text="a person confirmed that it is the same patient")
-            done += len(jobs.act(tx, [job_id], Event.RETRY, who=person(options), now=now_ms()))
+    with opened(settings) as store, changing(store, settings, "study.same-patient", subject=options.study,
+                                             by=options.by, reason=options.reason) as tx:
+        done = len(actions.same_patient(tx, jobs.find_jobs(tx, options.study), reason=options.reason,
+                                        who=person(options), now=now_ms()))
     if not done:
         print(f"{options.study}: nothing is held because of its patient", file=sys.stderr)
         return 1
@@ -58,24 +49,17 @@ def same_patient(options: argparse.Namespace, settings: Settings) -> int:
 def discard(options: argparse.Namespace, settings: Settings) -> int:
     """Give up a study that can never be confirmed, or bring it back; its bytes stay for 30 days."""
     now, who = now_ms(), person(options)
-    with opened(settings) as store, store.transaction() as tx:
+    action = "study.discard-undo" if options.undo else "study.discard"
+    with opened(settings) as store, changing(store, settings, action, subject=options.study, by=options.by,
+                                             reason=options.reason) as tx:
         study_uid = one_study(tx, options.study)
         if options.undo:
-            if not decisions.revoke(tx, Kind.DISCARD, study_uid, now=now):
-                raise NotFound(f"{options.study} was not discarded")
-            jobs.add_event(tx, now, "discard-undone", f"brought back by {who}", study_uid=study_uid, who=who)
+            actions.undo_discard(tx, study_uid, who=who, now=now)
             print(f"{study_uid}: brought back; `retry` sends it")
             return 0
         if not options.reason:
             raise NotAllowed("--reason is needed to discard a study")
-        rows = [row for row in jobs.jobs_of(tx, study_uid) if row.kind == "deliver"]
-        alive = [row for row in rows if row.state not in (State.HELD, State.CANCELLED)]
-        if alive or not rows:
-            raise NotAllowed("only a study that is held or cancelled at every destination can be discarded: "
-                             "`cancel` it first")
-        jobs.act(tx, [row.job_id for row in rows if row.state is State.HELD], Event.CANCEL, who=who, now=now)
-        decisions.decide(tx, Kind.DISCARD, study_uid, body={"until": now + RECYCLE_MS}, reason=options.reason, who=who,
-                         now=now, text=f"discarded by {who}: the images are removed in 30 days")
+        actions.discard(tx, study_uid, reason=options.reason, who=who, now=now)
     print(f"{study_uid}: discarded; its images are removed in 30 days, `discard {study_uid} --undo` brings it back")
     return 0
 
@@ -105,7 +89,8 @@ def accession(options: argparse.Namespace, settings: Settings) -> int:
                 return _print_proposals(tx, job_id, settings)
         if not options.reason:
             raise NotAllowed("--reason is needed to send a study under another accession number")
-        with store.transaction() as tx:
+        with changing(store, settings, "study.accession", subject=f"job {job_id}", by=options.by,
+                      reason=options.reason, after={"accession": options.new.strip()}) as tx:
             try:
                 state = corrections.correct(
                     tx, job_id, options.new, reason=options.reason, who=person(options), now=now_ms())
@@ -132,7 +117,8 @@ def order(options: argparse.Namespace, settings: Settings) -> int:
     known = KnownOrder("person", options.accession.strip(), options.accession, Person(), urgent=options.urgent)
     if not known.order_id:
         raise NotAllowed("an accession number is needed")
-    with opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, changing(store, settings, "order.came", subject=known.order_id,
+                                             by=options.by) as tx:
         woken = corrections.order_came(tx, known, now_ms(), who=person(options))
     print(f"{len(woken)} deliveries look for their order now")
     return 0
@@ -153,7 +139,8 @@ def alias(options: argparse.Namespace, settings: Settings) -> int:
         if options.sent in from_file:
             raise NotAllowed(f"{options.sent!r} stands in alias_file: change it there")
         try:
-            with store.transaction() as tx:
+            with changing(store, settings, f"alias.{options.action}", subject=options.sent, by=options.by,
+                          after=options.meant) as tx:
                 corrections.set_alias(tx, options.sent, options.meant if options.action == "add" else None,
                                       author=person(options), now=now_ms())
         except ValueError as fault:

@@ -15,8 +15,9 @@ from pathlib import Path
 from interface import watch
 from interface.cli_rules import check_rules
 from interface.destinations import build, build_watches, build_webhook
+from interface.lane_control import ground_of
 from interface.roles import SystemClock, open_spool, open_store
-from internal import config, devices
+from internal import config, devices, settings_rows
 from internal.config import Settings
 from internal.errors import RouterError, StorageNotMounted
 from internal.model import Probe
@@ -46,7 +47,7 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     yield _port("DICOM port", settings.satusehat.dicom_port, "", settings, "receive")
     yield _port("HTTP port", settings.satusehat.http_port, settings.router.http_bind, settings, "web")
     yield _clock()
-    yield from _callers(settings)
+    yield from _rows(settings)
     yield from map(watch.probe, build_watches(settings))
     webhook = build_webhook(settings)
     for destination in [*build(settings), *([webhook] if webhook else [])]:
@@ -124,7 +125,7 @@ def _port(name: str, port: int, host: str, settings: Settings, role: str) -> Pro
 
 
 def _is_alive(settings: Settings, role: str) -> bool:
-    from interface.http.app import STALE_AFTER_MS
+    from interface.http.health import STALE_AFTER_MS
 
     try:
         status = open_spool(settings, create=False).read_published(f"{role}.json")
@@ -134,8 +135,8 @@ def _is_alive(settings: Settings, role: str) -> bool:
     return SystemClock().now_ms() - int(alive_at) < STALE_AFTER_MS
 
 
-def _callers(settings: Settings) -> Iterator[Probe]:
-    """Under unknown_callers = accept anybody on the network may send: say who does without being listed."""
+def _rows(settings: Settings) -> Iterator[Probe]:
+    """Settings that stand in the file and in the database; and, under unknown_callers = accept, who sends unlisted."""
     if not settings.database.url and not settings.database_path.is_file():
         return
     store = open_store(settings)
@@ -143,11 +144,14 @@ def _callers(settings: Settings) -> Iterator[Probe]:
         store.migrate()
         with store.reading() as tx:
             unlisted = [one for one in devices.list_devices(tx) if not one.verdict]
+            conflicts = settings_rows.conflicts(tx, ground_of(settings))
     except RouterError as fault:
         yield Probe("database", False, str(fault), "see docs/troubleshooting.md")
         return
     finally:
         store.close()
+    for sentence in conflicts:
+        yield Probe("settings", False, sentence, "see `settings list`; what the file says is in force")
     policy = settings.dicom.unknown_callers
     shown = ", ".join(f"{one.aet!r} at {one.address}" for one in unlisted[:_CALLERS_SHOWN])
     if not unlisted:

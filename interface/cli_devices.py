@@ -10,17 +10,17 @@ import argparse
 import dataclasses
 import ipaddress
 import json
-import sys
 
 from rich.console import Console
 from rich.table import Table
 
+from interface.acting import changing
 from interface.cli_queue import iso, now_ms, opened
-from interface.roles import open_spool
+from interface.cli_settings import tell_receiver
 from internal import admission, devices
 from internal.config import Settings
 from internal.devices import Verdict
-from internal.errors import NotFound, RouterError
+from internal.errors import NotFound
 from internal.store import Store
 
 VERBS: dict[str, Verdict | None] = {
@@ -45,20 +45,12 @@ def run_devices(options: argparse.Namespace, settings: Settings) -> int:
         if not options.callers:
             raise NotFound("name at least one AE title, or AET@ADDRESS")
         default = Verdict(settings.dicom.unknown_callers)
-        with store.transaction() as tx:
+        with changing(store, settings, f"device.{options.verb}", subject=" ".join(options.callers)) as tx:
             released = [job_id for text in options.callers for job_id in admission.decide(
                 tx, *parse_caller(text), VERBS[options.verb], default=default, who="cli", now=now_ms())]
-        _publish(store, settings)
+        tell_receiver(store, settings)
     print(f"{len(options.callers)} callers: {options.verb}; {len(released)} jobs go on")
     return 0
-
-
-def _publish(store: Store, settings: Settings) -> None:
-    """Tell the receiver of this node at once; others are told by their own deliver role within seconds."""
-    try:
-        admission.publish(store, open_spool(settings, create=False))
-    except RouterError as error:
-        print(f"the receiver is told once it runs: {error}", file=sys.stderr)
 
 
 def _show(store: Store, options: argparse.Namespace, settings: Settings) -> int:

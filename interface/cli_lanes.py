@@ -13,7 +13,10 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from interface import actions
+from interface.acting import changing
 from interface.cli_queue import iso, now_ms, opened
+from interface.cli_settings import set_lane
 from interface.destinations import build
 from internal import jobs
 from internal.config import Settings
@@ -21,35 +24,30 @@ from internal.errors import NotFound
 from internal.lanes import BREAKER, Lane
 from internal.store import Tx
 
-#: A person's pause ends by a person's word.
-FOR_EVER_MS = 100 * 365 * 86_400_000
-BY_PERSON = "person"
-
 
 def lane(options: argparse.Namespace, settings: Settings) -> int:
-    """List lanes, or pause or resume one."""
+    """List lanes, or pause, resume or set one."""
     if options.name is None:
         return _list(options, settings)
-    if options.name not in lane_names(settings):
-        raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(lane_names(settings))}")
-    with opened(settings) as store, store.transaction() as tx:
+    if options.name not in settings.lane_names():
+        raise NotFound(f"no lane {options.name!r}; lanes are {', '.join(settings.lane_names())}")
+    if options.verb == "set":
+        return set_lane(options, settings)
+    with opened(settings) as store:
         if options.verb is not None:
-            _change(tx, options)
-        found = jobs.lane(tx, options.name)
+            with changing(store, settings, f"lane.{options.verb}", subject=options.name, reason=options.reason) as tx:
+                _change(tx, options)
+        with store.reading() as tx:
+            found = jobs.lane(tx, options.name)
     print(f"{found.name}: {describe(found, now_ms())}")
     return 0
 
 
 def _change(tx: Tx, options: argparse.Namespace) -> None:
-    now = now_ms()
     if options.verb == "pause":
-        reason = options.reason or "paused by a person"
-        jobs.pause_lane(tx, options.name, now + FOR_EVER_MS, "paused", reason, now, by=BY_PERSON)
-        jobs.add_event(tx, now, "lane-paused", f"{options.name}: {reason}", fields={"lane": options.name}, who="cli")
-        return
-    jobs.resume_lane(tx, options.name, now, by=BY_PERSON)
-    jobs.clear_alert(tx, options.name, now)
-    jobs.add_event(tx, now, "lane-resumed", f"{options.name} resumed", fields={"lane": options.name}, who="cli")
+        actions.pause_lane(tx, options.name, reason=options.reason or "", who="cli", now=now_ms())
+    else:
+        actions.resume_lane(tx, options.name, who="cli", now=now_ms())
 
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
@@ -68,17 +66,12 @@ def _list(options: argparse.Namespace, settings: Settings) -> int:
 
 def configured_lanes(tx: Tx, settings: Settings) -> list[Lane]:
     """Return the lane of every destination that studies may go to."""
-    return [jobs.lane(tx, name) for name in lane_names(settings)]
-
-
-def lane_names(settings: Settings) -> list[str]:
-    """Return the destinations that have a lane: those of default_send_to first."""
-    return list(settings.lane_names())
+    return [jobs.lane(tx, name) for name in settings.lane_names()]
 
 
 def describe(lane: Lane, now: int) -> str:
     """Return in words whether the lane is open, who stopped it until when, and what a person has to look at."""
-    words = f"failing since {iso(lane.failing_since)}; {lane.standby} takes its studies" if lane.standby else "open"
+    words = f"failing since {iso(lane.down_since)}; {lane.standby} takes its studies" if lane.standby else "open"
     if lane.paused_until > now and lane.paused_by == BREAKER:
         words = f"tried again {iso(lane.paused_until)}: {lane.reason}"
     elif lane.paused_until > now:

@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from interface import actions
+from interface.acting import changing
 from interface.explain import explain, state_text
 from interface.roles import open_spool, open_store
 from internal import config, index, jobs, rule_rows, set_aside
@@ -212,33 +214,21 @@ def _print_story(story: dict[str, Any], language: str) -> None:
 
 def retry(options: argparse.Namespace, settings: Settings) -> int:
     """Try jobs again now: held, cancelled, deferred and waiting ones, and delivered ones of another environment."""
-    from interface.destinations import build
-
-    environments = {destination.name: destination.environment for destination in build(settings)}
-
-    def verb(tx: Tx, job_ids: list[int]) -> jobs.Acted:
-        moved: list[tuple[int, State]] = []
-        refused: list[tuple[int, str]] = []
-        for job_id in job_ids:
-            job = jobs.job(tx, job_id)
-            elsewhere = environments.get(job.destination, job.environment) != job.environment
-            event = Event.REOPEN if job.state is State.DONE and elsewhere else Event.RETRY
-            acted = jobs.act(tx, [job_id], event, who="cli", now=now_ms(), environment=environments)
-            moved += acted.moved
-            refused += acted.refused
-            jobs.hurry_lane(tx, job.destination, now_ms())
-        return jobs.Acted(moved, refused)
-
-    return _act(options, settings, verb)
+    present = actions.environments(settings)
+    return _act(options, settings, "study.retry",
+                lambda tx, job_ids: actions.retry(tx, job_ids, present, who="cli", now=now_ms()))
 
 
 def cancel(options: argparse.Namespace, settings: Settings) -> int:
     """Stop jobs; nothing is deleted."""
-    return _act(options, settings, lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=now_ms()))
+    return _act(options, settings, "study.cancel",
+                lambda tx, job_ids: jobs.act(tx, job_ids, Event.CANCEL, who="cli", now=now_ms()))
 
 
-def _act(options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, list[int]], jobs.Acted]) -> int:
-    with opened(settings) as store, store.transaction() as tx:
+def _act(
+    options: argparse.Namespace, settings: Settings, action: str, verb: Callable[[Tx, list[int]], jobs.Acted],
+) -> int:
+    with opened(settings) as store, changing(store, settings, action, **_asked(options)) as tx:
         job_ids, missing = _targets(tx, options)
         acted = verb(tx, job_ids)
     for job_id, state in acted.moved:
@@ -248,6 +238,13 @@ def _act(options: argparse.Namespace, settings: Settings, verb: Callable[[Tx, li
     for target in missing:
         print(f"{target}: no such study, accession number or job", file=sys.stderr)
     return 1 if missing or not acted.moved else 0
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the audit trail says of a command on jobs."""
+    targets = list(options.targets)
+    return {"subject": targets[0] if len(targets) == 1 else "", "targets": targets,
+            "state": getattr(options, "state", "")}
 
 
 def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]:
@@ -264,7 +261,7 @@ def _targets(tx: Tx, options: argparse.Namespace) -> tuple[list[int], list[str]]
 def accept_partial(options: argparse.Namespace, settings: Settings) -> int:
     """Let studies held as partly delivered go without the instances that failed; nothing is deleted."""
     accepted = 0
-    with opened(settings) as store, store.transaction() as tx:
+    with opened(settings) as store, changing(store, settings, "study.accept-partial", **_asked(options)) as tx:
         for target in options.targets:
             studies = index.find_studies(tx, target)
             if not studies:
@@ -295,30 +292,20 @@ def bad(options: argparse.Namespace, settings: Settings) -> int:
 
 def send_now(options: argparse.Namespace, settings: Settings) -> int:
     """Settle the studies at once and wake their jobs."""
-    with opened(settings) as store, store.transaction() as tx:
+    action = "study.urgent" if options.urgent else "study.send-now"
+    with opened(settings) as store, changing(store, settings, action, **_asked(options)) as tx:
         job_ids, missing = _targets(tx, options)
         named = {target: index.find_studies(tx, target) for target in options.targets}
         known = {target for target, uids in named.items() if uids}
-        found = [jobs.job(tx, job_id) for job_id in job_ids]
-        stopped = [(job.job_id, job.state) for job in found if job.state in (State.HELD, State.CANCELLED)]
-        studies = list(dict.fromkeys([*(uid for uids in named.values() for uid in uids),
-                                      *(job.study_uid for job in found)]))
-        for uid in studies:
-            index.request_settle(tx, uid)
-            if options.urgent:
-                index.mark_urgent(tx, uid)
-        if options.urgent:
-            jobs.set_priority(tx, job_ids, jobs.URGENT, now_ms())
-        woken = jobs.act(tx, job_ids, Event.WAKE, who="cli", now=now_ms())
-        for lane in {job.destination for job in found}:
-            jobs.hurry_lane(tx, lane, now_ms())
+        sent = actions.send_now(tx, [uid for uids in named.values() for uid in uids], job_ids, urgent=options.urgent,
+                                who="cli", now=now_ms())
     unknown = [target for target in missing if target not in known]
     for target in unknown:
         print(f"{target}: no such study, accession number or job", file=sys.stderr)
-    for job_id, state in stopped:
+    for job_id, state in sent.stopped:
         print(f"job {job_id}: {state_text(state, settings.router.language)}; `retry` sends it", file=sys.stderr)
-    print(f"{len(studies)} studies sent on, {len(woken)} jobs woken")
-    return 1 if unknown or stopped else 0
+    print(f"{len(sent.studies)} studies sent on, {len(sent.woken)} jobs woken")
+    return 1 if unknown or sent.stopped else 0
 
 
 def reindex(options: argparse.Namespace, settings: Settings) -> int:

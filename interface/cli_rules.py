@@ -17,11 +17,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from interface.acting import changing
 from interface.cli_cases import person
 from interface.cli_queue import iso, now_ms, opened
+from interface.lane_control import ground_of
 from interface.roles import open_spool
 from interface.rule_book import build_book, vault_of
-from internal import catalogue, rule_rows, rule_tester
+from internal import catalogue, rule_rows, rule_tester, settings_rows
 from internal.config import Settings
 from internal.config.conffile import scan
 from internal.errors import NotFound, RouterError
@@ -197,27 +199,29 @@ def _put(options: argparse.Namespace, settings: Settings) -> int:
     """Write a rule of the catalogue from a file, or take one out; a set with a mistake is not written."""
     removes = options.verb == "remove"
     name = _name(options, 1 if removes else 2, "NAME" if removes else "NAME FILE")
-    entries = None if removes else read_rule(Path(options.words[1]), name)
-    with opened(settings) as store:
-        _changed(lambda book: book.change(store, name, entries, author=person(options), now=now_ms(),
-                                                 position=options.position), settings)
-    return 0
+    body = None if removes else {"entries": read_rule(Path(options.words[1]), name), "position": options.position}
+    with opened(settings) as store, changing(store, settings, "settings.change", subject=f"rule/{name}",
+                                             by=options.by) as tx:
+        done = settings_rows.change(tx, rule_rows.KIND, name, body, ground_of(settings), who=person(options),
+                                    now=now_ms())
+    return _told(done.revision)
 
 
 def _rollback(options: argparse.Namespace, settings: Settings) -> int:
     name = _name(options, 2, "NAME REVISION")
     if not options.words[1].isdigit():
         raise NotFound("rules rollback takes NAME REVISION")
-    revision = int(options.words[1])
-    with opened(settings) as store:
-        _changed(lambda book: book.roll_back(store, name, revision, author=person(options), now=now_ms()),
-                 settings)
+    number = int(options.words[1])
+    with opened(settings) as store, changing(store, settings, "settings.rollback", subject=f"rule/{name}",
+                                             by=options.by, restores=number) as tx:
+        done = settings_rows.rollback(tx, rule_rows.KIND, name, number, ground_of(settings), who=person(options),
+                                      now=now_ms())
+    return _told(done.revision)
+
+
+def _told(revision: int) -> int:
+    print(f"revision {revision}; in force within seconds")
     return 0
-
-
-def _changed(act: Callable[[RuleBook], RuleSet], settings: Settings) -> None:
-    rules = act(build_book(settings))
-    print(f"rule set {rules.revision or '(none)'}: {len(rules.rules)} rules; in force within seconds")
 
 
 def _history(options: argparse.Namespace, settings: Settings) -> int:
@@ -228,7 +232,7 @@ def _history(options: argparse.Namespace, settings: Settings) -> int:
     for change in changes:
         text = "taken out" if change.body is None else "\n".join(
             f"{key} = {value}" for key, value in change.body["entries"].items())
-        again = f" (revision {change.restored_revision} again)" if change.restored_revision else ""
+        again = f" (revision {change.restores} again)" if change.restores else ""
         table.add_row(f"{change.revision}{again}", iso(change.at), change.author, text.replace("[", "\\["))
     Console().print(table)
     return 0
@@ -252,7 +256,10 @@ def _reveal(options: argparse.Namespace, settings: Settings) -> int:
     """Print the Patient ID behind a pseudonym; who asks and why is kept in the audit trail first."""
     if len(options.words) != 1 or not (options.reason or "").strip():
         raise NotFound("rules reveal takes PSEUDONYM --reason TEXT")
+    pseudonym = options.words[0].strip().upper()[:64]
     with opened(settings) as store:
-        print(vault_of(settings).reveal(store, options.words[0].strip().upper(), who=person(options),
-                                        reason=options.reason, now=now_ms()))
+        with changing(store, settings, "pseudonym.reveal", subject=pseudonym, by=options.by, reason=options.reason):
+            pass  # written down before anything is shown
+        with store.reading() as tx:
+            print(vault_of(settings).reveal(tx, pseudonym))
     return 0

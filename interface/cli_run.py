@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
         return run_deliver(settings, supervised=options.supervised)
     if options.role == "web":
-        from interface.http.app import run_web
+        from interface.http.web_role import run_web
 
         environment = config.environment_name(settings.satusehat.url)
         return run_web(settings, environment, __version__, supervised=options.supervised)

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from interface.acting import changing
 from interface.cli_queue import now_ms, opened
 from interface.destinations import build
 from interface.satusehat.audit import Finding
@@ -38,7 +39,7 @@ def verify(options: argparse.Namespace, settings: Settings) -> int:
         chosen = [job for job in _choose(store, options, settings) if job.destination in platforms]
         if not chosen:
             raise NotFound("nothing that counts as delivered to SATUSEHAT matches")
-        found = list(_look(store, platforms, chosen))
+        found = list(_look(store, settings, platforms, chosen))
     for platform in platforms.values():
         platform.close()
     if options.json:
@@ -78,7 +79,9 @@ def _since_ms(text: str, settings: Settings) -> int:
     return int(day.timestamp() * 1000)
 
 
-def _look(store: Store, platforms: dict[str, Satusehat], chosen: Sequence[Job]) -> Iterator[dict[str, Any]]:
+def _look(
+    store: Store, settings: Settings, platforms: dict[str, Satusehat], chosen: Sequence[Job],
+) -> Iterator[dict[str, Any]]:
     with Progress(console=Console(stderr=True)) as progress:
         for job in progress.track(chosen, description="verify"):
             platform = platforms[job.destination]
@@ -93,7 +96,7 @@ def _look(store: Store, platforms: dict[str, Satusehat], chosen: Sequence[Job]) 
                 inventory = index.inventory(tx, job.study_uid, job.part)
             finding = platform.audit.check(str(job.facts.get("imaging_study_id", "")), inventory, items)
             yield _row(job, finding, describe(finding))
-            _note(store, job, finding)
+            _note(store, settings, job, finding)
 
 
 def _look_at_taken_back(platform: Satusehat, job: Job) -> dict[str, Any]:
@@ -128,10 +131,11 @@ def describe(finding: Finding) -> str:
     return f"registered with all images, {finding.receipts} receipts; SATUSEHAT does not answer for single images"
 
 
-def _note(store: Store, job: Job, finding: Finding) -> None:
+def _note(store: Store, settings: Settings, job: Job, finding: Finding) -> None:
     """Write the finding into the timeline; where something is missing, reopen the job with what has to go again."""
     now = now_ms()
-    with store.transaction() as tx:
+    with changing(store, settings, "study.verify", study_uid=job.study_uid, subject=f"job {job.job_id}",
+                  ok=finding.ok) as tx:
         jobs.add_event(tx, now, "verified", describe(finding), study_uid=job.study_uid, job_id=job.job_id,
                        fields={"ok": finding.ok, "answered_for": finding.here}, who="cli")
         if finding.ok or not jobs.act(tx, [job.job_id], Event.REOPEN, who="verify", now=now).moved:

@@ -9,6 +9,7 @@ import argparse
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from interface.acting import changing
 from interface.cli_cases import one_delivery, person
 from interface.cli_queue import now_ms, opened
 from internal import jobs, withdrawals
@@ -55,7 +56,7 @@ def withdraw(options: argparse.Namespace, settings: Settings) -> int:
             print(_letter(store, job, settings), end="")
             return 0
         if options.confirm:
-            with store.transaction() as tx:
+            with changing(store, settings, "study.withdraw-confirm", study_uid=job.study_uid, by=options.by) as tx:
                 job_id = withdrawals.confirm(
                     tx, job.study_uid, job.part, options.confirm, who=person(options), now=now_ms())
             print(f"job {job_id}: the ImagingStudy becomes entered-in-error; the study is never sent again.\n"
@@ -63,7 +64,8 @@ def withdraw(options: argparse.Namespace, settings: Settings) -> int:
             return 0
         if not options.reason:
             raise NotAllowed("--reason asks for it, --confirm CODE confirms it, --letter prints the letter")
-        with store.transaction() as tx:
+        with changing(store, settings, "study.withdraw-ask", study_uid=job.study_uid, by=options.by,
+                      reason=options.reason) as tx:
             code = withdrawals.request(tx, job.job_id, reason=options.reason, who=person(options), now=now_ms())
     print(f"asked by {person(options)}. Within a day a second person confirms:\n"
           f"  main.py withdraw {options.study} --confirm {code} --by NAME")

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interface.alerts import build_alerts, build_rules
 from interface.destinations import (
     PLATFORM,
     build,
@@ -27,6 +28,7 @@ from interface.destinations import (
     workers_of,
 )
 from interface.dimse.commitment_report import CommitmentPeer, CommitmentReport
+from interface.lane_control import LaneControl
 from interface.roles import (
     StatusFile,
     SystemClock,
@@ -38,11 +40,12 @@ from interface.roles import (
 )
 from interface.rule_book import build_book
 from interface.watch import Watching
-from internal import admission, jobs, notices
+from internal import admission, alerts, jobs, notices
 from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
 from internal.commitments import Commitments
+from internal.conditions import Vitals
 from internal.config import Settings
 from internal.config.values import split_commitment_caller
 from internal.describe import Describer
@@ -58,6 +61,7 @@ from internal.ports import Destination
 from internal.retain import Retainer, RetentionPolicy
 from internal.spool import Spool
 from internal.store import Store
+from internal.watcher import Watcher
 from internal.worker import Lane, LanePolicy
 
 log = logging.getLogger("router.deliver")
@@ -77,6 +81,8 @@ _YIELD_S = 0.005
 _SLOW_DUTIES_S = 60.0
 _NICE = 10
 _OUTBOX_WORKERS = 2
+#: Alerts wake their lane; an idle look at the queue is only for what waits to be tried again.
+_ALERTS_IDLE_S = 5.0
 _FAULT_PAUSE_S = 2.0
 _FAULT_PAUSE_MAX_S = 30.0
 #: What should pass without anybody starting the role again: a database that is away, busy, full or broken, a disk that
@@ -125,6 +131,11 @@ class Deliver:
             policy = replace(lane_policy(settings, self._mroc.kind), workers=1)
             self._lanes.append(Lane(self._mroc, store, spool, self._clock, policy))
         self._watching = Watching(build_watches(settings), store, spool, self._clock)
+        self._control = LaneControl(settings, store, self._lanes, self._destinations)
+        self._alerts = Lane(build_alerts(settings), store, spool, self._clock, replace(
+            lane_policy(settings, alerts.KIND), workers=_OUTBOX_WORKERS, idle_s=_ALERTS_IDLE_S))
+        self._lanes.append(self._alerts)
+        self._watcher = Watcher(store, self._clock, build_rules(settings), self._vitals)
         self._parser = Parser()
         self._describer = Describer(store, spool, self._clock, self._parser, stop)
         self._describing = threading.Thread(target=self._describer.run, name="describe", daemon=True)
@@ -144,6 +155,13 @@ class Deliver:
             self._store, self._spool, "delivered" if dicom.commitment_policy == "delivered" else "stored")
         return [CommitmentReport(CommitmentPeer(*split_commitment_caller(text)), self._settings.satusehat.ae_title,
                                  commitments, self._spool.reports) for text in dicom.commitment_callers]
+
+    def _vitals(self) -> Vitals:
+        """Return what alerts need to know of this process."""
+        offsets = {lane.name: lane.report().get("clock_offset_s") for lane in self._lanes}
+        return Vitals(self._spool.node, self._spool.free_bytes(), self._settings.spool.min_free,
+                      dates.zone(self._settings.satusehat.tz_name),
+                      {name: offset for name, offset in offsets.items() if offset is not None})
 
     def _report(self) -> dict[str, Any]:
         return self._counters | {"rule_problems": len(self._book.problems),
@@ -197,6 +215,7 @@ class Deliver:
         self._book.reload(self._store, now)
         hit("recover.mid")
         self._assembler.recover()
+        self._control.apply()
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:
@@ -265,15 +284,19 @@ class Deliver:
 
     def _keep_house(self) -> None:
         now = self._clock.now_ms()
+        self._control.apply()
         with self._store.transaction() as tx:
             jobs.expire_leases(tx, now)
             jobs.give_up_expired(tx, int(self._settings.router.patience * 1000), now)
             notices.escalate(tx, int(self._settings.router.escalate * 1000), now)
             if self._webhook is not None:
                 notices.reopen_behind(tx, self._webhook.name, now)
+            notices.reopen_behind(tx, alerts.LANE, now, kind=alerts.KIND)
         if time.monotonic() - self._slow_duties_s >= _SLOW_DUTIES_S:
             self._counters["purged"] += self._retainer.run_once()
             self._doctor.run_once()
+            if self._watcher.run_once():
+                self._alerts.wake()
             self._slow_duties_s = time.monotonic()
         self._store.checkpoint()
         admission.publish(self._store, self._spool)

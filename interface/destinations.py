@@ -138,8 +138,7 @@ def build(settings: Settings) -> list[Destination]:
     Connects to nothing. Raises ConfigurationInvalid for a base URL that is not safe, or a file that is no use.
     """
     kinds = {PLATFORM: Satusehat.kind, **settings.destinations}
-    names = settings.lane_names()
-    return [KINDS[kinds[name]](settings, name) for name in names]
+    return [KINDS[kinds[name]](settings, name) for name in settings.lane_names()]
 
 
 def build_standbys(settings: Settings, destinations: Sequence[Destination]) -> dict[str, Destination]:

@@ -6,25 +6,8 @@ destination or the worker gives a new reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One cause for people: what it means and the next step, in both languages, and who has to act."""
-
-    meaning_id: str
-    next_id: str
-    meaning_en: str
-    next_en: str
-    who: str = "router"
-
-    def text(self, language: str) -> str:
-        """Return meaning and next step in `language` ("id" or "en")."""
-        if language == "en":
-            return f"{self.meaning_en} {self.next_en}".strip()
-        return f"{self.meaning_id} {self.next_id}".strip()
-
+from interface.explain_rules import RULE_FAMILIES, RULES
+from interface.explanation import Explanation
 
 #: State of a job in words, (Indonesian, English).
 STATES: dict[str, tuple[str, str]] = {
@@ -39,6 +22,7 @@ STATES: dict[str, tuple[str, str]] = {
 }
 
 EXPLANATIONS: dict[str, Explanation] = {
+    **RULES,
     "no-accession": Explanation(
         "Citra tidak membawa Accession Number.",
         "Isi Accession Number di modalitas (paling baik lewat worklist), lalu kirim ulang.",
@@ -125,46 +109,6 @@ EXPLANATIONS: dict[str, Explanation] = {
         "SATUSEHAT tidak menerima penarikan ImagingStudy ini.", "Laporkan dengan suratnya (`withdraw --letter`).",
         "SATUSEHAT did not take back this ImagingStudy.", "Report it with the letter (`withdraw --letter`).",
         "platform",
-    ),
-    "rewrite-failed": Explanation(
-        "Perubahan yang diminta sebuah aturan tidak dapat dilakukan pada citra ini.",
-        "Lihat sebabnya dengan `show`, coba dengan `rules test`, perbaiki aturan atau citranya, lalu `retry`.",
-        "A change that a rule asks for cannot be made to these images.",
-        "See the cause with `show`, try it with `rules test`, correct the rule or the images, then `retry`.",
-        "IT",
-    ),
-    "source-empty": Explanation(
-        "Aturan mengambil nilai dari atribut atau tabel yang kosong untuk citra ini.",
-        "Lengkapi di modalitas atau di tabel, lalu kirim ulang atau `retry`.",
-        "A rule takes a value from an attribute or table that has none for these images.",
-        "Fill it in at the modality or in the table, then send again or `retry`.",
-        "radiographer",
-    ),
-    "may-show-patient": Explanation(
-        "Citra ini mungkin menampilkan identitas pasien di gambarnya, jadi tidak dikirim sebagai anonim.",
-        "Tutup areanya (`mask`) atau terima (`accept burned-in`) dalam aturan, lalu kirim lagi.",
-        "These images may show the patient's identity in their pixels, so they are not sent as de-identified.",
-        "Mask the region (`mask`) or accept it (`accept burned-in`) in the rule, then send again.",
-        "IT",
-    ),
-    "held-by-rule": Explanation(
-        "Sebuah aturan menahan studi ini.", "Periksa alasannya dengan `show`, lalu `retry` bila boleh dikirim.",
-        "A rule holds this study.", "See its reason with `show`, then `retry` if it may go.",
-        "radiographer",
-    ),
-    "routing-failed": Explanation(
-        "Tujuan studi ini tidak dapat ditentukan oleh aturan.",
-        "Lihat sebabnya dengan `show`, perbaiki aturannya, lalu `retry`.",
-        "The rules could not decide where this study goes.",
-        "See the cause with `show`, correct the rule, then `retry`.",
-        "IT",
-    ),
-    "rules-invalid": Explanation(
-        "Aturan yang berlaku saat studi ini direncanakan tidak dapat dipakai lagi.",
-        "Jalankan `rules check`; kembalikan tabel atau tujuan yang hilang, lalu `retry`.",
-        "The rules by which this study was planned cannot be used any more.",
-        "Run `rules check`; bring back the table or destination that is gone, then `retry`.",
-        "IT",
     ),
     "partly-delivered": Explanation(
         "Sebagian citra ditolak atau tidak terbaca; selebihnya sudah terkirim.",
@@ -400,17 +344,58 @@ EXPLANATIONS: dict[str, Explanation] = {
         "SATUSEHAT mengembalikan terlalu banyak hasil pencarian.", "Laporkan dengan Accession Number-nya.",
         "The platform returned too many search results.", "Report it with the accession number.", "IT",
     ),
+    "alert-device-silent": Explanation(
+        "Alat ini biasanya mengirim citra pada jam-jam ini, sekarang tidak.",
+        "Periksa alat dan jaringannya; uji dengan C-ECHO dari alat. Tandai sudah tahu bila memang libur.",
+        "This device usually sends images at these hours, and now it does not.",
+        "Check the device and its network; try C-ECHO from it. Acknowledge the alert if it is simply closed.",
+        "radiographer",
+    ),
+    "alert-waiting": Explanation(
+        "Order studi-studi ini belum ada di SATUSEHAT.",
+        "SIMRS perlu mengirim order; lihat daftar tunggu untuk accession yang salah.",
+        "The orders of these studies are not in SATUSEHAT yet.",
+        "The hospital system must send the orders; look through the waiting room for wrong accession numbers.",
+        "SIMRS",
+    ),
+    "alert-lane-down": Explanation(
+        "Citra aman di sini dan dikirim sendiri setelah tujuan menjawab lagi.",
+        "Periksa jaringan dengan `check`; bila SATUSEHAT terganggu, tidak perlu tindakan.",
+        "The images are safe here and leave by themselves once the destination answers again.",
+        "Try the network with `check`; if SATUSEHAT itself is down, there is nothing to do.",
+        "IT",
+    ),
+    "alert-disk": Explanation(
+        "Bila disk penuh, citra baru ditolak dan alat mengulanginya nanti.",
+        "Tambah ruang, atau lihat `storage`: apa yang disimpan dan mengapa.",
+        "With a full disk new images are refused, and devices send them again later.",
+        "Add space, or see `storage`: what is kept and why.",
+        "IT",
+    ),
+    "alert-credentials": Explanation(
+        "client_key atau secret_key tidak diterima lagi; tidak ada studi yang hilang.",
+        "Periksa kedua kunci dan url di router.conf, lalu jalankan ulang router.",
+        "client_key or secret_key is not accepted any more; no study is lost.",
+        "Check both keys and url in router.conf, then restart the router.",
+        "IT",
+    ),
+    "alert-clock": Explanation(
+        "Jam yang salah membuat waktu studi salah dan bisa membuat token ditolak.",
+        "Nyalakan sinkronisasi waktu (NTP) di komputer ini.",
+        "A wrong clock makes times of studies wrong and may make tokens fail.",
+        "Turn on time synchronisation (NTP) on this machine.",
+        "IT",
+    ),
+    "alert-body": Explanation(
+        "webhook_body peringatan ini bukan JSON atau formulir.", "Perbaiki di [alert:NAMA], lalu `retry`.",
+        "The webhook_body of this alert is no JSON or form.", "Correct it in [alert:NAME], then `retry`.",
+        "IT",
+    ),
 }
 
 #: Families of codes that end in an HTTP status.
 FAMILIES: dict[str, Explanation] = {
-    "lookup-": Explanation(
-        "Layanan yang ditanya oleh sebuah aturan tidak menjawab.",
-        "Periksa [lookup:NAMA] dan layanannya; router mencoba lagi otomatis.",
-        "The service that a rule asks does not answer.",
-        "Check [lookup:NAME] and the service; the router tries again by itself.",
-        "IT",
-    ),
+    **RULE_FAMILIES,
     "dimse-": Explanation(
         "Node DICOM tujuan sedang tidak menerima citra.", "Lihat alasannya; router mencoba lagi otomatis.",
         "The DICOM node does not take images now.", "Read the reason; the router tries again by itself.", "IT",
@@ -426,6 +411,13 @@ FAMILIES: dict[str, Explanation] = {
     "s3-": Explanation(
         "Penyimpanan objek tidak dapat dipakai.", "Periksa endpoint dan jaringan; router mencoba lagi otomatis.",
         "The object store cannot be used.", "Check endpoint and network; the router tries again by itself.", "IT",
+    ),
+    "mail-": Explanation(
+        "Server surel tidak menerima peringatan ini; pengiriman citra tidak terganggu.",
+        "Periksa [mail] dan alamat penerima; coba dengan `alerts test NAMA`.",
+        "The mail server did not take this alert; deliveries go on.",
+        "Check [mail] and the recipients' addresses; try it with `alerts test NAME`.",
+        "IT",
     ),
     "mroc-": Explanation(
         "Klien MROC tidak menerima salinan citra; pengiriman ke SATUSEHAT tidak terganggu.",

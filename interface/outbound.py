@@ -94,6 +94,16 @@ class Reply:
         """The media type without parameters, lower case, "" when absent."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
+    def clock_offset_s(self, now_s: float) -> float | None:
+        """Return how far the server's Date lies ahead of `now_s` (epoch seconds), None when it says none.
+
+        Source: RFC 9110 6.6.1, in whole seconds; the way there and back adds to it.
+        """
+        try:
+            return email.utils.parsedate_to_datetime(self.headers["date"]).timestamp() - now_s
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+
     @property
     def retry_after_s(self) -> float | None:
         """Seconds the server asks us to wait, at most MAX_RETRY_AFTER_S; None when it says nothing usable.
@@ -184,11 +194,15 @@ def build_tls_context(ca_file: Path | None, certificate: Path | None = None, key
 
 
 class Session:
-    """Connections to one server, kept alive and shared by threads. Redirects are answers: they are never followed."""
+    """Connections to one server, kept alive and shared by threads. Redirects are answers: they are never followed.
+
+    `clock_offset_s`: how far its clock was ahead of ours at the last answer, None before the first.
+    """
 
     def __init__(self, base_url: str, options: SessionOptions) -> None:
         self.base_url = base_url
         self.options = options
+        self.clock_offset_s: float | None = None
         settings: dict[str, Any] = {
             "num_pools": 2, "maxsize": options.connections, "blocksize": CHUNK_BYTES, "retries": False,
             "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -222,11 +236,15 @@ class Session:
             sent_headers["Content-Length"] = str(body.size_bytes if isinstance(body, FileBody) else len(body))
         token = _DEADLINE.set(deadline)
         try:
-            return self._exchange(method, target, sent_headers, body, limit_bytes, deadline, sink)
+            reply = self._exchange(method, target, sent_headers, body, limit_bytes, deadline, sink)
         except (u3.HTTPError, OSError, http.client.HTTPException) as fault:
             raise _explain(fault, deadline, urlsplit(self.base_url).hostname or "") from None
         finally:
             _DEADLINE.reset(token)
+        offset_s = reply.clock_offset_s(time.time())
+        if offset_s is not None:
+            self.clock_offset_s = offset_s
+        return reply
 
     def _exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | FileBody | None, limit_bytes: int,

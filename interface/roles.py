@@ -17,6 +17,7 @@ from typing import Any
 
 from internal.config import Settings
 from internal.errors import StorageFailed
+from internal.new_directory import make_durably
 from internal.spool import Spool
 from internal.store import Store
 
@@ -40,7 +41,7 @@ def open_spool(settings: Settings, *, create: bool = True) -> Spool:
     """
     if create:
         try:
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durably(settings.data_dir)
             if not any(settings.data_dir.iterdir()):
                 with suppress(PermissionError):  # a volume that belongs to somebody else: what lies in it is 0600
                     settings.data_dir.chmod(0o700)

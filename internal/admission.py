@@ -16,9 +16,10 @@ from internal.store import Store, Tx
 
 def decide(
     tx: Tx, aet: str, address: str, verdict: Verdict | None, *, default: Verdict, who: str, now: int,
+    restores: int | None = None,
 ) -> list[int]:
     """Write down what a person says about a caller; return the jobs that go on because of it."""
-    devices.decide(tx, aet, address, verdict, who=who, now=now)
+    devices.decide(tx, aet, address, verdict, who=who, now=now, restores=restores)
     return release(tx, default, who=who, now=now)
 
 

@@ -40,7 +40,7 @@ def note_associations(tx: Tx, batch: Sequence[Instance]) -> None:
             last_at[key] = max(at, last_at.get(key, at))
     tx.executemany(_INSERT_ASSOCIATION, [_association_values(*pair) for pair in sorted(opened.items())])
     learn(tx, [Caller(one.arrival.calling_aet, host_of(one.arrival.peer_address), one.arrival.arrived_at)
-               for one in opened.values() if one.arrival.source == "dimse"])
+               for one in opened.values() if one.arrival.source == "dimse"], with_images=True)
     tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(*key, at) for key, at in sorted(last_at.items())])
 
 

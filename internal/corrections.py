@@ -11,41 +11,40 @@ import csv
 from collections.abc import Mapping
 from dataclasses import replace
 
-from internal import decisions, jobs
+from internal import catalogue, decisions, jobs
 from internal.accession import Case, Order, Proposal, check_new, propose
 from internal.decisions import Kind, KnownOrder
 from internal.errors import NotAllowed, NotFound
 from internal.index import normalise_accession
 from internal.items import facts_of
 from internal.model import Job
-from internal.rows import json_object, json_text
+from internal.rows import json_text
 from internal.states import Event, State
 from internal.store import Tx
 
 #: What belongs to the order of the old accession and is asked for again.
 _OF_THE_ORDER = frozenset({"service_request_id", "patient_id", "identity", "identity_revision", "duplicate_at"})
 _MAX_ALIASES = 100_000
+#: Kind of the catalogue's rows.
+ALIAS = "alias"
 
 
 # --- aliases -------------------------------------------------------------------------------------------------------
 
 def aliases(tx: Tx) -> dict[str, str]:
     """Return the alias table: what a modality sends -> the platform's accession."""
-    rows = tx.rows("SELECT name, body FROM catalogue c WHERE kind = 'alias' AND body IS NOT NULL AND revision ="
-                   " (SELECT MAX(revision) FROM catalogue o WHERE o.kind = c.kind AND o.name = c.name) ORDER BY name")
-    return {name: str(json_object(body)["to"]) for name, body in rows}
+    return {name: str(body["to"]) for name, body in catalogue.current(tx, ALIAS).items()}
 
 
-def set_alias(tx: Tx, sent: str, to: str | None, *, author: str, now: int) -> None:
+def set_alias(
+    tx: Tx, sent: str, to: str | None, *, author: str, now: int, restores: int | None = None,
+) -> None:
     """Write a new revision of one alias; `to` None removes it. Raises ValueError, NotFound when there is none."""
     sent = check_new(sent)
     if to is None and sent not in aliases(tx):
         raise NotFound(f"there is no alias for {sent!r}")
-    body = None if to is None else json_text({"to": check_new(to)})
-    revision = int(tx.value("SELECT COALESCE(MAX(revision), 0) FROM catalogue WHERE kind = 'alias' AND name = ?",
-                            (sent,))) + 1
-    tx.execute("INSERT INTO catalogue (kind, name, revision, author, at, body) VALUES ('alias', ?, ?, ?, ?, ?)",
-               (sent, revision, author, now, body))
+    body = None if to is None else {"to": check_new(to)}
+    catalogue.record(tx, ALIAS, sent, body, author=author, now=now, restores=restores)
 
 
 def parse_aliases(text: str) -> dict[str, str]:

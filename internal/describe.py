@@ -6,6 +6,7 @@ the index fields alone, whatever a full parser thinks of its files. Changes when
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -33,6 +34,8 @@ _REST_SHARE = 4
 _REST_MAX_S = 5.0
 _LOOK_S = 1.0
 _FAULT_REST_S = 30.0
+#: What this process or machine lacks for now; no file is at fault.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 _PASSING = (Transient, StorageFull, StorageFailed, OSError)
 
 
@@ -157,3 +160,7 @@ class Describer:
             return None, "its file is missing"
         except NotDicom as refusal:
             return None, storable(str(refusal))
+        except OSError as fault:
+            if fault.errno in _SHORTAGES:
+                raise
+            return None, "the disk does not give it back"  # one bad sector must not keep all others waiting

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from internal import catalogue
-from internal.store import Tx, storable
+from internal.store import Row, Tx, storable
 
 #: A hostile peer may invent titles; beyond this many no further caller is learned.
 MAX_LEARNED = 10_000
@@ -39,12 +39,16 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A caller as people see it; `verdict` is "" while nobody has decided, `address` "" means any address."""
+    """A caller as people see it; `verdict` is "" while nobody has decided, `address` "" means any address.
+
+    Times in epoch ms; `last_image_at` None: it has brought none.
+    """
 
     aet: str
     address: str
     first_seen_at: int | None
     last_seen_at: int | None
+    last_image_at: int | None
     verdict: str
 
 
@@ -54,8 +58,8 @@ def host_of(peer: str) -> str:
     return host if colon and port.isdigit() else peer
 
 
-def learn(tx: Tx, callers: Iterable[Caller]) -> None:
-    """Note when each caller was seen; at most MAX_LEARNED different ones."""
+def learn(tx: Tx, callers: Iterable[Caller], *, with_images: bool = False) -> None:
+    """Note when each caller was seen, and whether it brought images then; at most MAX_LEARNED different ones."""
     latest: dict[tuple[str, str], tuple[int, int]] = {}
     for caller in callers:
         key = (storable(caller.aet), storable(caller.address))
@@ -71,12 +75,17 @@ def learn(tx: Tx, callers: Iterable[Caller]) -> None:
                 "INSERT INTO device (aet, address, first_seen_at, last_seen_at) SELECT ?, ?, ?, ?"
                 f" WHERE (SELECT COUNT(*) FROM device) < {MAX_LEARNED} ON CONFLICT (aet, address) DO NOTHING",
                 (aet, address, first, last))
+        if with_images:
+            tx.execute("UPDATE device SET last_image_at = ? WHERE aet = ? AND address = ? AND (last_image_at IS NULL"
+                       " OR last_image_at < ?)", (last, aet, address, last))
 
 
-def decide(tx: Tx, aet: str, address: str, verdict: Verdict | None, *, who: str, now: int) -> None:
+def decide(
+    tx: Tx, aet: str, address: str, verdict: Verdict | None, *, who: str, now: int, restores: int | None = None,
+) -> None:
     """Write down what a person says about a caller (`address` "": from anywhere); None forgets earlier words."""
     body = None if verdict is None else {"aet": aet, "address": address, "verdict": str(verdict)}
-    catalogue.record(tx, KIND, f"{aet}@{address}", body, author=who, now=now)
+    catalogue.record(tx, KIND, f"{aet}@{address}", body, author=who, now=now, restores=restores)
 
 
 def decisions(tx: Tx) -> dict[tuple[str, str], Verdict]:
@@ -106,8 +115,13 @@ def unadmitted(tx: Tx, study_uid: str, default: Verdict) -> list[tuple[str, str]
 def list_devices(tx: Tx) -> list[Device]:
     """Return every caller seen or decided upon, those without a decision first, then by title and address."""
     decided = decisions(tx)
-    seen = {(aet, address): (first, last) for aet, address, first, last in tx.rows(
-        "SELECT aet, address, first_seen_at, last_seen_at FROM device")}
-    devices = [Device(aet, address, *seen.get((aet, address), (None, None)), str(decided.get((aet, address), "")))
+    seen = {(row[0], row[1]): row[2:] for row in tx.rows(
+        "SELECT aet, address, first_seen_at, last_seen_at, last_image_at FROM device")}
+    devices = [_device(aet, address, seen.get((aet, address)), str(decided.get((aet, address), "")))
                for aet, address in seen.keys() | decided.keys()]
     return sorted(devices, key=lambda device: (device.verdict != "", device.aet, device.address))
+
+
+def _device(aet: str, address: str, seen: Row | None, verdict: str) -> Device:
+    first, last, image = seen or (None, None, None)
+    return Device(aet, address, first, last, image, verdict)

@@ -66,6 +66,13 @@ def events_after(tx: Tx, cursor: str = START, limit: int = 1000) -> tuple[list[E
     return [_event(row) for row in rows], f"{last[0]}-{last[1]}"
 
 
+def newest_cursor(tx: Tx) -> str:
+    """Return the cursor behind which `events_after` finds what is written from now on."""
+    row = tx.row(f"SELECT xact, event_id FROM event WHERE {tx.ended_transactions}"  # noqa: S608
+                 " ORDER BY xact DESC, event_id DESC LIMIT 1")
+    return f"{row[0]}-{row[1]}" if row else START
+
+
 def _event(row: Row) -> EventRow:
     return EventRow(event_id=row[0], at=row[1], study_uid=row[2], job_id=row[3], code=row[4], text=row[5],
                     fields=json_object(row[6]), who=row[7])

@@ -18,6 +18,8 @@ from internal.errors import NotFound
 from internal.model import Instance, Inventory, Series, Study
 from internal.rows import INSTANCE_COLUMNS, chunks, instance_from, instance_values, marks, select_instance
 from internal.store import Tx, storable
+from internal.study_terms import note_terms
+from internal.tally import count_arrivals
 
 __all__ = [
     "Added", "Settling", "add_association", "add_instances", "end_associations_of_slot", "find_studies", "instance",
@@ -113,6 +115,8 @@ def add_instances(tx: Tx, batch: Sequence[Instance], now: int) -> list[Added]:
     if in_conflict:
         tx.executemany("UPDATE study SET conflict = 1 WHERE study_uid = ?", [(uid,) for uid in sorted(in_conflict)])
     note_associations(tx, batch)
+    note_terms(tx, fresh)
+    count_arrivals(tx, fresh)
     return results
 
 
@@ -131,8 +135,9 @@ def _lock_studies(tx: Tx, batch: Sequence[Instance]) -> None:
     for instance in batch:
         uid, at = instance.header.study_uid, instance.arrival.arrived_at
         first_at[uid] = min(at, first_at.get(uid, at))
-    tx.executemany("INSERT INTO study (study_uid, first_arrived_at, last_arrived_at) VALUES (?, ?, ?)"
-                   " ON CONFLICT (study_uid) DO NOTHING", [(uid, at, at) for uid, at in sorted(first_at.items())])
+    tx.executemany("INSERT INTO study (study_uid, first_arrived_at, last_arrived_at, listed_at)"
+                   " VALUES (?, ?, ?, ?) ON CONFLICT (study_uid) DO NOTHING",
+                   [(uid, at, at, at) for uid, at in sorted(first_at.items())])
     for some in chunks(sorted(first_at)):
         tx.rows(f"SELECT 1 FROM study WHERE study_uid IN ({marks(some)}) ORDER BY study_uid{tx.for_update}", some)
 
@@ -369,3 +374,10 @@ def study(tx: Tx, study_uid: str) -> Study | None:
         modalities=tuple(sorted({modality for (modality,) in series if modality})), study_date=row[6],
         description=row[7], conflict=bool(row[8]),
     )
+
+
+def instances_of(tx: Tx, study_uid: str, *, after: str = "", limit: int) -> list[Instance]:
+    """Return instances of a study, those kept beside the first ones included, by id beyond `after`."""
+    return [instance_from(row) for row in tx.rows(
+        f"SELECT {select_instance('n')} FROM instance n WHERE n.study_uid = ? AND n.id > ? ORDER BY n.id LIMIT ?",
+        (study_uid, after, limit))]

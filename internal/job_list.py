@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from internal.errors import NotFound
 from internal.model import RECEIPTED
 from internal.rows import chunks, json_object, marks
 from internal.states import State
@@ -68,6 +69,14 @@ def jobs_of(tx: Tx, study_uid: str) -> list[JobRow]:
     """Return every job of a study, oldest first."""
     return _with_counts(tx, tx.rows(f"SELECT {_COLUMNS} FROM job j WHERE j.study_uid = ? ORDER BY j.job_id",
                                     (study_uid,)))
+
+
+def job_row(tx: Tx, job_id: int) -> JobRow:
+    """Return one job as `list_jobs` shows it. Raises NotFound."""
+    rows = tx.rows(f"SELECT {_COLUMNS} FROM job j WHERE j.job_id = ?", (job_id,))
+    if not rows:
+        raise NotFound(f"no job {job_id}")
+    return _with_counts(tx, rows)[0]
 
 
 def find_jobs(tx: Tx, token: str) -> list[int]:

@@ -288,7 +288,7 @@ def _reopen(tx: Tx, job_id: int, state: State, now: int, due_at: int, *, here: b
 
 
 def jobs_behind(tx: Tx, limit: int, *, thorough: bool = False) -> list[Behind]:
-    """Return DONE jobs with done_revision < settled_revision: what `assemble` plans again, at every pass.
+    """Return DONE jobs of studies with done_revision < settled_revision: what `assemble` plans again, at every pass.
 
     By default the job's own settled_revision is compared, by index: complete as long as `plan` runs in the transaction
     of `mark_settled`. `thorough` compares with the study's, a scan of all finished jobs: at start, after a restore.
@@ -298,7 +298,8 @@ def jobs_behind(tx: Tx, limit: int, *, thorough: bool = False) -> list[Behind]:
         source, settled = ("job j JOIN study s ON s.study_uid = j.study_uid", "s.settled_revision")
     return [Behind(*row) for row in tx.rows(
         "SELECT j.job_id, j.kind, j.destination, j.environment, j.study_uid, j.part, j.done_revision,"
-        f" {settled} FROM {source} WHERE j.state = 'done' AND j.done_revision < {settled} ORDER BY j.job_id LIMIT ?",
+        f" {settled} FROM {source} WHERE j.state = 'done' AND j.done_revision < {settled} AND j.study_uid <> ''"
+        " ORDER BY j.job_id LIMIT ?",
         (limit,))]
 
 

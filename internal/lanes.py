@@ -17,9 +17,9 @@ BREAKER = "breaker"
 class Lane:
     """The state of one destination's lane; times in epoch ms, `failures` counts pauses by the breaker in a row.
 
-    `failing_since`: since when its destination fails, 0 while it works. While `standby_until` lies ahead, the
-    destination `standby` takes its studies.
-    `alert`: what a person has to look at although deliveries go on, "" when there is nothing.
+    `down_since`: when the breaker paused it first in this row, 0 while it works. While `standby_until` lies
+    ahead, the destination `standby` takes its studies. `alert`: what a person has to look at
+    although deliveries go on, "" when there is nothing.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Lane:
     alert_code: str = ""
     alert: str = ""
     alert_at: int = 0
-    failing_since: int = 0
+    down_since: int = 0
     standby_until: int = 0
     standby: str = ""
 
 
 _SELECT = ("SELECT name, paused_until, paused_by, reason_code, reason, failures, updated_at, alert_code, alert,"
-           " alert_at, failing_since, standby_until, standby FROM lane")
+           " alert_at, down_since, standby_until, standby FROM lane")
 
 
 def lane(tx: Tx, name: str) -> Lane:
@@ -68,9 +68,9 @@ def clear_alert(tx: Tx, name: str, now: int) -> bool:
 def pause_lane(tx: Tx, name: str, until: int, code: str, reason: str, now: int, *, by: str = BREAKER) -> None:
     """Pause a lane until `until`. The breaker's pauses are counted, and leave a person's running pause alone."""
     tx.execute("INSERT INTO lane (name, updated_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, now))
-    tx.execute("UPDATE lane SET failures = failures + ?, standby_until = 0, failing_since ="
-               " CASE WHEN failing_since = 0 AND ? = ? THEN ? ELSE failing_since END, updated_at = ? WHERE name = ?",
-               (int(by == BREAKER), by, BREAKER, now, now, name))
+    tx.execute("UPDATE lane SET failures = failures + ?, standby_until = 0, updated_at = ? WHERE name = ?",
+               (int(by == BREAKER), now, name))
+    tx.execute("UPDATE lane SET down_since = ? WHERE name = ? AND down_since = 0 AND failures > 0", (now, name))
     tx.execute("UPDATE lane SET paused_until = ?, paused_by = ?, reason_code = ?, reason = ? WHERE name = ?"
                " AND (? <> ? OR paused_by IN ('', ?) OR paused_until < ?)",
                (until, by, code, reason, name, by, BREAKER, BREAKER, now))
@@ -79,7 +79,7 @@ def pause_lane(tx: Tx, name: str, until: int, code: str, reason: str, now: int, 
 def resume_lane(tx: Tx, name: str, now: int, *, by: str = BREAKER) -> bool:
     """Open a lane and forget its failures; True if that changed it. The breaker leaves a person's pause alone."""
     return tx.execute("UPDATE lane SET paused_until = 0, paused_by = '', reason_code = '', reason = '', failures = 0,"
-                      " failing_since = 0, standby_until = 0, standby = '', updated_at = ? WHERE name = ?"
+                      " down_since = 0, standby_until = 0, standby = '', updated_at = ? WHERE name = ?"
                       " AND (paused_until > 0 OR failures > 0)"
                       " AND (? <> ? OR paused_by IN ('', ?) OR paused_until < ?)",
                       (now, name, by, BREAKER, BREAKER, now)) == 1

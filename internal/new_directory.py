@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -101,6 +102,18 @@ class NewDirectory:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def make_durably(folder: Path) -> None:
+    """Make a folder (0700) and what leads to it so that a power cut does not take its name, with all that lies below.
+
+    Raises OSError.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700 if one == folder else 0o777, exist_ok=True)
+        if sys.platform != "win32":
+            fsync_directory(one.parent)
 
 
 def fsync_directory(path: Path) -> None:

@@ -64,11 +64,8 @@ def plan(tx: Tx, news: News, *, of: str, to: str | None, now: int) -> int | None
              if name in news.facts}
     body = {"state": str(news.state), "reason_code": news.reason_code, "environment": news.environment,
             "accession_number": news.accession_number, **facts}
-    job_id = _open(tx, news, to, now)
-    tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?)"
-               " ON CONFLICT (job_id, environment) DO UPDATE SET facts = excluded.facts",
-               (job_id, ENVIRONMENT, json_text(body)))
-    return job_id
+    return hand_over(tx, kind=KIND, to=to, environment=ENVIRONMENT, study_uid=news.study_uid, part=news.part,
+                     facts=body, now=now)
 
 
 def plan_sidecar(tx: Tx, news: News, *, of: str, to: str, environment: str, now: int) -> int | None:
@@ -90,25 +87,39 @@ def plan_sidecar(tx: Tx, news: News, *, of: str, to: str, environment: str, now:
     return job_id
 
 
-def _open(tx: Tx, news: News, to: str, now: int) -> int:
-    """Create the notify job of (study, part), or give it one revision more and reopen it where it was done."""
+def hand_over(
+    tx: Tx, *, kind: str, to: str, environment: str, study_uid: str, part: str, facts: Mapping[str, Any], now: int,
+) -> int:
+    """Have `facts` told on the lane `to` by the one job of (kind, to, study, part); return it.
+
+    What was not told yet is replaced: the newest counts. `reopen_behind` looks after what came during a step.
+    """
+    job_id = _open(tx, (kind, to, study_uid, part), environment, now)
+    tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?)"
+               " ON CONFLICT (job_id, environment) DO UPDATE SET facts = excluded.facts",
+               (job_id, environment, json_text(facts)))
+    return job_id
+
+
+def _open(tx: Tx, key: tuple[str, str, str, str], environment: str, now: int) -> int:
+    """Create the job of (kind, destination, study, part), or give it one revision more and reopen it where done."""
     row = tx.row("SELECT job_id, state FROM job WHERE kind = ? AND destination = ? AND study_uid = ? AND part = ?"
-                 f"{tx.for_update}", (KIND, to, news.study_uid, news.part))
+                 f"{tx.for_update}", key)
     if row is None:
         return int(tx.value(
-            "INSERT INTO job (kind, destination, environment, study_uid, part, state, due_at, settled_revision,"
+            "INSERT INTO job (kind, destination, study_uid, part, environment, state, due_at, settled_revision,"
             " created_at, updated_at, opened_at) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) RETURNING job_id",
-            (KIND, to, ENVIRONMENT, news.study_uid, news.part, str(State.QUEUED), now, now, now, now)))
+            (*key, environment, str(State.QUEUED), now, now, now, now)))
     job_id, state = int(row[0]), State(row[1])
     tx.execute("UPDATE job SET settled_revision = settled_revision + 1 WHERE job_id = ?", (job_id,))
     _reopen(tx, job_id, state, now)
     return job_id
 
 
-def reopen_behind(tx: Tx, to: str, now: int) -> int:
-    """Reopen notify jobs that finished with an older state than the newest; return how many."""
+def reopen_behind(tx: Tx, to: str, now: int, *, kind: str = KIND) -> int:
+    """Reopen jobs of the lane `to` that finished with an older state than the newest; return how many."""
     rows = tx.rows("SELECT job_id FROM job WHERE state = 'done' AND done_revision < settled_revision AND kind = ?"
-                   " AND destination = ?", (KIND, to))
+                   " AND destination = ?", (kind, to))
     for (job_id,) in rows:
         _reopen(tx, job_id, State.DONE, now)
     return len(rows)

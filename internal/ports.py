@@ -6,7 +6,7 @@ Layer 0, imports model and states. Changes when destinations need a new verb of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from internal.identity import Person
 from internal.model import Header, Intent, Inventory, Item, ItemState, Job, Probe
@@ -160,8 +160,19 @@ class Destination(Protocol):
     def may_poll(self) -> bool:
         """Return whether a job that waits for something to appear there may ask for it now."""
 
-    def report(self) -> Mapping[str, int]:
-        """Return figures for the status file, such as how far requests are slowed down."""
+    def report(self) -> Mapping[str, Any]:
+        """Return figures for the status file (JSON), such as how far requests are slowed down.
+
+        "push_ms": a histogram of the answered requests that carried images (interface.histogram), where there is one.
+        """
 
     def probe(self) -> Iterable[Probe]:
         """Try what a delivery would need, changing nothing there; for `check`."""
+
+
+@runtime_checkable
+class Throttled(Protocol):
+    """A destination whose bandwidth can be limited while it works."""
+
+    def limit_bandwidth(self, bytes_per_s: int) -> None:
+        """Use at most so many bytes per second from now on; 0: no limit."""

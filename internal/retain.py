@@ -21,7 +21,8 @@ from internal.store import Store, Tx
 log = logging.getLogger("router.retain")
 
 _STUDIES_PER_PASS = 20
-_BATCH = 100
+#: Marked or removed in one transaction.
+BATCH = 100
 _INSTANCES_PER_PASS = 2000
 _DAY_MS = 86_400_000
 
@@ -80,9 +81,9 @@ class Retainer:
         for study_uid in studies:
             while marked < _INSTANCES_PER_PASS:
                 with self._store.transaction() as tx:
-                    count = holdings.mark_purging(tx, study_uid, rules, self._spool.node, now, _BATCH)
+                    count = holdings.mark_purging(tx, study_uid, rules, self._spool.node, now, BATCH)
                 marked += count
-                if count < _BATCH:
+                if count < BATCH:
                     break
 
     def _unlink(self) -> int:
@@ -90,14 +91,14 @@ class Retainer:
         before = now - self._policy.grace_ms + 1
         rules = self._rules()
         with self._store.reading() as tx:
-            strays = holdings.strays(tx, rules, self._spool.node, _BATCH)
+            strays = holdings.strays(tx, rules, self._spool.node, BATCH)
         if strays:
             with self._store.transaction() as tx:
                 holdings.unmark(tx, strays)
         removed = 0
         while removed < _INSTANCES_PER_PASS:
             with self._store.reading() as tx:
-                going = holdings.purging(tx, rules, self._spool.node, before, _BATCH)
+                going = holdings.purging(tx, rules, self._spool.node, before, BATCH)
                 entries = [id_ for one, _, _ in going for id_ in (one, *holdings.duplicates_of(tx, one))]
             if not going:
                 break

@@ -6,6 +6,7 @@ Layer 3, imports catalogue, rules, rows and store. Changes when more of a rule o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,9 +33,28 @@ def text_of(name: str, body: Mapping[str, Any]) -> RuleText:
     return RuleText(name, {str(key): str(value) for key, value in body["entries"].items()}, origin=f"rule {name}")
 
 
-def write_rule(tx: Tx, name: str, entries: Mapping[str, str], position: int, *, author: str, now: int) -> int:
-    """Write a new revision of a rule and return its number; the caller has compiled it with all others."""
-    return catalogue.record(tx, KIND, name, {"entries": dict(entries), "position": position}, author=author, now=now)
+def write_rule(
+    tx: Tx, name: str, body: Mapping[str, Any] | None, *, author: str, now: int, restores: int | None = None,
+) -> int:
+    """Write a new revision of a rule and return its number; the caller compiles all rules before it commits.
+
+    `body` has "entries" (text by key) and, for its place among the others, "position"; None takes the rule out. Raises
+    ValueError for anything else.
+    """
+    if not re.fullmatch(r"[a-z0-9_-]{1,32}", name):
+        raise ValueError("a rule's name is 1 to 32 of a-z, 0-9, - and _")
+    if body is not None:
+        body = _checked(body)
+    return catalogue.record(tx, KIND, name, body, author=author, now=now, restores=restores)
+
+
+def _checked(body: Mapping[str, Any]) -> dict[str, Any]:
+    entries, position = body.get("entries"), body.get("position", 0)
+    if set(body) - {"entries", "position"} or not isinstance(entries, Mapping) or not isinstance(position, int):
+        raise ValueError("a rule has entries, and a position that is a whole number")
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in entries.items()):
+        raise ValueError("the entries of a rule are texts")
+    return {"entries": dict(entries), "position": position}
 
 
 # --- sets that were in force ---------------------------------------------------------------------------------------

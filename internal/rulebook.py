@@ -152,29 +152,6 @@ class RuleBook:
             self._by_revision[revision] = rules
         return rules
 
-    # --- changing --------------------------------------------------------------------------------------------------
-
-    def change(
-        self, store: Store, name: str, entries: Mapping[str, str] | None, *, author: str, now: int, position: int = 0,
-    ) -> RuleSet:
-        """Write a rule of the catalogue (None takes it out) and return the set as it will be in force.
-
-        It comes into force at the next `reload` of the role that delivers. Raises RulesInvalid, and nothing is
-        written, where the whole set could not be used.
-        """
-        with store.transaction() as tx:
-            if entries is None:
-                catalogue.record(tx, rule_rows.KIND, name, None, author=author, now=now)
-            else:
-                rule_rows.write_rule(tx, name, entries, position, author=author, now=now)
-            return self.compile(rule_rows.catalogue_texts(tx))
-
-    def roll_back(self, store: Store, name: str, revision: int, *, author: str, now: int) -> RuleSet:
-        """Bring an earlier revision of a rule back, as a new one. Raises NotFound and RulesInvalid, as `change`."""
-        with store.transaction() as tx:
-            catalogue.restore(tx, rule_rows.KIND, name, revision, author=author, now=now)
-            return self.compile(rule_rows.catalogue_texts(tx))
-
     # --- where a study goes ----------------------------------------------------------------------------------------
 
     def facts(self, spool: Spool, instance: Instance) -> Facts:

@@ -27,7 +27,7 @@ from internal.errors import (
     StorageNotMounted,
 )
 from internal.filelock import Lock
-from internal.new_directory import fsync_directory
+from internal.new_directory import fsync_directory, make_durably
 from internal.report_box import ReportBox
 from internal.spool_writer import (
     Entry,
@@ -81,7 +81,7 @@ class Spool:
         try:
             node = _read_node(root) or _make_node(root, create)
             for folder in _FOLDERS:
-                (root / folder).mkdir(mode=0o700, exist_ok=True)
+                make_durably(root / folder)
         except OSError as error:
             raise ConfigurationInvalid(f"The folder {root} cannot be used ({error.strerror}): choose a data_dir that "
                                        "this user may write") from None
@@ -169,6 +169,12 @@ class Spool:
     def open_entry(self, entry_id: str) -> BinaryIO:
         """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing."""
         return self._open(entry_id, EntryKind.INSTANCE)
+
+    def out_path(self, name: str) -> Path:
+        """Return the path of `name` in out/, where frozen and transcoded bytes are kept."""
+        if not _NAME.fullmatch(name):
+            raise ValueError("a name in out/ is made of a-z, 0-9, '.', '_' and '-'")
+        return self._root / "out" / name
 
     def locate(self, entry_id: str) -> Path:
         """Return where an instance's file lies now, for a process of its own to read it; raises BytesMissing."""
@@ -299,7 +305,7 @@ def _make_node(root: Path, create: bool) -> str:
             f"{root} has no {_ID_FILE}: the disk that held the spool is probably not mounted. "
             f"If it is the right folder, restore {_ID_FILE} from a backup"
         )
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_durably(root)
     root.chmod(0o700)
     temporary = root / f".spool.id.{os.getpid()}.{threading.get_ident()}"
     with temporary.open("w", encoding="ascii") as file:

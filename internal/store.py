@@ -74,9 +74,12 @@ class Tx:
 class Store:
     """One database for one process: a write connection behind a lock, a few query-only ones, one that watches."""
 
-    def __init__(self, url: str, *, read_only: bool = False, wait_s: float = 10.0) -> None:
+    def __init__(
+        self, url: str, *, read_only: bool = False, wait_s: float = 10.0, read_limit_s: float | None = None,
+    ) -> None:
         self._url = url
         self._wait_s = wait_s
+        self._read_limit_s = read_limit_s
         self._read_only = read_only
         self._path = _sqlite_path(url)
         self.dialect: Dialect = "postgresql" if self._path is None else "sqlite"
@@ -89,14 +92,17 @@ class Store:
         self._inside = threading.local()
 
     @classmethod
-    def open(cls, url: str, *, read_only: bool = False, wait_s: float = 10.0) -> Store:
+    def open(
+        cls, url: str, *, read_only: bool = False, wait_s: float = 10.0, read_limit_s: float | None = None,
+    ) -> Store:
         """Open ``sqlite:///abs/path/index.db`` or ``postgresql://...``; creates a missing SQLite file unless read-only.
 
-        `wait_s`: how long anybody waits for a lock or a free connection, in seconds.
+        `wait_s`: how long anybody waits for a lock or a free connection, in seconds. `read_limit_s`: how long one
+        `reading` (on PostgreSQL: one statement of it) may take before it ends with Transient; None for ever.
         Raises ConfigurationInvalid for another URL or a missing driver, Transient if the database is not there or not
         reachable now, StorageFailed if the file is no database.
         """
-        store = cls(url, read_only=read_only, wait_s=wait_s)
+        store = cls(url, read_only=read_only, wait_s=wait_s, read_limit_s=read_limit_s)
         store._idle.append(store._connect(query_only=True))
         return store
 
@@ -167,6 +173,10 @@ class Store:
         with self.reading() as tx:
             return _schema_version(tx)
 
+    def is_up_to_date(self) -> bool:
+        """Return whether the schema is the one this router knows: a process that does not migrate waits for it."""
+        return self.schema_version() == max(_migrations())
+
     def changed(self) -> int | str:
         """Return a token that differs once another connection has committed: a cheap "look again?", never a proof.
 
@@ -209,9 +219,11 @@ class Store:
             self._write_connection = self._watcher = None
 
     def _connect(self, *, query_only: bool) -> Connection:
+        limit_s = self._read_limit_s if query_only else None
         if self._path is None:
-            return Postgresql(self._url, query_only=query_only, wait_s=self._wait_s)
-        return Sqlite(self._path, query_only=query_only, create=not self._read_only, wait_s=self._wait_s)
+            return Postgresql(self._url, query_only=query_only, wait_s=self._wait_s, limit_s=limit_s)
+        return Sqlite(
+            self._path, query_only=query_only, create=not self._read_only, wait_s=self._wait_s, limit_s=limit_s)
 
     def _begun(self, connection: Connection | None, *, write: bool) -> Connection:
         """Return a connection inside a transaction; one that died while it was idle is replaced, once."""
@@ -263,7 +275,7 @@ def _schema_version(tx: Tx) -> int:
 def _apply(tx: Tx, version: int, path: Path) -> None:
     connection = tx._connection
     sql = Template(path.read_text(encoding="utf-8")).substitute(
-        serial=connection.serial, writer_xact=connection.writer_xact)
+        serial=connection.serial, writer_xact=connection.writer_xact, bytewise=connection.bytewise)
     if connection.dialect == "postgresql":
         sql = re.sub(r"\bINTEGER\b", "BIGINT", sql)
         sql = re.sub(r"\bBLOB\b", "BYTEA", sql)

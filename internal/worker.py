@@ -10,7 +10,8 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from internal import jobs
 from internal.claims import PRIORITIES, URGENT, Poll
@@ -138,6 +139,10 @@ class Lane:
             self._threads.append(thread)
             thread.start()
 
+    def keep_hours(self, hours: Hours | None) -> None:
+        """Take jobs only within these hours from now on, urgent ones always; None: at any time."""
+        self._policy = replace(self._policy, hours=hours)
+
     def stop_soon(self) -> None:
         """Ask every worker to stop at its next boundary."""
         self._stop.set()
@@ -198,7 +203,7 @@ class Lane:
         """The destination's name."""
         return self._destination.name
 
-    def report(self) -> dict[str, int]:
+    def report(self) -> dict[str, Any]:
         """Return what the status file says about this lane."""
         return {"steps": self.steps, **self._destination.report()}
 
@@ -329,7 +334,7 @@ class Lane:
         """Return when the stand-in takes over because of this outcome, None if it is no matter for it."""
         if self._standby is None or not (isinstance(outcome, Later) and outcome.blame == "lane"):
             return None
-        return max((lane.failing_since or now) + self._policy.failover_ms, now)
+        return max((lane.down_since or now) + self._policy.failover_ms, now)
 
     def _stand_in(self, tx: Tx, lane: jobs.Lane, until: int, now: int) -> None:
         assert self._standby is not None  # _take_over_at

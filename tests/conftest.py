@@ -53,6 +53,10 @@ def _no_chromium() -> str:
     return "" if shutil.which("chromium") else "chromium is not installed; apt-get install chromium"
 
 
+def _no_gdcm() -> str:
+    return "" if shutil.which("gdcmconv") else "gdcmconv is not installed; apt-get install libgdcm-tools"
+
+
 def _no_orthanc() -> str:
     program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     plugins = any(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so*"))
@@ -68,6 +72,7 @@ PEERS: dict[str, Callable[[], str]] = {
     "dcmtk": cache(_no_dcmtk),
     "postgres": cache(_no_postgres),
     "fuse": cache(_no_fuse),
+    "gdcm": cache(_no_gdcm),
     "orthanc": cache(_no_orthanc),
     "sshd": cache(_no_sshd),
     "strace": cache(_no_strace),
@@ -115,6 +120,8 @@ def choose_long(costs: dict[str, float], budget_s: float, seed: str) -> set[str]
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:  # for the table in docs/security.md
+        item.user_properties += [("attack", number) for mark in item.iter_markers("attack") for number in mark.args]
     if config.getoption("--all-long") or any("::" in arg for arg in config.args):
         return
     costs = {item.nodeid: _cost_s(item) for item in items if item.get_closest_marker("long")}

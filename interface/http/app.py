@@ -1,126 +1,87 @@
-"""The web role: the HTTP port. Today liveness and readiness; pages and API are added here by family.
+"""The application: every family of routes, the errors they may raise, and the protections around them.
 
-Reads the status files of the other roles; holds no state. Changes when a family of routes is added.
+`FAMILIES` lists the families; a family is a `Routes` object. Changes when a family is added.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import socket
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
+from urllib.parse import quote
 
-import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from interface.logs import PHRASES
-from interface.roles import STATUS_EVERY_S, StatusFile, ignore_hangup, lock_wait_s, open_spool, stop_with_parent
-from internal.config import Settings
-from internal.errors import AlreadyRunning
-from internal.spool import Spool
+from interface.http import api, health, pages, security
+from interface.http.auth import login, oidc
+from interface.http.auth.doorkeeper import Gatekeeper
+from interface.http.context import WebContext
+from interface.http.pages.render import page, wants_page
+from interface.http.problems import Problem, answer, body_of, problem_of, problem_of_status
+from interface.http.routes import GuardedRoute, Routes
+from internal.errors import RouterError
 
-log = logging.getLogger("router.web")
-
-STALE_AFTER_MS = 15_000
-ROLES = ("receive", "deliver")
-_NICE = 5
+FAMILIES: tuple[Routes, ...] = (health.routes, login.routes, oidc.routes, *pages.FAMILIES, *api.FAMILIES)
 
 
-def read_roles(spool: Spool, now_ms: int) -> dict[str, dict[str, Any]]:
-    """Return each role's last status with `ok`: written in the last 15 s, and its port (if it has one) is open."""
-    found: dict[str, dict[str, Any]] = {}
-    for role in ROLES:
-        raw = spool.read_published(f"{role}.json")
-        status = _parse(raw)
-        age_ms = now_ms - int(status.get("alive_at", 0))
-        listening = bool(status.get("listening", True))
-        found[role] = {"ok": age_ms <= STALE_AFTER_MS and listening, "age_ms": age_ms if status else None}
-    return found
-
-
-def _parse(raw: bytes | None) -> Mapping[str, Any]:
-    try:
-        status = json.loads(raw or b"{}")
-    except ValueError:
-        return {}
-    return status if isinstance(status, dict) else {}
-
-
-def create_app(spool: Spool, environment: str, version: str) -> FastAPI:
-    """Return the application; every route is declared here or in a router included here."""
-    app = FastAPI(title="SATUSEHAT DICOM Router", version=version, docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/health/live")
-    def live() -> dict[str, Any]:
-        return {"status": "ok", "environment": environment, "version": version}
-
-    @app.get("/health/ready")
-    def ready() -> JSONResponse:
-        roles = read_roles(spool, time.time_ns() // 1_000_000)
-        ok = all(role["ok"] for role in roles.values())
-        body = {"status": "ok" if ok else "not ready", "environment": environment, "roles": roles}
-        return JSONResponse(body, status_code=200 if ok else 503)
-
+def create_app(context: WebContext) -> FastAPI:
+    """Return the application. Raises ValueError for a route that declares no right."""
+    app = FastAPI(title="SATUSEHAT DICOM Router", version=context.version, docs_url=None, redoc_url=None,
+                  openapi_url=None, redirect_slashes=False)
+    app.state.context = context
+    app.state.doorkeeper = Gatekeeper(context)
+    for family in FAMILIES:
+        family.add_to(app)
+    _check_rights(app)
+    app.add_exception_handler(HTTPException, _on_status)
+    app.add_exception_handler(RouterError, _on_router_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    http = context.settings.http
+    # The last one added is the outermost.
+    app.add_middleware(security.LastNet)
+    app.add_middleware(security.Rate, per_minute=http.requests_per_minute)
+    app.add_middleware(security.Hosts, names=security.own_names(http.host_names))
+    app.add_middleware(security.Headers)
     return app
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raises AlreadyRunning with a sentence when the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    if os.name != "nt":
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise AlreadyRunning(
-            f"HTTP port {port} on {host} cannot be opened ({error.strerror}): end the program that uses it or set "
-            "another http_port in router.conf"
-        ) from error
-    listener.listen(128)
-    return listener
+def guarded_routes(app: FastAPI) -> Iterator[GuardedRoute]:
+    """Yield every route with its right. Raises ValueError for one that has none."""
+    for route in app.router.routes:
+        if not isinstance(route, GuardedRoute):
+            raise ValueError(f"{getattr(route, 'path', route)} declares no right: add it through Routes")
+        yield route
 
 
-@contextmanager
-def _published(status: StatusFile) -> Iterator[None]:
-    ended = threading.Event()
-
-    def loop() -> None:
-        while not ended.is_set():
-            status.publish(force=True)
-            ended.wait(STATUS_EVERY_S)
-
-    threading.Thread(target=loop, name="status", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
+def _check_rights(app: FastAPI) -> None:
+    for _ in guarded_routes(app):
+        pass
 
 
-def run_web(settings: Settings, environment: str, version: str, *, supervised: bool) -> int:
-    """Run the web role until SIGTERM; return the exit status."""
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
-    spool = open_spool(settings)
-    with spool.lock("web", lock_wait_s(supervised=supervised)):
-        listener = listen(settings.router.http_bind, settings.satusehat.http_port)
-        config = uvicorn.Config(
-            create_app(spool, environment, version), log_config=None, access_log=False, timeout_graceful_shutdown=5,
-            server_header=False,
-        )
-        server = uvicorn.Server(config)
-        ignore_hangup()
-        if supervised:
-            stop = threading.Event()
-            stop_with_parent(stop, on_stop=lambda: setattr(server, "should_exit", True))
-        log.info(PHRASES["starting_http"].format(port=listener.getsockname()[1]))
-        with _published(StatusFile(spool, "web", dict)):
-            server.run(sockets=[listener])
-    return 0
+def _failed(request: Request, problem: Problem) -> Response:
+    if not wants_page(request):
+        return answer(problem)
+    if problem.code in ("not-signed-in", "password-change") and request.method == "GET":
+        target = "/password" if problem.code == "password-change" else f"/login?next={quote(request.url.path)}"
+        return RedirectResponse(target, status_code=303)
+    return page(request, "problem.html", status=problem.status_code, problem=body_of(problem))
+
+
+async def _on_status(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _failed(request, problem_of_status(error))
+
+
+async def _on_router_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RouterError)
+    return _failed(request, problem_of(error))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    """Name what is wrong, never repeat what was sent."""
+    assert isinstance(error, RequestValidationError)
+    sentences = [f"{'.'.join(str(part)[:60] for part in one['loc'][:6])}: {one['msg'][:200]}"
+                 for one in error.errors()[:20]]
+    return _failed(request, Problem("invalid", *sentences))

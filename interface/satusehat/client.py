@@ -8,6 +8,7 @@ Source: satusehat facts 2 and 3; FHIR R4 http; PS3.18 10.5.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from interface.histogram import PUSH_BOUNDS_MS, Histogram
 from interface.outbound import SEND_BUFFER_BYTES, Deadline, FileBody, Reply, Session
 from interface.satusehat.answers import Answer, Meaning, StoreReply, classify
 from interface.satusehat.effects import build_error, not_understood, raise_for
@@ -105,6 +107,7 @@ class Client:
         self, options: SatusehatOptions, session: Session, tokens: TokenSource, governor: Governor,
     ) -> None:
         self.governor = governor
+        self.push_times = Histogram(PUSH_BOUNDS_MS)
         self._options = options
         self._session = session
         self._tokens = tokens
@@ -180,8 +183,10 @@ class Client:
         Faults after the first byte blame the job, not the lane: this one instance may be what breaks the connection.
         """
         with self.governor.push_slot():
+            began_s = time.monotonic()
             try:
                 answer = self._push(frozen, imaging_study_id, on_bytes)
+                self.push_times.add((time.monotonic() - began_s) * 1000)
             except UnknownOutcome as lost:
                 if lost.status in ACCEPTED:
                     raise not_understood(f"the reply came with HTTP {lost.status} and cannot be read: {lost}") from None

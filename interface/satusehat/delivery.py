@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 
 from interface.logs import PHRASES
 from interface.outbound import SessionOptions, open_session
@@ -67,6 +68,10 @@ class Satusehat:
         """Return base URL and organization: what facts, receipts and tokens are keyed by."""
         return f"{self._options.base_url}|{self._options.organization_id}"
 
+    def limit_bandwidth(self, bytes_per_s: int) -> None:
+        """Use at most so many bytes per second for images from now on; 0: no limit."""
+        self._governor.limit_bandwidth(bytes_per_s)
+
     def step(self, work: Work) -> Outcome:
         """Bring the study as far as it goes; see ports.Destination for what may be raised."""
         run = Run(work, self._options.organization_id, skip_sop_classes=self._options.skip_sop_classes)
@@ -91,9 +96,11 @@ class Satusehat:
         """Return whether the waiting room may ask for an order now."""
         return self._governor.may_poll()
 
-    def report(self) -> dict[str, int]:
-        """Return how far the lane is slowed down, for the status file."""
-        return self._governor.report()
+    def report(self) -> dict[str, Any]:
+        """Return how far the lane is slowed down, push times, and how far the platform's clock is ahead."""
+        offset_s = self._session.clock_offset_s
+        report: dict[str, Any] = {**self._governor.report(), "push_ms": self._client.push_times.shown()}
+        return report | ({} if offset_s is None else {"clock_offset_s": round(offset_s)})
 
     def probe(self) -> Iterator[Probe]:
         """Try DNS, TLS, token, FHIR and DICOM endpoint, one line each, until one fails."""

@@ -78,17 +78,27 @@ class Governor:
         burst = per_minute * BURST_SHARE
         self._calls = _Bucket((per_minute - burst) / 60, burst, now_s) if per_minute else None
         self._polls = _Bucket((per_minute - burst) * POLL_SHARE / 60, burst * POLL_SHARE, now_s) if per_minute else None
-        bandwidth = max(limits.bytes_per_s, MIN_BYTES_PER_S) if limits.bytes_per_s else 0
-        self._bytes = _Bucket(bandwidth, bandwidth / 4, now_s) if bandwidth else None
-        # A narrow line carries few pushes well rather than many badly.
-        self._most = float(min(limits.pushes, max(1, bandwidth // BYTES_PER_S_EACH)) if bandwidth else limits.pushes)
-        self._window = self._most
+        self._pushes = limits.pushes
+        self._bytes: _Bucket | None = None
+        self._most = self._window = float(limits.pushes)
+        self.limit_bandwidth(limits.bytes_per_s)
         self._in_flight = 0
         self._passed = 0
         self._blocked_until_s = now_s
         self._pause_s = FIRST_PAUSE_S
         self._decreased_s = now_s - SAME_NEWS_S
         self._throttled = 0
+
+    def limit_bandwidth(self, bytes_per_s: int) -> None:
+        """Use at most so many bytes per second from now on, those in flight included; 0: no limit."""
+        bandwidth = max(bytes_per_s, MIN_BYTES_PER_S) if bytes_per_s else 0
+        # A narrow line carries few pushes well rather than many badly.
+        most = float(min(self._pushes, max(1, bandwidth // BYTES_PER_S_EACH)) if bandwidth else self._pushes)
+        with self._changed:
+            self._bytes = _Bucket(bandwidth, bandwidth / 4, self._monotonic_s()) if bandwidth else None
+            self._window = most if self._window >= self._most else min(self._window, most)
+            self._most = most
+            self._changed.notify_all()
 
     def admit_call(self, *, poll: bool = False) -> None:
         """Wait until a FHIR request may leave; `poll`: it only looks whether an order has come meanwhile.
@@ -144,10 +154,8 @@ class Governor:
 
     def pace(self, count: int) -> None:
         """Account for `count` bytes that leave now and wait as the bandwidth limit asks."""
-        if self._bytes is None:
-            return
         with self._changed:
-            wait_s = self._bytes.take(count, self._monotonic_s())
+            wait_s = self._bytes.take(count, self._monotonic_s()) if self._bytes is not None else 0.0
         if wait_s > 0:
             self._sleep(wait_s)
 

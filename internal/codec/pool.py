@@ -7,6 +7,7 @@ which images are received or indexed. Changes when the limits or the life of a c
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import subprocess
@@ -26,12 +27,15 @@ _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 _ORDERS_PER_CHILD: Final = 500
 _IDLE_S: Final = 60.0
 _START_S: Final = 60.0
-_ENOSPC_EFBIG: Final = {28: "full", 27: "large"}
+_SHARE_BYTES: Final = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one child may use: memory in all, processor and wall seconds and bytes written for each order."""
+    """What one child may use: memory in all; for each order bytes written, and processor and wall seconds.
+
+    Transcoding and comparing get these seconds again for every 64 MB of the file.
+    """
 
     memory_bytes: int = 2 * 1024**3
     cpu_s: float = 60.0
@@ -97,7 +101,7 @@ class Codec:
         part = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.part")
         try:
             answer = self._order({"do": "transcode", "source": str(source), "syntax": transfer_syntax_uid,
-                                  "target": str(part)})
+                                  "target": str(part)}, _shares(source))
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -110,7 +114,8 @@ class Codec:
 
         Raises PixelsRefused when that cannot be told, BytesMissing.
         """
-        return bool(self._order({"do": "compare", "source": str(one), "target": str(other)})["same"])
+        order = {"do": "compare", "source": str(one), "target": str(other)}
+        return bool(self._order(order, max(_shares(one), _shares(other)))["same"])
 
     def close(self) -> None:
         """End the children that are idle now; those at work end after their order."""
@@ -122,18 +127,22 @@ class Codec:
         for child in idle:
             child.end()
 
-    def _order(self, order: dict[str, Any]) -> Mapping[str, Any]:
-        order |= {"cpu_s": self._limits.cpu_s, "output_bytes": self._limits.output_bytes}
+    def _order(self, order: dict[str, Any], shares: float = 1.0) -> Mapping[str, Any]:
+        """Let a child carry out `order` within `shares` times the limits of time."""
+        order |= {"cpu_s": self._limits.cpu_s * shares, "output_bytes": self._limits.output_bytes}
         with self._slots:
             child = self._take()
-            answer = child.ask(order, self._limits.wall_s)
+            answer = child.ask(order, self._limits.wall_s * shares)
             self._give_back(child, alive="ended" not in answer)
         return _checked(answer)
 
     def _take(self) -> _Child:
         with self._guard:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                child = self._idle.pop()
+                if child.alive():  # one that was killed while idle says nothing about the next image
+                    return child
+                child.end()
         return _Child(self._limits.memory_bytes)
 
     def _give_back(self, child: _Child, *, alive: bool) -> None:
@@ -159,13 +168,21 @@ class Codec:
             child.end()
 
 
+def _shares(source: Path) -> float:
+    """Return how much longer than a small one a file of this size may take; raises BytesMissing."""
+    try:
+        return 1 + source.stat().st_size / _SHARE_BYTES
+    except FileNotFoundError:
+        raise BytesMissing("the file of this instance is not there") from None
+
+
 def _checked(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     if "refused" in answer:
         raise PixelsRefused(answer["message"], code=answer["refused"])
     if "missing" in answer:
         raise BytesMissing("the file of this instance is not there")
     if "failed" in answer:
-        if _ENOSPC_EFBIG.get(answer["failed"]) == "large":
+        if answer["failed"] == errno.EFBIG:
             raise PixelsRefused("the result is larger than may be written", code="too-large")
         raise StorageFull("the disk did not take the result")
     if "ended" in answer:
@@ -186,6 +203,10 @@ class _Child:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )
         self._started = False
+
+    def alive(self) -> bool:
+        """Does the process run?"""
+        return self._process.poll() is None
 
     def ask(self, order: Mapping[str, Any], wall_s: float) -> Mapping[str, Any]:
         """Return the answer to `order`; ``ended`` with a reason when the child had to be killed or died of it."""

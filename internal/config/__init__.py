@@ -2,9 +2,11 @@
 
 Flow: main.py loads it first; every process gets the same frozen `Settings`. Layer 0, imports errors.
 Inside, in this order, each importing only those before it:
-values, url, declare, lookups, places, rule_text, declarations, settings, conffile, sources, loading, rendering.
+values, url, declare, alerting, web, lookups, places, rule_text, declarations, settings, conffile, sources, loading,
+rendering.
 """
 
+from internal.config.alerting import ALERT_CONDITIONS, AlertSettings, MailSettings
 from internal.config.declarations import (
     IGNORED,
     SECTIONS,
@@ -27,8 +29,31 @@ from internal.config.url import environment_name, is_loopback, normalise_base_ur
 from internal.config.values import Secret
 
 __all__ = [
-    "FOLDER_SECTION", "IGNORED", "SECTIONS", "SETTINGS", "ConfigurationInvalid", "DatabaseSettings", "DicomSettings",
-    "FolderSettings", "Problem", "RouterSettings", "RuleText", "SatusehatSettings", "Secret", "Setting", "Settings",
-    "SpoolSettings", "environment_key", "environment_name", "is_loopback", "load", "normalise_base_url",
-    "render_config", "render_markdown", "render_template",
+    "ALERT_CONDITIONS",
+    "FOLDER_SECTION",
+    "IGNORED",
+    "SECTIONS",
+    "SETTINGS",
+    "AlertSettings",
+    "ConfigurationInvalid",
+    "DatabaseSettings",
+    "DicomSettings",
+    "FolderSettings",
+    "MailSettings",
+    "Problem",
+    "RouterSettings",
+    "RuleText",
+    "SatusehatSettings",
+    "Secret",
+    "Setting",
+    "Settings",
+    "SpoolSettings",
+    "environment_key",
+    "environment_name",
+    "is_loopback",
+    "load",
+    "normalise_base_url",
+    "render_config",
+    "render_markdown",
+    "render_template",
 ]  # fmt: skip

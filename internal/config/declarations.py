@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from internal import errors
+from internal.config.alerting import ALERT_SECTION, AlertSettings, MailSettings
 from internal.config.declare import (
     NAMED,
     Setting,
@@ -61,6 +62,7 @@ from internal.config.values import (
     parse_time_zone,
     parse_uid,
 )
+from internal.config.web import AuditSettings, HttpSettings, OidcSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,8 +368,9 @@ class Ignored:
 
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
-    "database": DatabaseSettings, **DESTINATION_SECTIONS, WATCH_SECTION: WatchSettings,
-    LOOKUP_SECTION: LookupSettings,
+    "database": DatabaseSettings, "http": HttpSettings, "oidc": OidcSettings, "audit": AuditSettings,
+    "mail": MailSettings, **DESTINATION_SECTIONS, WATCH_SECTION: WatchSettings,
+    LOOKUP_SECTION: LookupSettings, ALERT_SECTION: AlertSettings,
 })  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = tuple(

@@ -217,12 +217,16 @@ class _Checks:
     def run(self, require_platform: bool) -> None:
         if require_platform and "satusehat" in self._settings.lane_names():
             self._required("satusehat", "satusehat")
+        if require_platform:
+            self._others_need_tls()
+        self._oidc_is_whole()
         for section in self._settings.section_names():
             if ":" in section:
                 self._required(declared_section(section) or "", section)
         self._send_to()
         self._destinations()
         self._plain_http()
+        self._alerts_can_be_told()
         self._folders_apart()
         self._ports_differ()
         for low, high in _ORDERED:
@@ -276,6 +280,16 @@ class _Checks:
                     self._problem(f"{section}.{key}", "is http, which everybody on the way can read",
                                   "https, or plain_http = yes for a line that you trust")
 
+    def _alerts_can_be_told(self) -> None:
+        mail = self._settings.mail
+        for name, rule in self._settings.alerts.items():
+            if rule.mail_to and not mail.host:
+                self._problem(f"alert:{name}.mail_to", "is set, but no mail server", "fill in [mail] host")
+        if mail.host and not mail.sender and "@" not in mail.user:
+            self._problem("mail.sender", "is not set", "fill it in: user is no e-mail address")
+        if mail.password and mail.security == "none" and not is_loopback(mail.host):
+            self._warning("mail.security", "sends the password unencrypted", "use starttls or tls")
+
     def _folders_apart(self) -> None:
         data_dir = self._settings.router.data_dir
         for kind in ("folder", "watch"):
@@ -290,6 +304,22 @@ class _Checks:
         if both.dicom_port and both.dicom_port == both.http_port:
             given = "http_port" if "satusehat.http_port" in self._loading.found else "dicom_port"
             self._problem(f"satusehat.{given}", f"is {both.dicom_port}, as is the other of dicom_port and http_port")
+
+    def _others_need_tls(self) -> None:
+        http, bind = self._settings.http, self._settings.router.http_bind
+        if bool(http.certificate.name) != bool(http.key.name):
+            self._problem("http.key" if http.certificate.name else "http.certificate",
+                          "is not set", "certificate and key belong together")
+        elif not http.certificate.name and not http.allow_plain_http and not is_loopback(bind or "0.0.0.0"):  # noqa: S104
+            self._problem("router.http_bind", "lets other machines reach pages and API, which needs TLS",
+                          "set [http] certificate and key; or, behind a proxy that does TLS, allow_plain_http = yes")
+
+    def _oidc_is_whole(self) -> None:
+        oidc = self._settings.oidc
+        if oidc.issuer:
+            for key in ("client_id", "client_secret", "public_url"):
+                if not getattr(oidc, key):
+                    self._problem(f"oidc.{key}", "is not set", "single sign-on needs it")
 
     def _in_order(self, low: str, high: str) -> None:
         router = self._settings.router

@@ -6,8 +6,10 @@ Changes when these texts should look different; a new setting needs no change he
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from internal.config.alerting import ALERT_SECTION
 from internal.config.declarations import IGNORED, SECTIONS, SETTINGS
 from internal.config.declare import NAMED, Setting
 from internal.config.lookups import LOOKUP_SECTION
@@ -22,6 +24,13 @@ _SECTION_HELP = {
     "spool": ("Penyimpanan gambar yang diterima.", "How received images are kept."),
     "dicom": ("Penerima DICOM dan batas-batasnya.", "The DICOM receiver and its limits."),
     "database": ("Indeks dan pekerjaan.", "Index and jobs."),
+    "http": ("Siapa yang boleh membuka halaman dan API.", "Who may reach pages and API."),
+    "oidc": ("Masuk lewat penyedia identitas rumah sakit.", "Single sign-on through the hospital's provider."),
+    "audit": ("Jejak audit di luar basis data.", "The audit trail outside the database."),
+    "mail": ("Server surel untuk peringatan.", "The mail server for alerts."),
+    ALERT_SECTION: (
+        "Aturan peringatan; ganti NAME, boleh beberapa. Tanpa satu pun, peringatan hanya tampil di halaman dan API.",
+        "A rule for alerts; replace NAME, any number of them. Without any, alerts are only shown in pages and API."),
     FOLDER_SECTION: (
         "Tujuan berupa folder; ganti NAME, boleh beberapa, lalu tulis namanya di send_to.",
         "A folder as destination; replace NAME, any number of them, and put the name into send_to."),
@@ -104,23 +113,35 @@ def _template_entry(setting: Setting) -> str:
     return f"\n# {setting.help_id}\n# {setting.help}\n{detail}{entry}\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One setting as it counts: its value written as in router.conf (a secret masked), and where it came from."""
+
+    setting: Setting
+    value: str
+    source: str
+
+
+def listed_settings(settings: Settings) -> list[tuple[str, list[Listed]]]:
+    """Return every section by its name, with its settings as they count."""
+    return [(name, _listing(settings, section, name)) for section in SECTIONS
+            for name in settings.section_names(section)]
+
+
 def render_config(settings: Settings) -> str:
     """Every value as it counts, with where it came from; secrets are masked, no line break at the end."""
     url = settings.satusehat.url
     lines = [f"# SATUSEHAT environment: {environment_name(url)} ({url})"]
-    for section in SECTIONS:
-        for name in settings.section_names(section):
-            lines += ["", f"[{name}]", *_listing(settings, section, name)]
+    for name, listed in listed_settings(settings):
+        lines += ["", f"[{name}]"]
+        lines += [f"{f'{one.setting.key} = {one.value}'.rstrip():<60}  # {one.source}" for one in listed]
     return "\n".join(lines)
 
 
-def _listing(settings: Settings, declared: str, name: str) -> list[str]:
+def _listing(settings: Settings, declared: str, name: str) -> list[Listed]:
     values = settings.section(name)
-    lines = []
-    for setting in (each for each in SETTINGS if each.section == declared):
-        shown = f"{setting.key} = {format_value(setting, getattr(values, setting.key))}".rstrip()
-        lines.append(f"{shown:<60}  # {settings.source_of(f'{name}.{setting.key}')}")
-    return lines
+    return [Listed(setting, format_value(setting, getattr(values, setting.key)),
+                   settings.source_of(f"{name}.{setting.key}")) for setting in SETTINGS if setting.section == declared]
 
 
 def format_value(setting: Setting, value: object) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from internal.config.alerting import AlertSettings, MailSettings
 from internal.config.declarations import (
     SECTIONS,
     SETTINGS,
@@ -30,6 +31,7 @@ from internal.config.places import DESTINATION_KINDS, FolderSettings
 from internal.config.rule_text import RuleText
 from internal.config.url import secret_parts
 from internal.config.values import Secret
+from internal.config.web import AuditSettings, HttpSettings, OidcSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,10 @@ class Settings:
     spool: SpoolSettings
     dicom: DicomSettings
     database: DatabaseSettings
+    http: HttpSettings = field(default_factory=HttpSettings)
+    oidc: OidcSettings = field(default_factory=OidcSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    mail: MailSettings = field(default_factory=MailSettings)
     named: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     rules: tuple[RuleText, ...] = ()
     base: Path = Path()
@@ -91,11 +97,16 @@ class Settings:
         return ("satusehat", *self.destinations)
 
     def lane_names(self) -> tuple[str, ...]:
-        """The destinations that have a lane: those of default_send_to, those that rules name, and all with a section."""
+        """The destinations that have a lane: of default_send_to, of rules, and all that have a section."""
         named = [name for rule in self.rules for name in rule.entries.get("send_to", "").replace(",", " ").split()]
         known = self.destination_names()
         wanted = (*self.router.default_send_to, *(name for name in named if name in known), *self.destinations)
         return tuple(dict.fromkeys(wanted))
+
+    @property
+    def alerts(self) -> Mapping[str, AlertSettings]:
+        """Sections [alert:NAME] by name."""
+        return self.named.get("alert", {})
 
     @property
     def data_dir(self) -> Path:
@@ -133,7 +144,7 @@ class Settings:
         sections = [self.section(name) for name in self.section_names()]
         values = [getattr(part, each.name) for part in sections for each in dataclasses.fields(part)]
         whole = [value.reveal() for value in values if isinstance(value, Secret) and value]
-        return (*whole, *secret_parts(self.database.url, self.satusehat.webhook_url))
+        return tuple(dict.fromkeys((*whole, *(part for value in whole for part in secret_parts(value)))))
 
 
 def environment_key(settings: Settings) -> str:

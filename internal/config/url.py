@@ -93,15 +93,19 @@ def parse_database_url(text: str) -> Secret:
     return Secret(text, f"postgresql://{user}{host}{parts.path}{'?' + MASK if parts.query else ''}")
 
 
-def secret_parts(database_url: Secret, webhook_url: Secret) -> tuple[str, ...]:
-    """The pieces of two URLs that must not be shown on their own: the password as written and decoded; path and query.
+def secret_parts(secret: str) -> tuple[str, ...]:
+    """The pieces of a secret URL that must not be shown on their own; none of a secret that is no URL.
 
-    The name of the database is none of them, nor a short path such as /api/hook: masking common words would spoil the
-    log. In the clear: for the filter of the log alone.
+    Of a database's the password as written and decoded, of others path and query. The name of the database is none of
+    them, nor a short path such as /api/hook: masking common words would spoil the log. In the clear: for the filter of
+    the log alone.
     """
-    password = urlsplit(database_url.reveal()).password or ""
-    webhook = urlsplit(webhook_url.reveal())
-    pieces = [piece for piece in (webhook.path.strip("/"), webhook.query) if len(piece) >= _MIN_WEBHOOK_KEY]
+    if not secret.startswith(("http://", "https://", "postgresql://", "postgres://")):
+        return ()
+    parts = urlsplit(secret)
+    password = parts.password or ""
+    web = (parts.path.strip("/"), parts.query) if parts.scheme.startswith("http") else ()
+    pieces = [piece for piece in web if len(piece) >= _MIN_WEBHOOK_KEY]
     return tuple(dict.fromkeys(part for part in (password, unquote(password), *pieces) if part))
 
 
@@ -161,3 +165,18 @@ def _authority(parts: SplitResult, scheme: str) -> str:
     host = (parts.hostname or "").rstrip(".")
     shown = f"[{host}]" if ":" in host else host
     return shown if parts.port in (None, _DEFAULT_PORTS[scheme]) else f"{shown}:{parts.port}"
+
+
+def parse_syslog_url(text: str) -> str:
+    """udp://, tcp:// or tls:// with host and port, nothing else. Raises WrongValue. Source: RFC 5424 to 5426, 6587."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise WrongValue("is not an address such as tls://host:6514") from None
+    if parts.scheme not in ("udp", "tcp", "tls") or not parts.hostname or not port:
+        raise WrongValue("is not an address such as tls://host:6514")
+    if parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        raise WrongValue("has more than protocol, host and port")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{port}"

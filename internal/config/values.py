@@ -328,3 +328,26 @@ def parse_day_hours(text: str) -> str:
     if len(times) != 2 or times[0] == times[1] or not all(re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", t) for t in times):
         raise WrongValue("is not a span of hours such as 19:00-06:00")
     return "-".join(times)
+
+
+def parse_host_name(text: str) -> str:
+    """A host name in lower case, without port. Raises WrongValue."""
+    name = text.strip().rstrip(".").lower()
+    if not re.fullmatch(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0-9-]{0,62}))*", name):
+        raise WrongValue("is not a host name")
+    return name
+
+
+def parse_ip_address(text: str) -> str:
+    """One IP address. Raises WrongValue."""
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        raise WrongValue("is not an IP address") from None
+
+
+def parse_group(text: str) -> str:
+    """The name of a group as an identity provider writes it; no comma. Raises WrongValue."""
+    if len(text) > 200 or not text.isprintable():
+        raise WrongValue("is longer than 200 characters or has unprintable ones")
+    return text

@@ -1,5 +1,6 @@
 -- The first schema. Written once for both engines: INTEGER is 64 bits on each (BIGINT on PostgreSQL), BLOB is BYTEA there;
--- ${serial} and ${writer_xact} are filled in by store.py. Columns named *_at are UTC epoch milliseconds, JSON is kept as TEXT.
+-- ${serial}, ${writer_xact} and ${bytewise} are filled in by store.py. Columns named *_at are UTC epoch milliseconds, JSON is
+-- kept as TEXT.
 -- A migration never changes once it was released: a new table or column is a new numbered file.
 
 CREATE TABLE meta (
@@ -25,6 +26,7 @@ CREATE TABLE catalogue (
 -- purged: the bytes of every instance are gone (rows stay).
 -- described_revision: the settled revision up to which its headers were parsed in full (series_metadata).
 -- registrations: how often the study was settled, which is how often a further one has to wait longer.
+-- listed_at: arrival of the instance that was indexed first; lists are ordered by it, so it never changes.
 CREATE TABLE study (
     study_uid          TEXT PRIMARY KEY,
     revision           INTEGER NOT NULL DEFAULT 0,
@@ -34,6 +36,7 @@ CREATE TABLE study (
     described_revision INTEGER NOT NULL DEFAULT 0,
     first_arrived_at   INTEGER NOT NULL,
     last_arrived_at    INTEGER NOT NULL,
+    listed_at          INTEGER NOT NULL DEFAULT 0,
     unsettled_since    INTEGER,
     settle_requested   INTEGER NOT NULL DEFAULT 0,
     urgent             INTEGER NOT NULL DEFAULT 0,
@@ -52,7 +55,8 @@ CREATE TABLE study (
 CREATE INDEX study_unsettled ON study (unsettled_since) WHERE revision > settled_revision;
 CREATE INDEX study_age ON study (last_arrived_at, study_uid) WHERE purged = 0;
 CREATE INDEX study_patient ON study (patient_id);
-CREATE INDEX study_day ON study (study_date);
+CREATE INDEX study_day ON study (study_date, listed_at, study_uid);
+CREATE INDEX study_listed ON study (listed_at, study_uid);
 CREATE INDEX study_undescribed ON study (settled_at) WHERE described_revision < settled_revision AND purged = 0;
 
 -- The accessions under which a study's instances came; '' is "none".
@@ -177,12 +181,13 @@ CREATE TABLE association_study (
     PRIMARY KEY (study_uid, association_id)
 );
 
--- Callers as seen, by title and address (no port); what people say about them is in catalogue, kind 'device'.
+-- Callers as seen, by title and address (no port), last_image_at NULL: no image yet; what people say about them is in catalogue, kind 'device'.
 CREATE TABLE device (
     aet           TEXT NOT NULL,
     address       TEXT NOT NULL,
     first_seen_at INTEGER NOT NULL,
     last_seen_at  INTEGER NOT NULL,
+    last_image_at INTEGER,
     PRIMARY KEY (aet, address)
 );
 
@@ -245,7 +250,7 @@ CREATE INDEX job_behind ON job (job_id) WHERE state = 'done' AND done_revision <
 CREATE INDEX job_accession ON job (accession) WHERE accession <> '';
 CREATE INDEX job_news ON job (job_id) WHERE news > told;
 CREATE INDEX job_state ON job (state, job_id);
-CREATE INDEX job_study ON job (study_uid);
+CREATE INDEX job_study ON job (study_uid, kind, state);
 
 CREATE TABLE job_facts (
     job_id      INTEGER NOT NULL REFERENCES job (job_id),
@@ -284,9 +289,8 @@ CREATE TABLE intent (
 );
 CREATE INDEX intent_job ON intent (job_id, verb);
 
--- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker.
--- failing_since: since when its destination fails, 0 while it works. While standby_until lies ahead, the destination
--- `standby` takes its studies; then its own is tried again.
+-- A lane is paused while paused_until lies ahead; failures: how often in a row it was paused by its breaker, down_since:
+-- since when (0: not). While standby_until lies ahead, the destination `standby` takes its studies; then its own is tried.
 CREATE TABLE lane (
     name         TEXT PRIMARY KEY,
     paused_until INTEGER NOT NULL DEFAULT 0,
@@ -294,11 +298,11 @@ CREATE TABLE lane (
     reason_code  TEXT NOT NULL DEFAULT '',
     reason       TEXT NOT NULL DEFAULT '',
     failures     INTEGER NOT NULL DEFAULT 0,
+    down_since   INTEGER NOT NULL DEFAULT 0,
     updated_at   INTEGER NOT NULL,
     alert_code   TEXT NOT NULL DEFAULT '',
     alert        TEXT NOT NULL DEFAULT '',
     alert_at     INTEGER NOT NULL DEFAULT 0,
-    failing_since INTEGER NOT NULL DEFAULT 0,
     standby_until INTEGER NOT NULL DEFAULT 0,
     standby       TEXT NOT NULL DEFAULT ''
 );
@@ -397,6 +401,153 @@ CREATE TABLE watched (
     PRIMARY KEY (name, path)
 );
 
+-- Alerts ----------------------------------------------------------------------------------------------------------
+
+-- What is wrong by a rule of [alert:NAME], for as long as it is. subject: the device or lane it is about, '' for the
+-- router itself. detail: numbers and moments, never patient data. told_at: when people were told last (NULL: never).
+CREATE TABLE alert (
+    alert_id        ${serial},
+    rule            TEXT NOT NULL,
+    condition       TEXT NOT NULL,
+    subject         TEXT NOT NULL,
+    detail          TEXT NOT NULL DEFAULT '{}',
+    raised_at       INTEGER NOT NULL,
+    told_at         INTEGER,
+    acknowledged_at INTEGER,
+    acknowledged_by TEXT NOT NULL DEFAULT '',
+    cleared_at      INTEGER
+);
+CREATE UNIQUE INDEX alert_open ON alert (rule, condition, subject) WHERE cleared_at IS NULL;
+CREATE INDEX alert_past ON alert (rule, condition, subject, alert_id);
+
+-- Free space of a node's spool, once an hour, for a week.
+CREATE TABLE disk_sample (
+    node       TEXT NOT NULL,
+    hour_at    INTEGER NOT NULL,
+    free_bytes INTEGER NOT NULL,
+    PRIMARY KEY (node, hour_at)
+);
+
+-- What pages ask -------------------------------------------------------------------------------------------------
+
+-- What a study can be found by: kind "name" (words of the patient's name), "patient" (Patient ID), "modality", "caller"
+-- (AE title). at is the study's listed_at, so that the newest are found first without sorting.
+CREATE TABLE study_term (
+    kind      TEXT NOT NULL,
+    term      TEXT${bytewise} NOT NULL,
+    at        INTEGER NOT NULL,
+    study_uid TEXT NOT NULL,
+    PRIMARY KEY (kind, term, at, study_uid)
+);
+CREATE INDEX study_term_study ON study_term (study_uid, kind, term);
+
+-- New images and their bytes by hour of arrival, caller and modality: what charts and forecasts add up.
+CREATE TABLE tally (
+    hour_at     INTEGER NOT NULL,
+    calling_aet TEXT NOT NULL,
+    modality    TEXT NOT NULL,
+    instances   INTEGER NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    PRIMARY KEY (hour_at, calling_aet, modality)
+);
+
+-- What is not delivered yet, and why; and what was delivered lately.
+CREATE INDEX job_open ON job (state, reason_code, destination, opened_at, job_id, kind, study_uid)
+    WHERE state <> 'done' AND state <> 'cancelled';
+CREATE INDEX job_delivered ON job (kind, state, updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
+
+-- Who may come in, and who did what ------------------------------------------------------------------------------
+
+-- name: lower case. password: as passwords.py writes it, '' where only single sign-on lets this person in.
+-- subject: "<issuer> <sub>" of single sign-on, '' for none. must_change: the password was given by somebody else.
+CREATE TABLE account (
+    name          TEXT PRIMARY KEY,
+    role          TEXT NOT NULL,
+    password      TEXT NOT NULL DEFAULT '',
+    must_change   INTEGER NOT NULL DEFAULT 0,
+    subject       TEXT NOT NULL DEFAULT '',
+    created_at    INTEGER NOT NULL,
+    created_by    TEXT NOT NULL,
+    disabled_at   INTEGER,
+    last_login_at INTEGER
+);
+CREATE UNIQUE INDEX account_subject ON account (subject) WHERE subject <> '';
+
+-- session_id names the session in the audit trail; only the hash of what the browser holds is kept.
+CREATE TABLE web_session (
+    token_sha256 TEXT PRIMARY KEY,
+    session_id   TEXT NOT NULL UNIQUE,
+    account      TEXT NOT NULL REFERENCES account (name),
+    address      TEXT NOT NULL,
+    started_at   INTEGER NOT NULL,
+    seen_at      INTEGER NOT NULL
+);
+CREATE INDEX web_session_account ON web_session (account);
+CREATE INDEX web_session_seen ON web_session (seen_at);
+
+-- rights: words with blanks between.
+CREATE TABLE api_key (
+    key_id        TEXT PRIMARY KEY,
+    name          TEXT NOT NULL,
+    secret_sha256 TEXT NOT NULL,
+    rights        TEXT NOT NULL,
+    created_at    INTEGER NOT NULL,
+    created_by    TEXT NOT NULL,
+    expires_at    INTEGER,
+    revoked_at    INTEGER,
+    used_at       INTEGER
+);
+
+-- Failed logins in a row, by account and address, by account, and by address; the subject is hashed.
+CREATE TABLE login_failure (
+    subject    TEXT PRIMARY KEY,
+    failures   INTEGER NOT NULL,
+    last_at    INTEGER NOT NULL,
+    open_again_at INTEGER NOT NULL
+);
+
+-- Append-only: hash is SHA-256 over the hash before and the canonical JSON of the row. study_uid: whose data was
+-- looked at, '' for none. fields: before, after and whatever else the action has to say.
+CREATE TABLE audit (
+    seq       INTEGER PRIMARY KEY,
+    at        INTEGER NOT NULL,
+    author    TEXT NOT NULL,
+    address   TEXT NOT NULL,
+    session   TEXT NOT NULL,
+    action    TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    study_uid TEXT NOT NULL,
+    fields    TEXT NOT NULL,
+    hash      TEXT NOT NULL
+);
+CREATE INDEX audit_study ON audit (study_uid, seq) WHERE study_uid <> '';
+CREATE INDEX audit_session ON audit (session, action, subject, at) WHERE session <> '';
+CREATE INDEX audit_author ON audit (author, seq);
+
+CREATE TABLE audit_head (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    seq  INTEGER NOT NULL,
+    hash TEXT NOT NULL
+);
+
+-- How far each exporter has got; lease_until keeps two nodes from sending the same.
+CREATE TABLE audit_export (
+    name        TEXT PRIMARY KEY,
+    seq         INTEGER NOT NULL,
+    leased_by   TEXT NOT NULL DEFAULT '',
+    lease_until INTEGER NOT NULL DEFAULT 0
+);
+
+-- What was answered to requests with an Idempotency-Key, for a day; owner: session or API key.
+CREATE TABLE replay (
+    owner          TEXT NOT NULL,
+    replay_key     TEXT NOT NULL,
+    request_sha256 TEXT NOT NULL,
+    answer         TEXT NOT NULL,
+    at             INTEGER NOT NULL,
+    PRIMARY KEY (owner, replay_key)
+);
+CREATE INDEX replay_at ON replay (at);
 -- What full parsing found, a row per series --------------------------------------------------------------------
 
 -- instances: their ids in the order of the lines of body, which is gzip; unparsed: {instance id: why it has no line}.

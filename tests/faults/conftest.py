@@ -13,6 +13,7 @@ from tests.faults.stand import Stand, Verdict
 from tests.system.rig import Rig
 
 Keep = Callable[[Sequence[Verdict]], None]
+Record = Callable[[str, str, str], None]
 
 
 @pytest.fixture
@@ -25,12 +26,18 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 
 @pytest.fixture
-def keep(record_property: Callable[[str, object], None]) -> Keep:
+def record(record_property: Callable[[str, object], None]) -> Record:
+    """Record id, fault and result for docs/reliability.md."""
+    return lambda id_, text, result: record_property(FAULT, json.dumps([id_, text, result]))
+
+
+@pytest.fixture
+def keep(record: Record) -> Keep:
     """Record verdicts for docs/reliability.md, print how many survived, and fail with those that did not."""
 
     def kept(verdicts: Sequence[Verdict]) -> None:
         for one in verdicts:
-            record_property(FAULT, json.dumps([one.id, one.text, one.result]))
+            record(one.id, one.text, one.result)
         died = [f"{one.id} ({one.text}): {one.result}" for one in verdicts if not one.survived]
         print(f"{len(verdicts) - len(died)} of {len(verdicts)} survived")
         assert not died, "\n".join(died)

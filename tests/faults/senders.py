@@ -11,7 +11,6 @@ from pydicom.uid import UID, generate_uid
 from tests.contract.dimse.wire import CT, EXPLICIT, Closed, Wire, context, data_set
 from tests.faults.stand import Edit, Fault, Stand, dataset_bytes
 from tests.system.images import Image, Study, dataset_sha256
-from tests.system.rig import wait_for
 
 PRIVATE_CLASS = "1.3.12.2.1107.5.99.3.1"
 
@@ -227,8 +226,3 @@ FAULTS = [
     Fault("F16b", "a study of 2099", edit=sets(StudyDate="20990101")),
 ]
 
-
-def wait_done(stand: Stand, study: Study, timeout_s: float = 60.0) -> None:
-    """Wait until the study is delivered."""
-    wait_for(lambda: (found := stand.jobs_of(study)) and all(row.state == "done" for row in found), timeout_s,
-             f"{study.accession_number} delivered", every_s=0.3)

@@ -276,6 +276,7 @@ def send_until_acknowledged(
 def check_oracle(rig: Rig, studies: Iterable[Study], acknowledged: Iterable[Image]) -> dict[str, Any]:
     """Nothing lost, nothing invented, nothing twice: compare what senders were told with what the sandbox holds."""
     state = rig.state()
-    wrongs = find_wrongs(state, Told(list(acknowledged), {image.sop_uid for study in studies for image in study.images}))
+    sent = {image.sop_uid for study in studies for image in study.images}
+    wrongs = find_wrongs(state, Told(list(acknowledged), sent))
     assert not wrongs, f"{len(wrongs)} wrongs, such as {wrongs[:5]}"
     return state

@@ -170,7 +170,7 @@ def test_it_goes_back_when_the_own_destination_works_again(engine: Engine, pair:
         pair.run_for(1)
     assert len(pair.spare_got) == 1 and len(pair.own_got) == 4
     found = pair.lane()
-    assert (found.standby, found.failing_since, found.failures) == ("", 0, 0)
+    assert (found.standby, found.down_since, found.failures) == ("", 0, 0)
     assert "failover-ended" in codes(engine)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bench import record
@@ -41,7 +43,10 @@ def test_only_the_marked_part_of_a_page_changes() -> None:
 
 
 def test_the_pages_have_their_markers() -> None:
-    for page, name in (("reliability.md", "proof"), ("performance.md", "bench")):
+    for page, name in (
+        ("reliability.md", "proof"), ("reliability.md", "faults"), ("reliability.md", "soak"),
+        ("performance.md", "bench"),
+    ):
         record.replace_between((record.ROOT / "docs" / page).read_text(), name, "")
 
 
@@ -54,3 +59,16 @@ def test_recorded_figures_stand_above_the_table() -> None:
     figures = record.read_figures([text])
     assert figures == ["- `test_soak`: acknowledged 12, lost 0"]
     assert record.proof_table({}, "stamp", figures).startswith("stamp\n\n- `test_soak`: acknowledged 12, lost 0\n\n|")
+
+
+def test_faults_become_a_table_of_their_own_in_the_order_of_the_catalogue() -> None:
+    rows = [("D10", "other bytes", "not run: shown elsewhere"), ("D2a", "no token", "survived"), ("A1", "x", "lost 1")]
+    properties = "".join(f"<property name=\"fault\" value='{json.dumps(row)}'/>" for row in rows)
+    text = (f'<testsuites><testsuite><testcase classname="tests.faults.test_x" name="a" time="1"><properties>'
+            f"{properties}</properties></testcase></testsuite></testsuites>")
+    assert record.read_figures([text]) == []
+    found = record.read_faults([text])
+    assert [id_ for id_, _, _ in found] == ["A1", "D2a", "D10"]
+    table = record.faults_table(found, "stamp")
+    assert "**1 of 2 survived.**" in table
+    assert "| D10 | other bytes | not run: shown elsewhere |" in table

@@ -12,6 +12,7 @@ from pydicom.data import get_testdata_file
 
 from interface.cli import main
 from interface.roles import open_store
+from internal import audit_trail
 from internal.config import load
 
 CONF = """
@@ -120,6 +121,13 @@ def test_rules_of_the_catalogue_are_put_listed_rolled_back_and_removed(
     assert "dr. Sari" in shown
     assert re.search(r"3 \(revision 1\s+again\)|3 \(revision 1 again\)|revision 1", shown)
     assert rules(conf, "remove", "night") == 0
+    assert rules(conf, "reveal", "PNOBODY", "--reason", "a call") != 0
+    store = open_store(load(conf, {}))
+    with store.reading() as tx:
+        told = [(one.action, one.subject) for one in audit_trail.entries(tx, limit=20)]
+    store.close()
+    assert {("settings.change", "rule/night"), ("settings.rollback", "rule/night"),
+            ("pseudonym.reveal", "PNOBODY")} <= set(told)
     for wrong in (("put", "night"), ("put", "Not A Name", str(text)), ("rollback", "night", "x"), ("reveal",),
                   ("put", "relay", str(text)), ("dry-run", "--since", "soon"), ("test",)):
         assert rules(conf, *wrong) != 0

@@ -123,3 +123,27 @@ def test_bytes_leave_no_faster_than_allowed(hand: Hand) -> None:
         governor.pace(128 * 1024)
     assert 100 * 128 * 1024 / (hand.now_s - began_s + 0.25) <= 1_000_000 * 1.01
     assert governor.report()["push_window"] == 7
+
+
+def test_the_bandwidth_can_be_changed_while_bytes_move(hand: Hand) -> None:
+    governor = hand.govern(pushes=16)
+    governor.pace(100_000_000)
+    assert hand.now_s == 1000.0, "no limit"
+    governor.limit_bandwidth(1024**2)
+    began_s = hand.now_s
+    for _ in range(100):
+        governor.pace(1024**2)
+    assert 95 <= hand.now_s - began_s <= 105
+    assert governor.report()["push_window"] < 16
+    governor.limit_bandwidth(0)
+    began_s = hand.now_s
+    governor.pace(100_000_000)
+    assert hand.now_s == began_s
+    assert governor.report()["push_window"] == 16
+
+
+def test_a_changed_bandwidth_does_not_undo_what_429_taught(hand: Hand) -> None:
+    governor = hand.govern(pushes=16)
+    governor.throttled(0.0)
+    governor.limit_bandwidth(100 * 1024**2)
+    assert governor.report()["push_window"] == 8

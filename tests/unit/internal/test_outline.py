@@ -7,8 +7,10 @@ import json
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 
 import pydicom
+import pydicom.config
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,14 @@ from internal.errors import NotDicom
 from internal.header_json import header_json
 from internal.outline import MAX_DEPTH, outline
 from tests.unit.internal.test_scan import BIG, DEFLATED, EXPLICIT, IMPLICIT, element, identity, sample_files
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settings_of_pydicom() -> Iterator[None]:
+    """header_json is made for a process of its own and changes a setting of pydicom."""
+    before = pydicom.config.settings.reading_validation_mode
+    yield
+    pydicom.config.settings.reading_validation_mode = before
 
 
 def sequence(content: bytes, *, defined: bool) -> bytes:

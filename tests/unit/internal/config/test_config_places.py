@@ -40,6 +40,7 @@ def test_each_kind_loads_and_can_be_sent_to(tmp_path: Path) -> None:
     ("[dimse:pacs]\nhost = x\n", "[dimse:pacs] ae_title is not set"),
     (DIMSE + "failover_to = pacs\n", "which cannot stand in"),
     (DIMSE + "failover_to = satusehat\n", "which cannot stand in"),
+    (DIMSE + "commitment = yes\nfailover_to = disk\n[folder:disk]\npath = out\n", "does not go with commitment"),
     (DIMSE + "[folder:pacs]\npath = out\n", "has the name of [folder:pacs]"),
     ("[dicomweb:web]\nurl = http://10.0.0.9/dicom-web\n", "is http, which everybody on the way can read"),
     ("[dimse:webhook]\nhost = x\nae_title = A\n", "is not a usable name"),
@@ -79,7 +80,8 @@ def test_the_kind_before_a_name_may_be_left_out() -> None:
 
 def test_a_rule_that_names_the_platform_opens_its_lane(tmp_path: Path) -> None:
     path = tmp_path / "router.conf"
-    path.write_text("[router]\ndefault_send_to = none\n[folder:disk]\npath = x\n[rule:a]\nsend_to = satusehat, nobody\n")
+    path.write_text("[router]\ndefault_send_to = none\n[folder:disk]\npath = x\n"
+                    "[rule:a]\nsend_to = satusehat, nobody\n")
     assert load(path, {}, require_platform=False).lane_names() == ("satusehat", "disk")
     with pytest.raises(ConfigurationInvalid, match="organization_id"):
         load(path, {})

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from internal.config import (
     SETTINGS,
+    AlertSettings,
     ConfigurationInvalid,
     load,
     render_config,
     render_markdown,
     render_template,
 )
+from internal.config.declarations import SINGLE_SECTIONS
 
 ROOT = Path(__file__).parents[4]
 CREDENTIALS = {"ORG_ID": "1", "CLIENT": "client", "SECRET": "secret"}
@@ -47,14 +49,16 @@ def test_the_template_with_three_values_filled_in_gives_every_default(tmp_path: 
 
 
 def test_every_default_shown_in_the_template_is_the_default(tmp_path: Path) -> None:
-    text = re.sub(r"^# (\w+ =)", r"\1", render_template(), flags=re.MULTILINE)
-    text = text[: text.index("# [folder:NAME]")]  # sections with names have keys without a default
+    text = re.sub(r"^# (\w+ =|\[\w+:)", r"\1", render_template(), flags=re.MULTILINE)
+    # Sections of destinations have keys without a default.
+    text = text[: text.index("[folder:NAME]")] + text[text.index("[alert:NAME]") :].replace(":NAME]", ":name]")
     (tmp_path / "all.conf").write_text(text, encoding="utf-8")
     (tmp_path / "none.conf").write_text("", encoding="utf-8")
     active, plain = load(tmp_path / "all.conf", CREDENTIALS), load(tmp_path / "none.conf", CREDENTIALS)
     assert active.source_of("router.settle").startswith("file all.conf line")
-    for name in ("satusehat", "router", "spool", "dicom", "database"):
+    for name in SINGLE_SECTIONS:
         assert active.section(name) == plain.section(name)
+    assert active.section("alert:name") == AlertSettings()
 
 
 def test_the_listing_says_of_each_value_where_it_came_from(tmp_path: Path) -> None:
@@ -68,8 +72,8 @@ def test_the_listing_says_of_each_value_where_it_came_from(tmp_path: Path) -> No
                      "min_free = 3GB # file router.conf line 2", "fsync = yes # default", "dicom_bind = all # default",
                      f"path = {tmp_path / 'x'} # file router.conf line 4", "called_aets = none # default"):
         assert expected in lines, lines
-    assert len([line for line in lines if " = " in line or " =" in line]) == len(
-        [one for one in SETTINGS if not one.is_named or one.section == "folder:NAME"])
+    shown = [each for each in SETTINGS if not each.is_named or each.section == "folder:NAME"]
+    assert len([line for line in lines if " = " in line or " =" in line]) == len(shown)
 
 
 def test_the_documentation_names_every_setting_and_its_help_in_both_languages() -> None:

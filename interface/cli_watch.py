@@ -1,0 +1,40 @@
+"""`main.py watch`: what was taken from watched folders, and which files were refused and why.
+
+Reads the ledger only. Changes when more is remembered of a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from interface.cli_queue import iso, opened
+from internal import watched
+from internal.config import Settings
+
+_SHOWN = 20
+
+
+def watch(options: argparse.Namespace, settings: Settings) -> int:
+    """List the watched folders with their newest refused files."""
+    folders = settings.named.get("watch", {})
+    with opened(settings) as store, store.reading() as tx:
+        found = {name: (watched.totals(tx, name), watched.refused(tx, name, _SHOWN)) for name in folders}
+    if options.json:
+        print(json.dumps([
+            {"name": name, "path": str(folders[name].path), "files": files, "accepted": accepted, "refused": refused,
+             "refused_files": [{"path": one.path, "at": one.at, "reason": one.reason} for one in some]}
+            for name, ((files, accepted, refused), some) in found.items()], indent=1))
+        return 0
+    table = Table("folder", "path", "files seen", "images taken", "refused")
+    for name, (totals, _) in found.items():
+        table.add_row(name, str(folders[name].path), *map(str, totals))
+    console = Console()
+    console.print(table)
+    for name, (_, some) in found.items():
+        for one in some:
+            console.print(f"{name}: {one.path} ({iso(one.at)}): {one.reason}", markup=False, highlight=False)
+    return 0

@@ -1,0 +1,25 @@
+"""The pages: one module per family; each family's routes are listed in FAMILIES."""
+
+from __future__ import annotations
+
+from interface.http.pages import (
+    assets,
+    audit,
+    destinations,
+    devices,
+    preferences,
+    progress,
+    settings,
+    studies,
+    study,
+    study_acts,
+    today,
+    users,
+    work,
+)
+from interface.http.routes import Routes
+
+FAMILIES: tuple[Routes, ...] = (
+    assets.routes, preferences.routes, today.routes, studies.routes, study.routes, study_acts.routes, work.routes,
+    destinations.routes, devices.routes, settings.routes, audit.routes, users.routes, progress.routes,
+)

@@ -1,0 +1,192 @@
+"""Words of the pages that depend on a code: states, causes in page language, events, stages, who acts.
+
+Texts are msgids in English; `rendering` translates them. Causes come from interface/explain.py, where commands are
+named; on a page they are buttons. Changes when a code is added or a button is renamed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from markupsafe import Markup, escape
+
+from interface.explain import explain
+from internal.events import EventRow
+from internal.overview import NOWHERE, RECEIVING
+from internal.states import State
+
+Translate = Callable[[str], str]
+
+
+def mark(text: str) -> str:
+    """Mark a text for translation; it is translated where it is shown."""
+    return text
+
+
+def marks(one: str, many: str) -> tuple[str, str]:
+    """Mark a text for translation that depends on a number."""
+    return one, many
+
+
+#: What a study or job shows: class of its chip, words.
+OUTCOMES: dict[str, tuple[str, str]] = {
+    State.QUEUED: ("move", mark("In the queue")),
+    State.ACTIVE: ("move", mark("Being sent")),
+    State.DEFERRED: ("wait", mark("Trying again")),
+    State.WAITING: ("wait", mark("Waiting")),
+    State.HELD: ("held", mark("Held")),
+    State.DONE: ("ok", mark("Delivered")),
+    State.CANCELLED: ("", mark("Cancelled")),
+    RECEIVING: ("move", mark("Still coming in")),
+    NOWHERE: ("", mark("Not routed")),
+}
+
+WHO: dict[str, str] = {
+    "radiographer": mark("Radiographer"), "SIMRS": mark("SIMRS"), "IT": mark("IT"), "platform": mark("SATUSEHAT"),
+    "router": mark("The router itself"),
+}
+
+#: Kinds of jobs other than deliveries.
+KINDS: dict[str, str] = {
+    "deliver": mark("Delivery"), "withdraw": mark("Taking back"), "commit": mark("Storage commitment"),
+    "notify": mark("Notice to the hospital system"), "mroc": mark("Copy for the MROC client"),
+}
+
+STAGES: dict[str, str] = {
+    "received": mark("Received"), "order": mark("Order"), "registered": mark("Registration"),
+    "sent": mark("Images"), "confirmed": mark("Confirmation"),
+}
+
+#: Buttons that stand for commands named in explanations.
+BUTTONS: dict[str, str] = {
+    "retry": mark("Try again"), "show": mark("this page"), "same-patient": mark("It is the same patient"),
+    "accept-partial": mark("Accept without these images"), "devices": mark("Devices"), "cancel": mark("Stop"),
+    "lane": mark("Resume"), "withdraw": mark("Take back"), "discard": mark("Discard"), "bad": mark("set-aside images"),
+}
+
+EVENTS: dict[str, str] = {
+    "job-planned": mark("Delivery planned"),
+    "job-reopened": mark("New images came: the delivery goes on"),
+    "job-held": mark("Held: a person has to decide"),
+    "job-done": mark("Everything is confirmed"),
+    "job-deferred": mark("Did not work: it is tried again"),
+    "job-waiting": mark("Waiting"),
+    "job-queued": mark("In the queue"),
+    "lease-lost": mark("The router was interrupted here and goes on"),
+    "order-search": mark("Looking for the order at SATUSEHAT"),
+    "order-found": mark("Order and patient found"),
+    "several-accessions": mark("Several accession numbers: one ImagingStudy names all"),
+    "imaging-study-found": mark("ImagingStudy found at SATUSEHAT"),
+    "post": mark("Registering the ImagingStudy"),
+    "posted": mark("ImagingStudy registered"),
+    "put": mark("ImagingStudy updated"),
+    "reply-lost": mark("No answer to the registration: looking before trying again"),
+    "push": mark("Sending images"),
+    "sent": mark("All images sent"),
+    "skipped": mark("Some images are kept here (skip_sop_classes)"),
+    "instance-refused": mark("SATUSEHAT refused an image"),
+    "withdrawn": mark("Taken back: the ImagingStudy stands as entered in error"),
+    "commitment-reported": mark("Storage commitment answered"),
+    "mroc-sent": mark("Copies given to the MROC client"),
+    "partial-accepted": mark("A person lets the study go without some images"),
+    "person-retry": mark("A person asked to try again"),
+    "person-wake": mark("A person asked to send it now"),
+    "person-reopen": mark("A person asked to send it again"),
+    "person-cancel": mark("A person stopped it"),
+    "person-give_up": mark("A person gave it up"),
+    "decided-patient": mark("A person confirmed that it is the same patient"),
+    "decided-accession": mark("The accession number was corrected"),
+    "decided-discard": mark("Discarded: the images are removed in 30 days"),
+    "decided-withdraw": mark("Taking back was asked for"),
+    "discard-undone": mark("Brought back"),
+    "lane-alert": mark("The destination needs attention"),
+}
+
+#: What an action did, by the code that its redirect carries: class, one, many.
+NOTICES: dict[str, tuple[str, tuple[str, str]]] = {
+    "retry": ("ok", marks("%(num)s delivery is tried again.",
+        "%(num)s deliveries are tried again.")),
+    "resend": ("ok", marks("%(num)s delivery is checked again.",
+        "%(num)s deliveries are checked again.")),
+    "cancel": ("ok", marks("%(num)s delivery was stopped; the images are kept.",
+        "%(num)s deliveries were stopped; the images are kept.")),
+    "urgent": ("ok", marks("%(num)s delivery goes first now.",
+        "%(num)s deliveries go first now.")),
+    "send-now": ("ok", marks("%(num)s study is sent without waiting.",
+        "%(num)s studies are sent without waiting.")),
+    "accept-partial": ("ok", marks("%(num)s delivery goes on without these images.",
+        "%(num)s deliveries go on without these images.")),
+    "accession": ("ok", marks("The accession number was corrected; the order is looked for.",
+        "The accession number was corrected; the order is looked for.")),
+    "same-patient": ("ok", marks("Written down: it is the same patient.",
+        "Written down: same patient.")),
+    "discard": ("ok", marks("The study was discarded.",
+        "The study was discarded.")),
+    "undo-discard": ("ok", marks("The study is back. Try again sends it.",
+        "The studies are back.")),
+    "withdrawn": ("ok", marks("The study is taken back.",
+        "The study is taken back.")),
+    "nothing": ("wait", marks("Nothing could be done: the state has changed meanwhile.",
+        "Nothing could be done: the state has changed meanwhile.")),
+    "none-picked": ("wait", marks("Nothing was selected.",
+        "Nothing was selected.")),
+    "paused": ("ok", marks("The destination is paused.",
+        "The destination is paused.")),
+    "resumed": ("ok", marks("The destination goes on.",
+        "The destination goes on.")),
+    "device": ("ok", marks("The decision about %(num)s device holds now.",
+        "The decision about %(num)s devices holds now.")),
+    "user": ("ok", marks("The account was changed.",
+        "The account was changed.")),
+    "key-revoked": ("ok", marks("The key is worth nothing any more.",
+        "The key is worth nothing any more.")),
+}
+
+_COMMAND = re.compile(r"`([^`]{1,80})`")
+
+
+def outcome_class(outcome: str) -> str:
+    """Return the CSS class of a state's chip."""
+    return OUTCOMES.get(outcome, ("", ""))[0]
+
+
+def outcome_text(outcome: str) -> str:
+    """Return the msgid of a state."""
+    return OUTCOMES.get(outcome, ("", outcome))[1]
+
+
+def in_pages(text: str, translate: Translate) -> Markup:
+    """Return a sentence of explain.py for a page: commands become the words on their buttons, others stay as code."""
+    pieces = Markup()
+    for number, piece in enumerate(_COMMAND.split(text)):
+        button = BUTTONS.get(piece.split()[0] if piece.split() else "") if number % 2 else None
+        if number % 2 == 0:
+            pieces += escape(piece)
+        elif button:
+            pieces += Markup("<b>{}</b>").format(translate(button))
+        else:
+            pieces += Markup("<code>{}</code>").format(piece)
+    return pieces
+
+
+def cause(code: str, reason: str, language: str) -> str:
+    """Return why, in one sentence: the explanation of the code, else the reason as it was given."""
+    one = explain(code)
+    return (one.meaning_en if language == "en" else one.meaning_id) or reason
+
+
+def next_step(code: str, language: str) -> str:
+    """Return what to do, "" if nothing is known."""
+    one = explain(code)
+    return one.next_en if language == "en" else one.next_id
+
+
+def who_acts(code: str) -> str:
+    """Return the msgid of who has to act."""
+    return WHO.get(explain(code).who, explain(code).who)
+
+
+def event_text(event: EventRow) -> str:
+    """Return the msgid of an event; one without words of its own speaks for itself."""
+    return EVENTS.get(event.code, event.text)
