@@ -51,8 +51,8 @@ def _open(page: Page, url: str, path: str, name: str) -> None:
 
 def main() -> int:
     """Take every picture."""
-    with tempfile.TemporaryDirectory(prefix="screenshots-") as folder, served(Path(folder), STUDIES, DAYS) as hospital, \
-            sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory(prefix="screenshots-") as folder, \
+            served(Path(folder), STUDIES, DAYS) as hospital, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=_ARGUMENTS)
         for name in PICTURES:
             take(browser, hospital.url, name)

@@ -86,7 +86,8 @@ def _names(db: apsw.Connection, studies: int, days: int, now: int) -> None:
 _STUDY = f"""INSERT INTO study (study_uid, revision, settled_revision, settled_at, registrations, first_arrived_at,
     last_arrived_at, listed_at, instances, patient_id, patient_name, patient_birth_date, patient_sex, study_date,
     study_time, description)
-    SELECT uid, 1, settled, at + 60000, 1, at, at + 30000, at, {IMAGES_PER_STUDY}, 'RM' || (n / 3), last || '^' || first,
+    SELECT uid, 1, settled, at + 60000, 1, at, at + 30000, at, {IMAGES_PER_STUDY}, 'RM' || (n / 3), last || '^' ||
+    first,
     '19700101', 'M', day, '080000', modality || ' EXAMINATION' FROM temp.g"""
 _PART = "INSERT INTO study_part SELECT uid, 'ACC' || n FROM temp.g"
 _SERIES = f"""INSERT INTO series SELECT uid, uid || '.' || k, modality, k + 1, 'SERIES ' || k, 'CHEST', day, '080000',

@@ -80,9 +80,9 @@ class Alerts:
                 continue
             try:
                 self._refuse_transport(rule)
-                yield Probe(f"alert:{name}", True, urlsplit(rule.webhook_url.reveal()).hostname or "")
+                yield Probe(name, True, urlsplit(rule.webhook_url.reveal()).hostname or "")
             except RouterError as fault:
-                yield Probe(f"alert:{name}", False, str(fault),
+                yield Probe(name, False, str(fault),
                             "Periksa webhook_url dan DNS / check webhook_url and DNS")
 
     def step(self, work: Work) -> Outcome:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from interface import watch
+from interface.alerts import build_alerts
 from interface.cli_rules import check_rules
 from interface.destinations import build, build_watches, build_webhook
 from interface.lane_control import ground_of
@@ -50,7 +51,7 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     yield from _rows(settings)
     yield from map(watch.probe, build_watches(settings))
     webhook = build_webhook(settings)
-    for destination in [*build(settings), *([webhook] if webhook else [])]:
+    for destination in [*build(settings), *([webhook] if webhook else []), build_alerts(settings)]:
         for probe in destination.probe():
             yield Probe(f"{destination.name} {probe.name}", probe.ok, probe.text, probe.advice)
 

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ADMIN = Actor("user:admin", "admin", rights_of_role(Role.ADMIN), "192.0.2.1")
 PRODUCT = [path for folder in ("internal", "interface", "sandbox") for path in (ROOT / folder).rglob("*.py")]
 #: Those that start processes: themselves, with arguments of their own.
-MAY_START_PROCESSES = ("interface/supervisor.py", "interface/dimse/backends.py", "internal/codec/", "sandbox/")
+MAY_START_PROCESSES = ("interface/supervisor.py", "interface/dimse/backends.py", "internal/codec/",
+                       "internal/parser.py", "sandbox/")
 
 
 @pytest.mark.attack("S58")

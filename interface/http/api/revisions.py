@@ -13,7 +13,9 @@ from fastapi import Path as UrlPath
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from interface.acting import Action
 from interface.http.actor import CurrentActor
+from interface.http.api.changing import Answer, CurrentChange
 from interface.http.context import CurrentContext, WebContext
 from interface.http.rights import Right
 from interface.http.routes import Routes
@@ -115,7 +117,7 @@ def revision(
 
 
 @routes.put("/{kind}/{name:path}/current", right=Right.ADMINISTER)
-def change(
+def change_setting(
     kind: KindName, name: SettingName, wanted: Wanted, context: CurrentContext, actor: CurrentActor,
 ) -> RevisionShape:
     """Put a setting into force; what it says is checked first, and what stands in router.conf is not changed here."""
@@ -130,16 +132,21 @@ def change(
 
 @routes.post("/{kind}/{name:path}/rollback", right=Right.ADMINISTER)
 def rollback(
-    kind: KindName, name: SettingName, back: Back, context: CurrentContext, actor: CurrentActor,
+    kind: KindName, name: SettingName, back: Back, change: CurrentChange,
 ) -> RevisionShape:
     """Bring back what an earlier revision said, as a new revision; the same again changes nothing."""
-    with context.acting(actor, "settings.rollback", subject=f"{kind}/{name}", restores=back.revision) as action:
+
+    def make(action: Action) -> Answer:
         before = catalogue.newest(action.tx, kind, name)
-        done = settings_rows.rollback(action.tx, kind, name, back.revision, ground_of(context.settings),
-                                      who=actor.author, now=action.now)
+        done = settings_rows.rollback(action.tx, kind, name, back.revision, ground_of(change.context.settings),
+                                      who=change.actor.author, now=action.now)
         action.fields |= {"before": before.body if before else None, "after": done.body, "revision": done.revision}
-    tell_receiver(context)
-    return shape_of(done)
+        return shape_of(done).model_dump()
+
+    shown = change.make("settings.rollback", make, asked=[kind, name, back], subject=f"{kind}/{name}",
+                        restores=back.revision)
+    tell_receiver(change.context)
+    return RevisionShape(**shown)
 
 
 def tell_receiver(context: WebContext) -> None:

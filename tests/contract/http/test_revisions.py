@@ -50,7 +50,7 @@ def test_a_lane_is_set_and_what_is_wrong_is_named(doors: Doors) -> None:
     send(admin, "PUT", f"{LANE}/current", {"body": {"paused": True, "reason": "repairs"}})
     with doors.store.reading() as tx:
         assert lanes.lane(tx, "satusehat").reason == "repairs"
-    refused = send(admin, "PUT", f"{LANE}/current", {"body": {"bandwidth": 5}}, status=403)
+    refused = send(admin, "PUT", f"{LANE}/current", {"body": {"bandwidth": 5}}, status=409)
     assert "bandwidth is a number" in refused["detail"][0]
     send(admin, "PUT", f"{LANE}/current", {"body": None, "more": 1}, status=422)
     send(admin, "PUT", f"{LANE}/current", {"body": None})
@@ -64,7 +64,7 @@ def test_what_the_file_states_is_not_changed_here(open_doors: Callable[..., Door
 
     doors = open_doors(satusehat__bandwidth="2MB")
     doors.add_user("admin", Role.ADMIN)
-    refused = send(doors.logged_in("admin"), "PUT", f"{LANE}/current", {"body": {"bandwidth": 1024**2}}, status=403)
+    refused = send(doors.logged_in("admin"), "PUT", f"{LANE}/current", {"body": {"bandwidth": 1024**2}}, status=409)
     assert "configuration file" in refused["detail"][0]
 
 
@@ -91,7 +91,7 @@ def test_a_rule_is_written_refused_with_its_cause_and_brought_back(doors: Doors)
     body = {"entries": {"when": "time in 22:00-06:00", "do": 'set PatientID = "N-{PatientID}"', "send_to": "satusehat"}}
     assert send(admin, "PUT", f"{rule}/current", {"body": body})["revision"] == 1
     wrong = {"entries": {"do": 'set PatientNam = "x"', "send_to": "satusehat"}}
-    refused = send(admin, "PUT", f"{rule}/current", {"body": wrong}, status=403)
+    refused = send(admin, "PUT", f"{rule}/current", {"body": wrong}, status=409)
     assert "did you mean PatientName?" in refused["detail"][0]
     send(admin, "PUT", f"{rule}/current", {"body": None})
     assert send(admin, "POST", f"{rule}/rollback", {"revision": 1})["body"] == {**body, "position": 0}

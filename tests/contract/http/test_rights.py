@@ -64,11 +64,14 @@ def test_every_route_lets_in_whom_it_declares(doors: Doors, caller: str) -> None
 
 def test_no_route_answers_a_method_it_does_not_declare(doors: Doors) -> None:
     declared: dict[str, set[str]] = {}
-    for route in guarded_routes(create_app(doors.context)):
+    routes = list(guarded_routes(create_app(doors.context)))
+    for route in routes:
         declared.setdefault(_path(route), set()).update(route.methods)
     admin = doors.with_session("admin")
     for path, methods in declared.items():
-        for method in set(METHODS) - methods:
+        # /studies/search is also a /studies/{study_uid}, which says itself that this is no UID.
+        others = {method for route in routes if route.path_regex.match(path) for method in route.methods}
+        for method in set(METHODS) - methods - others:
             reply = admin.request(method, path, data={"csrf": admin.csrf()}, stream=True)
             assert reply.status_code in (404, 405), (method, path)
             reply.close()
@@ -80,6 +83,7 @@ def test_only_what_is_known_to_be_harmless_is_open(doors: Doors) -> None:
     assert opened == {
         ("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/login"), ("POST", "/login"),
         ("GET", "/login/oidc"), ("GET", "/login/oidc/callback"), ("GET", "/static/{name:path}"),
+        ("POST", "/preferences"),
     }
 
 

@@ -250,7 +250,8 @@ def test_a_lane_that_its_breaker_paused(store: Store) -> None:
         assert jobs.lane(tx, LANE) == jobs.Lane(LANE)
         jobs.pause_lane(tx, LANE, 900, "http-503", "busy", 100)
         jobs.pause_lane(tx, LANE, 1900, "dns", "no such host", 1000)
-        assert jobs.lane(tx, LANE) == jobs.Lane(LANE, 1900, "breaker", "dns", "no such host", 2, 1000, down_since=100)
+        assert jobs.lane(tx, LANE) == jobs.Lane(
+            LANE, 1900, "breaker", "dns", "no such host", 2, 1000, down_since=100)
         jobs.hurry_lane(tx, LANE, 1100)
         assert (jobs.lane(tx, LANE).paused_until, jobs.lane(tx, LANE).failures) == (1100, 2)
         assert jobs.resume_lane(tx, LANE, 1200)

@@ -1,0 +1,207 @@
+"""Forms of the pages at a real port: each order does what the command line does, and is in the audit trail."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
+
+from internal import decisions, jobs, sessions, users
+from internal.decisions import Kind
+from internal.devices import Caller, learn
+from internal.model import Job
+from internal.states import NotYet, State
+from internal.users import Role
+from tests.browser.stage import end, fill, receive, uid_of
+from tests.contract.http.doors import Doors, Visitor, now_ms
+from tests.system.rig import wait_for
+
+
+@pytest.fixture
+def hospital(doors: Doors) -> Doors:
+    """A web role over a study in each state."""
+    fill(doors.store)
+    return doors
+
+
+@pytest.fixture
+def operator(hospital: Doors) -> Visitor:
+    return hospital.logged_in("operator")
+
+
+def job_of(hospital: Doors, number: int) -> Job:
+    with hospital.store.reading() as tx:
+        (row,) = jobs.jobs_of(tx, uid_of(number))
+        return jobs.job(tx, row.job_id)
+
+
+def ended(who: Visitor, progress: str, back: str) -> str:
+    """Return what a task's progress shows once it has ended and leads back."""
+    def looked() -> str:
+        text = who.get(f"{progress}/live").text
+        return text if f'href="{back}"' in text else ""
+
+    return str(wait_for(looked, 30, f"the end of {progress}"))
+
+
+def press(hospital: Doors, who: Visitor, number: int, verb: str) -> str:
+    """Press a button of a study's delivery; return where it leads."""
+    job = job_of(hospital, number)
+    reply = who.post(f"/studies/{uid_of(number)}/jobs/{job.job_id}", {"verb": verb})
+    assert reply.status_code == 303, reply.text
+    return reply.headers["location"]
+
+
+@pytest.mark.parametrize(("number", "verb", "state"), [
+    (2, "retry", State.QUEUED), (3, "retry", State.QUEUED), (3, "cancel", State.CANCELLED),
+    (5, "urgent", State.QUEUED), (1, "resend", State.QUEUED), (6, "cancel", State.CANCELLED),
+])
+def test_a_button_moves_the_delivery(hospital: Doors, operator: Visitor, number: int, verb: str, state: State) -> None:
+    before = job_of(hospital, number)
+    assert press(hospital, operator, number, verb) == f"/studies/{uid_of(number)}?done={verb}&n=1"
+    assert job_of(hospital, number).state is state
+    (entry,) = hospital.audit(f"study.{verb}")
+    assert (entry.author, entry.study_uid) == ("user:operator", uid_of(number))
+    assert (entry.fields["before"]["state"], entry.fields["after"]["state"]) == (before.state, state)
+
+
+def test_what_cannot_be_done_changes_nothing_and_is_said(hospital: Doors, operator: Visitor) -> None:
+    assert "done=nothing" in press(hospital, operator, 1, "cancel")
+    assert job_of(hospital, 1).state is State.DONE
+    other = f"/studies/{uid_of(1)}/jobs/{job_of(hospital, 2).job_id}"
+    assert operator.post(other, {"verb": "retry"}).status_code == 404
+    assert operator.post(f"/studies/{uid_of(1)}/jobs/{job_of(hospital, 1).job_id}", {"verb": "x"}).status_code == 404
+    assert hospital.audit("study.x") == []
+
+
+def test_send_now_settles_a_study_that_is_still_coming(hospital: Doors, operator: Visitor) -> None:
+    assert operator.post(f"/studies/{uid_of(9)}/send-now").status_code == 303
+    with hospital.store.reading() as tx:
+        assert tx.value("SELECT settle_requested FROM study WHERE study_uid = ?", (uid_of(9),)) == 1
+
+
+def test_same_patient_and_discard_and_back(hospital: Doors, operator: Visitor) -> None:
+    study = f"/studies/{uid_of(4)}"
+    reply = operator.post(f"{study}/jobs/{job_of(hospital, 4).job_id}/same-patient", {"reason": "KTP diperiksa"})
+    assert reply.headers["location"].endswith("?done=same-patient&n=1")
+    assert job_of(hospital, 4).state is State.QUEUED
+    assert operator.post(f"{study}/discard", {"reason": "uji"}).status_code == 409  # it is on its way
+    press(hospital, operator, 4, "cancel")
+    assert operator.post(f"{study}/discard", {"reason": ""}).status_code == 409
+    assert operator.post(f"{study}/discard", {"reason": "citra uji"}).status_code == 303
+    with hospital.store.reading() as tx:
+        assert decisions.find_decision(tx, Kind.DISCARD, uid_of(4)) is not None
+    assert operator.post(f"{study}/undo-discard").status_code == 303
+    with hospital.store.reading() as tx:
+        assert decisions.find_decision(tx, Kind.DISCARD, uid_of(4)) is None
+
+
+def test_taking_back_needs_a_second_person(hospital: Doors, operator: Visitor) -> None:
+    path = f"/studies/{uid_of(1)}/jobs/{job_of(hospital, 1).job_id}"
+    asked = operator.post(f"{path}/withdraw", {"reason": "order salah"})
+    code = re.search(r'class="figure mono">([0-9a-f]{8})<', asked.text)
+    assert code is not None
+    assert operator.post(f"{path}/withdraw-confirm", {"code": code[1]}).status_code == 409
+    second = hospital.logged_in("admin")
+    assert second.post(f"{path}/withdraw-confirm", {"code": code[1]}).status_code == 303
+    with hospital.store.reading() as tx:
+        assert decisions.is_withdrawn(tx, uid_of(1), "satusehat")
+    assert code[1] not in str([entry.fields for entry in hospital.audit()])
+
+
+def test_everything_of_a_cause_goes_in_the_background(hospital: Doors, operator: Visitor) -> None:
+    for number in range(20, 80):
+        receive(hospital.store, number, images=1)
+        end(hospital.store, number, NotYet("no-order", "none"))
+    reply = operator.post("/waiting", {"verb": "cancel", "everything": "1", "chosen": "1", "reason": "no-order",
+                                       "lane": "satusehat"})
+    progress = reply.headers["location"]
+    assert progress.startswith("/progress/")
+    text = ended(operator, progress, "/waiting")
+    assert "61 / 61" in text
+    with hospital.store.reading() as tx:
+        left = tx.value("SELECT COUNT(*) FROM job WHERE state = 'waiting' AND reason_code = 'no-order'")
+    assert left == 0
+    assert hospital.logged_in("admin").get(progress).status_code == 404  # somebody else's
+
+
+def test_some_are_picked_and_none_is_said(hospital: Doors, operator: Visitor) -> None:
+    assert "done=none-picked" in operator.post("/held", {"verb": "retry"}).headers["location"]
+    ids = [job_of(hospital, number).job_id for number in (3, 4)]
+    reply = operator.request("POST", "/held", data=[("csrf", operator.csrf()), ("verb", "retry"),
+                                                    *(("job", str(one)) for one in ids)])
+    assert reply.headers["location"] == "/held?done=retry&n=2"
+    assert {job_of(hospital, number).state for number in (3, 4)} == {State.QUEUED}
+    assert operator.post("/held", {"verb": "accession", "job": "1"}).status_code == 404
+
+
+@pytest.fixture
+def device() -> Iterator[int]:
+    """A device that answers C-ECHO on loopback."""
+    entity = AE(ae_title="CT1")
+    entity.require_called_aet = True
+    entity.add_supported_context(Verification)
+    server = entity.start_server(("127.0.0.1", 0), block=False)
+    yield server.socket.getsockname()[1]
+    server.shutdown()
+
+
+def test_a_device_is_asked_whether_it_answers(hospital: Doors, operator: Visitor, device: int) -> None:
+    with hospital.store.transaction() as tx:
+        learn(tx, [Caller("CT1", "127.0.0.1", now_ms())])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = free.getsockname()[1]
+    for port, words in ((device, "the device answers"), (closed, "cannot be reached")):
+        reply = operator.post("/devices/echo", {"device": "CT1@127.0.0.1", "port": str(port)})
+        assert words in ended(operator, reply.headers["location"], "/devices")
+    assert operator.post("/devices/echo", {"device": "CT1@192.0.2.99", "port": "104"}).status_code == 404
+
+
+def test_an_admin_adds_users_and_keys_and_sees_secrets_once(hospital: Doors) -> None:
+    admin = hospital.logged_in("admin")
+    made = admin.post("/users", {"name": "Ani", "role": "viewer"})
+    password = re.search(r'class="secret[^>]*>([^<]+)<', made.text)
+    assert password is not None
+    assert hospital.logged_in("ani", password[1]).get(
+        "/", headers={"Accept": "text/html"}).headers["location"] == "/password"
+    assert admin.post("/users/ani", {"verb": "role", "role": "operator"}).status_code == 303
+    assert admin.post("/users/ani", {"verb": "disable"}).status_code == 303
+    with hospital.store.reading() as tx:
+        found = users.get_user(tx, "ani")
+    assert (found.role, found.disabled_at is None) == (Role.OPERATOR, False)
+    key = admin.post("/users/keys", {"name": "SIMRS", "right": "view", "days": "30"})
+    assert 'class="secret' in key.text
+    with hospital.store.reading() as tx:
+        (kept,) = sessions.list_keys(tx)
+    assert admin.post(f"/users/keys/{kept.key_id}/revoke").status_code == 303
+    assert admin.post("/users", {"name": "x", "role": "king"}).status_code == 422
+
+
+@pytest.mark.parametrize("back", ["https://elsewhere.example/", "//elsewhere.example", "/held"])
+def test_preferences_lead_back_and_nowhere_else(doors: Doors, back: str) -> None:
+    reply = doors.visitor().post("/preferences", {"language": "en", "theme": "dark", "back": back})
+    assert reply.headers["location"] == (back if back == "/held" else "/")
+    assert {cookie.name: cookie.value for cookie in reply.cookies} == {"language": "en", "theme": "dark"}
+
+
+@pytest.mark.parametrize("path", ["/waiting?after=x", "/held?after=1-x"])
+def test_a_cursor_that_is_none_is_refused(operator: Visitor, path: str) -> None:
+    assert operator.get(path).status_code == 422
+
+
+def test_a_notice_is_one_of_ours_only(operator: Visitor) -> None:
+    text = operator.get("/held?done=retry&n=3", headers={"Accept-Language": "en"}).text
+    assert "3 deliveries are tried again." in text
+    for query in ("done=<script>", "done=retry&n=<script>", "done=retry&n=99999999999999999999"):
+        assert "<script>" not in operator.get(f"/held?{query}").text.partition("<main")[2]
+
+
+def test_settings_never_show_a_secret(open_doors: Callable[..., Doors]) -> None:
+    doors = open_doors(satusehat__client_key="very-secret-key", satusehat__secret_key="even-more-secret")
+    doors.add_user("admin", Role.ADMIN)
+    text = doors.logged_in("admin").get("/settings").text
+    assert "client_key" in text and "very-secret-key" not in text and "even-more-secret" not in text
