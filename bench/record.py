@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Arguments of each bench; one that writes its JSON to a file gets the name in place of FILE, the others print it.
 #: BENCH_ROUNDS=1 makes a short run; its medians say less.
 _ROUNDS = ("--rounds", os.environ.get("BENCH_ROUNDS", "3"), "--json", "FILE")
-BENCHES = {"receive": _ROUNDS, "push": ("--json",), "relay": _ROUNDS, "pages": ("--json",)}
+BENCHES = {"receive": _ROUNDS, "push": ("--json",), "relay": _ROUNDS, "pages": ("--json",),
+           "rules": _ROUNDS}
 BENCH_TIMEOUT_S = 2400
 #: The property under which a test records a fault of the catalogue: a JSON list of id, fault and result.
 FAULT = "fault"

@@ -24,7 +24,6 @@ from typing import Any
 
 from bench.receive import Case, give_back, make_images
 from bench.servers import ENVIRONMENT, ROOT, TITLE, accepts, free_port, process, role, wait_until
-from internal.config.declarations import SECTIONS
 
 IMAGE_BYTES = 500_000
 #: So many files go through the relay of programs; its rate does not depend on their number.
@@ -56,7 +55,11 @@ ae_title = PACS
 """
 RULES = """
 [rule:patient]
-set = PatientID = RELAYED
+do =
+    set PatientID = "RELAYED"
+    upper PatientName
+    set InstitutionName = "RELAY {StationName}"
+send_to = pacs
 """
 
 Row = dict[str, Any]
@@ -162,15 +165,13 @@ def script_rate(images: Path, base: Path) -> float:
 def measure(count: int, rounds: int) -> list[Row]:
     """Return the rows: rates, and our ratios with their bars; each round measures every relay one after another."""
     rates: dict[str, list[float]] = {}
-    with_rules = "rule:NAME" in SECTIONS
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             base = Path(folder)
             images = make_images(base / "images", Case("", "", count, IMAGE_BYTES, 2, {}))
             found = {DIRECT: direct_rate(images[0], base, count)}
             found[WHOLE], found[ON] = our_rates(images, base, count, rules=False)
-            if with_rules:
-                found[WHOLE_RULES], found[ON_RULES] = our_rates(images, base, count, rules=True)
+            found[WHOLE_RULES], found[ON_RULES] = our_rates(images, base, count, rules=True)
             (base / "script").mkdir()
             found[SCRIPT] = script_rate(images[0], base / "script")
             for name, rate in found.items():
@@ -178,9 +179,8 @@ def measure(count: int, rounds: int) -> list[Row]:
     rows: list[Row] = [{"what": f"{name}, images/s", "value": statistics.median(some)} for name, some in rates.items()]
     rows.append(_ratio("whole : relay of programs", rates[WHOLE], rates[SCRIPT], SCRIPTS_BAR))
     rows.append(_ratio("sending on : storescu directly", rates[ON], rates[DIRECT], DIRECT_BAR))
-    if with_rules:
-        rows.append(_ratio("whole, with rules : without", rates[WHOLE_RULES], rates[WHOLE], RULES_BAR))
-        rows.append(_ratio("sending on, with rules : without", rates[ON_RULES], rates[ON], RULES_BAR))
+    rows.append(_ratio("whole, with rules : without", rates[WHOLE_RULES], rates[WHOLE], RULES_BAR))
+    rows.append(_ratio("sending on, with rules : without", rates[ON_RULES], rates[ON], RULES_BAR))
     return rows
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from interface.cli_rules_options import add_rules
 from internal import __version__
 from internal.config import Settings, load, render_config, render_template
 from internal.errors import ConfigurationInvalid, RouterError
@@ -19,7 +20,8 @@ from internal.errors import ConfigurationInvalid, RouterError
 log = logging.getLogger("router")
 
 EXIT_OK, EXIT_FAILED, EXIT_CANNOT_START = 0, 1, 2
-_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot", "--by", "--reason", "--confirm"})
+_TAKES_VALUE = frozenset({"--config", "--set", "--role", "--slot", "--by", "--reason", "--confirm", "--since",
+                          "--calling", "--called", "--address", "--position"})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     send.add_argument("--called", metavar="AET", default="DCMROUTER", help="the other side's AE title (DCMROUTER)")
     _add_queue_commands(add)
     _add_case_commands(add)
+    add_rules(add)
     return parser
 
 
@@ -166,7 +169,7 @@ def main(argv: Sequence[str]) -> int:
         from sandbox.app import main as run_sandbox
 
         return run_sandbox(arguments[1:])
-    options = build_parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         return _dispatch(options)
     except ConfigurationInvalid as error:
@@ -182,12 +185,23 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_OK
 
 
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options; `rules test --called X FILE` too, where argparse leaves words behind an option over."""
+    parser = build_parser()
+    options, left = parser.parse_known_args(arguments)
+    if left and (options.command != "rules" or any(word.startswith("-") for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.words += left
+    return options
+
+
 def _command_first(argv: list[str]) -> list[str]:
     """Let common options stand before the command, and `run` be left out."""
     known = {"run", "check", "config", "template", "sandbox", "send", "queue", "show", "retry", "cancel", "send-now",
              "reindex", "accept-partial", "bad", "devices", "same-patient", "tls-init", "discard", "storage",
              "accession", "alias", "withdraw", "lane", "settings", "verify", "user", "audit", "alerts", "order",
-             "watch"}
+             "watch", "rules"}
     if argv and argv[0] in ("-h", "--help", "--version"):
         return argv
     for position, word in enumerate(argv):
@@ -232,6 +246,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from interface.cli_tls import tls_init
 
         return tls_init(options, settings)
+    if options.command == "rules":
+        from interface.cli_rules import run_rules
+
+        return run_rules(options, settings)
     from interface import (
         cli_audit,
         cli_cases,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from interface import watch
 from interface.alerts import build_alerts
+from interface.cli_rules import check_rules
 from interface.destinations import build, build_watches, build_webhook
 from interface.lane_control import ground_of
 from interface.roles import SystemClock, open_spool, open_store
@@ -42,6 +43,7 @@ def check(settings: Settings) -> int:
 
 def _probes(settings: Settings) -> Iterator[Probe]:
     yield _config(settings)
+    yield from _rules(settings)
     yield _disk(settings)
     yield _port("DICOM port", settings.satusehat.dicom_port, "", settings, "receive")
     yield _port("HTTP port", settings.satusehat.http_port, settings.router.http_bind, settings, "web")
@@ -57,6 +59,14 @@ def _probes(settings: Settings) -> Iterator[Probe]:
 def _config(settings: Settings) -> Probe:
     notes = "; ".join(str(warning) for warning in settings.warnings)
     return Probe("config", True, f"read; {notes}" if notes else "read, no remarks")
+
+
+def _rules(settings: Settings) -> Iterator[Probe]:
+    problems = check_rules(settings)
+    for problem in problems:
+        yield Probe("rules", False, problem, "correct it; until then the set of rules before it stays in force")
+    if settings.rules and not problems:
+        yield Probe("rules", True, f"{len(settings.rules)} in router.conf can be used")
 
 
 def _disk(settings: Settings) -> Probe:

@@ -24,7 +24,7 @@ from interface import actions
 from interface.acting import changing
 from interface.explain import explain, state_text
 from interface.roles import open_spool, open_store
-from internal import config, index, jobs, set_aside
+from internal import config, index, jobs, rule_rows, set_aside
 from internal.associations import receptions_of
 from internal.config import Settings
 from internal.errors import BytesMissing, NotDicom, NotFound
@@ -136,6 +136,7 @@ def show(options: argparse.Namespace, settings: Settings) -> int:
 def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
     study = index.study(tx, study_uid)
     assert study is not None
+    routed = rule_rows.routing_of(tx, study_uid)
     return {
         "study_uid": study_uid,
         "accession_numbers": list(study.accession_numbers),
@@ -146,6 +147,7 @@ def _story(tx: Tx, study_uid: str) -> dict[str, Any]:
         "first_received_at": study.first_arrived_at,
         "last_received_at": study.last_arrived_at,
         "settled": study.revision == study.settled_revision,
+        "routing": dataclasses.asdict(routed) if routed else None,
         "jobs": [_job_story(tx, jobs.job(tx, row.job_id)) for row in jobs.jobs_of(tx, study_uid)],
         "events": [
             {"at": e.at, "job_id": e.job_id, "code": e.code, "text": e.text, **e.fields}
@@ -185,6 +187,11 @@ def _print_story(story: dict[str, Any], language: str) -> None:
               f"the last at {iso(one['last_at'])}")
     if not story["settled"]:
         print(f"  {state_text('receiving', language)}")
+    if story["routing"]:
+        routed = story["routing"]
+        goes = ", ".join(f"{name} ({count})" for name, count in routed["destinations"].items()) or "nowhere"
+        by = ", ".join(routed["fired"]) or "default_send_to"
+        print(f"  goes to {goes}, by {by} (rule set {routed['rules'] or 'none'})")
     for job in story["jobs"]:
         print(f"  job {job['job_id']} -> {job['lane']} ({job['environment']}): {state_text(job['state'], language)}")
         if job["sent_as"] != job["accession_number"]:

@@ -38,8 +38,9 @@ from interface.roles import (
     stop_on_signals,
     stop_with_parent,
 )
+from interface.rule_book import build_book
 from interface.watch import Watching
-from internal import admission, alerts, jobs, notices, rules
+from internal import admission, alerts, jobs, notices
 from internal.accession import Rule
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
@@ -55,7 +56,6 @@ from internal.failpoints import hit
 from internal.fhir import dates
 from internal.hours import parse_hours
 from internal.indexer import BATCH_ROWS, Indexer, Pass
-from internal.model import Inventory
 from internal.parser import Parser
 from internal.ports import Destination
 from internal.retain import Retainer, RetentionPolicy
@@ -104,16 +104,19 @@ class Deliver:
         self._destinations = destinations
         self._unknown_callers = Verdict(settings.dicom.unknown_callers)
         self._stop = stop
+        self._book = build_book(settings)
         self._indexer = Indexer(spool, store, self._clock)
         self._assembler = Assembler(
             store, self._clock, settle_policy(settings),
             [PlannedLane(d.name, d.environment, d.by_accession, late_of(settings, d.name))
-             for d in self._destinations], self._route,
+             for d in self._destinations],
+            self._book.plan_from(spool),
             self._unknown_callers,
         )
         standbys = build_standbys(settings, destinations)
         self._lanes = [
-            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind, d.name), standby=standbys.get(d.name))
+            Lane(d, store, spool, self._clock, lane_policy(settings, d.kind, d.name), standby=standbys.get(d.name),
+                 book=self._book)
             for d in self._destinations
         ] + [
             Lane(report, store, spool, self._clock, replace(lane_policy(settings, report.kind), workers=1))
@@ -160,11 +163,9 @@ class Deliver:
                       dates.zone(self._settings.satusehat.tz_name),
                       {name: offset for name, offset in offsets.items() if offset is not None})
 
-    def _route(self, inventory: Inventory) -> tuple[str, ...]:
-        return rules.route(inventory, self._settings.router.send_to)
-
     def _report(self) -> dict[str, Any]:
-        return self._counters | {"described": self._describer.described, "unparsed": self._describer.unparsed,
+        return self._counters | {"rule_problems": len(self._book.problems),
+                                 "described": self._describer.described, "unparsed": self._describer.unparsed,
                                  "steps": sum(lane.steps for lane in self._lanes),
                                  "lanes": {lane.name: lane.report() for lane in self._lanes},
                                  "watched": self._watching.report()}
@@ -211,6 +212,7 @@ class Deliver:
                 jobs.displace(tx, d.name, d.environment, now) for d in self._destinations
             )
             admission.release(tx, self._unknown_callers, who="configuration", now=now)
+        self._book.reload(self._store, now)
         hit("recover.mid")
         self._assembler.recover()
         self._control.apply()
@@ -255,7 +257,9 @@ class Deliver:
         now = self._clock.now_ms()  # before looking: what comes in meanwhile is not indexed
         oldest = self._spool.oldest_new_at()
         watermark_at = now if oldest is None else oldest
-        planned = self._assembler.run_once(watermark_at) + self._plan_notices()
+        self._book.reload(self._store, now)
+        settled = self._assembler.run_once(watermark_at) if self._book.in_force is not None else 0
+        planned = settled + self._plan_notices()
         if planned:
             self._counters["planned"] += planned
             for lane in self._lanes:

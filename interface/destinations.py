@@ -133,7 +133,7 @@ def build_mroc(settings: Settings, destinations: Sequence[Destination]) -> Mroc 
 
 
 def build(settings: Settings) -> list[Destination]:
-    """Return every destination that a study may go to: those of [router] send_to first, then all that have a section.
+    """Return every destination that a study may go to: those of default_send_to first, then all others.
 
     Connects to nothing. Raises ConfigurationInvalid for a base URL that is not safe, or a file that is no use.
     """

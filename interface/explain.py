@@ -6,25 +6,8 @@ destination or the worker gives a new reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One cause for people: what it means and the next step, in both languages, and who has to act."""
-
-    meaning_id: str
-    next_id: str
-    meaning_en: str
-    next_en: str
-    who: str = "router"
-
-    def text(self, language: str) -> str:
-        """Return meaning and next step in `language` ("id" or "en")."""
-        if language == "en":
-            return f"{self.meaning_en} {self.next_en}".strip()
-        return f"{self.meaning_id} {self.next_id}".strip()
-
+from interface.explain_rules import RULE_FAMILIES, RULES
+from interface.explanation import Explanation
 
 #: State of a job in words, (Indonesian, English).
 STATES: dict[str, tuple[str, str]] = {
@@ -39,6 +22,7 @@ STATES: dict[str, tuple[str, str]] = {
 }
 
 EXPLANATIONS: dict[str, Explanation] = {
+    **RULES,
     "no-accession": Explanation(
         "Citra tidak membawa Accession Number.",
         "Isi Accession Number di modalitas (paling baik lewat worklist), lalu kirim ulang.",
@@ -411,6 +395,7 @@ EXPLANATIONS: dict[str, Explanation] = {
 
 #: Families of codes that end in an HTTP status.
 FAMILIES: dict[str, Explanation] = {
+    **RULE_FAMILIES,
     "dimse-": Explanation(
         "Node DICOM tujuan sedang tidak menerima citra.", "Lihat alasannya; router mencoba lagi otomatis.",
         "The DICOM node does not take images now.", "Read the reason; the router tries again by itself.", "IT",

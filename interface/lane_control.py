@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interface.destinations import PLATFORM
+from interface.rule_book import build_book
 from internal import catalogue, lane_settings, settings_rows
 from internal.config import Settings
 from internal.devices import Verdict
@@ -34,7 +35,9 @@ def ground_of(settings: Settings) -> Ground:
     return Ground(
         unknown_callers=Verdict(settings.dicom.unknown_callers), lanes=frozenset(settings.lane_names()),
         throttled=frozenset({PLATFORM}), in_file={
-            "alias": frozenset(read_alias_file(alias_file if alias_file != Path() else None)), "lane": stated})
+            "alias": frozenset(read_alias_file(alias_file if alias_file != Path() else None)), "lane": stated,
+            "rule": frozenset(rule.name for rule in settings.rules)},
+        compile_rules=lambda texts: build_book(settings).compile(texts))
 
 
 class LaneControl:

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internal import decisions, devices, index, jobs, late
+from internal import decisions, devices, index, jobs, late, rule_rows
 from internal.devices import Verdict
 from internal.late import LatePolicy
-from internal.model import Inventory
+from internal.model import Instance, Inventory
 from internal.ports import Clock
+from internal.rulebook import Plan
+from internal.rules import Routing
 from internal.store import Store, Tx
 
 log = logging.getLogger("router.assemble")
@@ -82,7 +84,7 @@ class Assembler:
         clock: Clock,
         policy: SettlePolicy,
         lanes: Sequence[Lane],
-        route: Callable[[Inventory], Sequence[str]],
+        route: Callable[[Inventory], Plan],
         unknown_callers: Verdict = Verdict.ACCEPT,
     ) -> None:
         self._store = store
@@ -110,21 +112,29 @@ class Assembler:
 
     def _plan_again(self, behind: Sequence[jobs.Behind]) -> int:
         for study_uid in dict.fromkeys(job.study_uid for job in behind):
+            plan = self._decide(study_uid)
             with self._store.transaction() as tx:
-                self._plan(tx, study_uid)
+                self._plan(tx, study_uid, plan)
         return len(behind)
 
     def _settle(self, study: index.Settling) -> None:
+        plan = self._decide(study.study_uid)
         with self._store.transaction() as tx:
             if not index.mark_settled(tx, study.study_uid, study.revision, self._clock.now_ms()):
                 return
-            planned = self._plan(tx, study.study_uid)
+            planned = self._plan(tx, study.study_uid, plan)
         log.info(
             "Processing DICOM start",
             extra={"fields": {"study": study.study_uid, "revision": study.revision, "jobs": planned}},
         )
 
-    def _plan(self, tx: Tx, study_uid: str) -> int:
+    def _decide(self, study_uid: str) -> Plan:
+        """Ask the rules, outside any transaction: they may read headers. What comes meanwhile settles again."""
+        with self._store.reading() as tx:
+            inventory = index.inventory(tx, study_uid)
+        return self._route(inventory)
+
+    def _plan(self, tx: Tx, study_uid: str, plan: Plan) -> int:
         """Create or extend the jobs of a settled study; the caller's transaction makes it one decision."""
         study = index.study(tx, study_uid)
         assert study is not None
@@ -133,24 +143,44 @@ class Assembler:
         for inventory in parts:
             log.info("Accession Number: %s", inventory.part, extra={"fields": {"study": study_uid}})
         unadmitted = devices.unadmitted(tx, study_uid, self._unknown_callers)
-        lanes = [self._lanes[name] for name in self._route(whole) if name in self._lanes]
-        planned = [(lane, inventory) for lane in lanes for inventory in (parts if lane.by_accession else [whole])]
-        for lane, inventory in planned:
-            self._plan_job(tx, lane, inventory, conflict=study.conflict, unadmitted=unadmitted)
-        return len(planned)
+        self._note_routing(tx, study_uid, plan)
+        planned = 0
+        for name, chosen in plan.instances.items():
+            lane = self._lanes.get(name)
+            wanted = frozenset(one.id for one in chosen)
+            for inventory in (parts if lane.by_accession else [whole]) if lane is not None else ():
+                instances = [one for one in inventory.instances if one.id in wanted]
+                if lane is not None and instances:
+                    self._plan_job(tx, lane, inventory, instances, plan, conflict=study.conflict, unadmitted=unadmitted)
+                    planned += 1
+        return planned
+
+    def _note_routing(self, tx: Tx, study_uid: str, plan: Plan) -> None:
+        """Write down what the rules said; a study that goes nowhere is told, never silent."""
+        if plan.routing is None and plan.instances:
+            return
+        routing = plan.routing or Routing({})
+        now = self._clock.now_ms()
+        if rule_rows.note_routing(tx, study_uid, plan.rules, routing, now) and not plan.instances:
+            why = f"rule {routing.kept_by} keeps it here" if routing.kept_by else "no rule and no default sends it"
+            jobs.add_event(tx, now, "routed-nowhere", f"goes nowhere: {why}", study_uid=study_uid)
+            log.warning("A study goes nowhere", extra={"fields": {"study": study_uid, "why": why}})
 
     def _plan_job(
-        self, tx: Tx, lane: Lane, inventory: Inventory, *, conflict: bool, unadmitted: Sequence[tuple[str, str]],
+        self, tx: Tx, lane: Lane, inventory: Inventory, instances: Sequence[Instance], by: Plan, *, conflict: bool,
+        unadmitted: Sequence[tuple[str, str]],
     ) -> None:
         now = self._clock.now_ms()
         urgent = index.is_urgent(tx, inventory.study_uid) or decisions.is_urgent(tx, inventory.part)
         plan = jobs.plan(
             tx, kind="deliver", destination=lane.name, environment=lane.environment, study_uid=inventory.study_uid,
-            part=inventory.part, instances=inventory.instances, settled_revision=inventory.revision, now=now,
-            due_at=now, priority=jobs.URGENT if urgent else jobs.NORMAL,
+            part=inventory.part, instances=instances, settled_revision=inventory.revision, now=now,
+            due_at=now, priority=jobs.URGENT if urgent else jobs.NORMAL, rules=by.rules,
         )
         if plan.new_items:
             late.apply(tx, plan.job_id, lane.late, inventory.revision, now)
+            if by.hold is not None:
+                jobs.hold_for_person(tx, plan.job_id, by.hold.code, by.hold.reason, now, reopen=True)
         if decisions.is_withdrawn(tx, inventory.study_uid, lane.name):
             jobs.hold_for_person(tx, plan.job_id, "withdrawn", "it was taken back; it is never sent again", now)
         if conflict:

@@ -139,3 +139,8 @@ def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | Non
 def shadowed(tx: Tx, kind: str, names: Collection[str]) -> list[str]:
     """Return which of `names`, those of the file, are names of rows too: an error at load, whichever came later."""
     return sorted(set(names) & current(tx, kind).keys())
+
+
+def token(tx: Tx, kind: str) -> int:
+    """Return a number that grows with every change of this kind."""
+    return int(tx.value("SELECT COUNT(*) FROM catalogue WHERE kind = ?", (kind,)))

@@ -1,6 +1,6 @@
-"""Text of a data set in its Specific Character Set, for display and matching; never an exception.
+"""Text of a data set in its Specific Character Set: reading it never fails, writing it is strict.
 
-Layer 1, imports nothing of ours. Used by the scanner. Changes when DICOM defines another character set.
+Layer 1, imports nothing of ours. Used by the scanner and by rewrites. Changes when DICOM defines another character set.
 Source: PS3.3 C.12.1.1.2, PS3.5 6.1.2.
 """
 
@@ -56,6 +56,30 @@ def decode(value: bytes, character_set: str) -> str:
         return value.decode(first, "replace")
     head, *fragments = value.split(b"\x1b")
     return head.decode(first, "replace") + "".join(_decode_fragment(fragment, first) for fragment in fragments)
+
+
+def encode(text: str, character_set: str) -> bytes:
+    r"""Return `text` as bytes of the data set's own character set; raises ValueError where that has no such letters.
+
+    Without (0008,0005) only ASCII is safe. Letters that need an escape sequence of ISO 2022 are not written.
+    Source: PS3.5 6.1.2.
+    """
+    if text.isascii():
+        if "\x1b" in text:
+            raise ValueError("an escape sequence cannot be written")
+        return text.encode("ascii")
+    first = character_set.split("\\", 1)[0].strip()
+    known = first in _CODECS and first not in ("", "ISO_IR 6", "ISO 2022 IR 6")
+    codec = codec_of(first) if known else ""
+    try:
+        if not codec or codec.startswith("iso2022"):
+            raise ValueError
+        value = text.encode(codec)
+    except ValueError:
+        raise ValueError(f"the data set's character set {first or 'ASCII'!r} has no such letters") from None
+    if decode(value, character_set) != text:
+        raise ValueError("the letters would not come back from the data set's character set")
+    return value
 
 
 def _decode_fragment(fragment: bytes, initial: str) -> str:

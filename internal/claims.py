@@ -26,7 +26,7 @@ PRIORITIES = (URGENT, NORMAL, BACKLOG) = (0, 1, 2)
 
 JOB_COLUMNS = ("job_id, kind, destination, environment, study_uid, part, state, reason_code, reason, attempts, due_at,"
                " revision, done_revision, settled_revision, lease, lease_until, created_at, updated_at, waiting_since,"
-               " detail, accession")
+               " detail, accession, rules")
 
 
 class Poll(StrEnum):

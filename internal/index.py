@@ -353,6 +353,13 @@ def find_studies(tx: Tx, token: str) -> list[str]:
         " ORDER BY study_uid", (accession, accession))]
 
 
+def studies_since(tx: Tx, since: int, limit: int) -> list[str]:
+    """Return studies whose last image came at `since` (epoch ms) or later and whose bytes are held, newest first."""
+    return [uid for (uid,) in tx.rows(
+        "SELECT study_uid FROM study WHERE purged = 0 AND last_arrived_at >= ?"
+        " ORDER BY last_arrived_at DESC, study_uid LIMIT ?", (since, limit))]
+
+
 def study(tx: Tx, study_uid: str) -> Study | None:
     """Return a row of `study` with its accessions and modalities, None if we never held one."""
     row = tx.row("SELECT study_uid, revision, settled_revision, first_arrived_at, last_arrived_at, instances,"

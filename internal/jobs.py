@@ -180,7 +180,7 @@ class Behind:
 
 def plan(
     tx: Tx, *, kind: str, destination: str, environment: str, study_uid: str, part: str, instances: Sequence[Instance],
-    settled_revision: int, now: int, due_at: int, priority: int = NORMAL,
+    settled_revision: int, now: int, due_at: int, priority: int = NORMAL, rules: str = "",
 ) -> PlanResult:
     """Create the job, or add the items it lacks; call it in the transaction that settled the study.
 
@@ -188,8 +188,8 @@ def plan(
     that is newer than its done_revision, or whose study has lost an image since, is reopened, due at `due_at`; one
     without takes over `settled_revision` and stays DONE. One HELD as partly delivered is reopened by new items: what
     can be delivered is. Other states stay. A job of another environment keeps it, and its items: a DONE one is not
-    reopened by itself but HELD as 'environment-changed', until a person chooses (`act`). Locks the study row, then
-    the job's.
+    reopened by itself but HELD as 'environment-changed', until a person chooses (`act`). `rules` is the rule set that
+    decided, and rewrites what leaves from now on. Locks the study row, then the job's.
     """
     _lock_study(tx, study_uid)
     row = tx.row("SELECT job_id, state, environment, node, reason_code FROM job WHERE kind = ? AND destination = ?"
@@ -197,10 +197,10 @@ def plan(
     if row is None:
         job_id = int(tx.value(
             "INSERT INTO job (kind, destination, environment, study_uid, part, state, priority, due_at,"
-            " settled_revision, node, created_at, updated_at, opened_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " RETURNING job_id",
+            " settled_revision, node, created_at, updated_at, opened_at, rules)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING job_id",
             (kind, destination, environment, study_uid, part, str(State.QUEUED), priority, due_at, settled_revision,
-             _node(instances), now, now, now)))
+             _node(instances), now, now, now, rules)))
         added = add_items(tx, job_id, environment, instances, settled_revision)
         add_event(tx, now, "job-planned", f"{len(added)} instances to go to {destination}", study_uid=study_uid,
                   job_id=job_id, fields={"revision": settled_revision})
@@ -209,8 +209,9 @@ def plan(
     added = add_items(tx, job_id, own_environment, instances, settled_revision)
     if added:
         node = _node(added) if state == State.DONE or node == _node(added) else ""
-    tx.execute("UPDATE job SET node = ?, settled_revision = CASE WHEN settled_revision > ? THEN settled_revision ELSE ?"
-               " END WHERE job_id = ?", (node, settled_revision, settled_revision, job_id))
+    tx.execute("UPDATE job SET node = ?, rules = ?, settled_revision = CASE WHEN settled_revision > ? THEN"
+               " settled_revision ELSE ? END WHERE job_id = ?",
+               (node, rules, settled_revision, settled_revision, job_id))
     if state == State.DONE:
         reopened = _is_behind(tx, job_id, own_environment, bool(added) or missing(tx, study_uid) > 0)
     else:
@@ -311,6 +312,12 @@ def unplanned(tx: Tx, *, kind: str, destination: str, after: str = "", limit: in
         "SELECT study_uid FROM study s WHERE settled_revision > 0 AND study_uid > ? AND NOT EXISTS (SELECT 1 FROM job j"
         " WHERE j.kind = ? AND j.destination = ? AND j.study_uid = s.study_uid) ORDER BY study_uid LIMIT ?",
         (after, kind, destination, limit))]
+
+
+def destinations_of(tx: Tx, study_uid: str) -> list[str]:
+    """Return the destinations that have a job for a study."""
+    return [name for (name,) in tx.rows("SELECT DISTINCT destination FROM job WHERE study_uid = ? AND kind = ?"
+                                        " ORDER BY destination", (study_uid, DELIVER))]
 
 
 # --- a worker's life with a job ------------------------------------------------------------------------------------

@@ -142,6 +142,7 @@ class Job:
     `environment` (base URL | organization, or a folder's path) says where its facts and receipts hold.
     `revision` is the settled revision it was claimed with; `done_revision` the last one confirmed.
     `accession` is the number it is sent under where a person corrected that, "" where it is `part`.
+    `rules` is the revision of the rule set by which it was planned, "" if there were none.
     `lease` is the token of the claim ("" when not active); `facts` are those of `environment`.
     """
 
@@ -167,6 +168,7 @@ class Job:
     facts: Mapping[str, Any] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
     accession: str = ""
+    rules: str = ""
 
 
 class ItemState(StrEnum):

@@ -22,11 +22,12 @@ MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
 _WINDOWS: Final = (32 * 1024, 1024 * 1024, 32 * 1024 * 1024)
 
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 _PRIVATE_GE_IMPLICIT: Final = "1.2.840.113619.5.2"
 DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
-_FIELDS: Final = {
+FIELDS: Final = {
     0x00080005: "character_set", 0x00080008: "image_type", 0x00080016: "sop_class_uid", 0x00080018: "sop_uid",
     0x00080020: "study_date", 0x00080021: "series_date", 0x00080030: "study_time", 0x00080031: "series_time",
     0x00080050: "accession_number", 0x00080060: "modality", 0x00080080: "institution_name",
@@ -36,7 +37,7 @@ _FIELDS: Final = {
     0x0020000E: "series_uid", 0x00200010: "study_id", 0x00200011: "series_number", 0x00200013: "instance_number",
     0x00280008: "number_of_frames",
 }  # fmt: skip
-_LAST_FIELD: Final = max(_FIELDS)
+_LAST_FIELD: Final = max(FIELDS)
 _LAST_UID: Final = 0x0020000E
 _UIDS: Final = ("sop_class_uid", "sop_uid", "study_uid", "series_uid")
 _PIXEL_DATA: Final = 0x7FE00008
@@ -109,7 +110,7 @@ def _header(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
         if tag == 0x00080008:
             image_type = tuple(part.strip(" ") for part in text.split("\\")) if text else ()
         else:
-            fields[_FIELDS[tag]] = text
+            fields[FIELDS[tag]] = text
     fields["character_set"] = character_set
     for name in _UIDS:
         fields[name] = fields.get(name, "").strip(" \x00")
@@ -190,7 +191,7 @@ class _Walk:
                     break
                 if length == _UNDEFINED:
                     start = self._skip_sequence(position, self._implicit, 1)
-                elif tag in _FIELDS and length <= MAX_VALUE_BYTES:
+                elif tag in FIELDS and length <= MAX_VALUE_BYTES:
                     start = position + length
                     self._check(start)
                     self._values.setdefault(tag, bytes(self._data[position:start]))
@@ -259,4 +260,4 @@ class _Walk:
             self._check(position)
 
 
-_UID_TAGS: Final = {tag for tag, name in _FIELDS.items() if name in _UIDS}
+_UID_TAGS: Final = {tag for tag, name in FIELDS.items() if name in _UIDS}

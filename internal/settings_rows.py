@@ -8,15 +8,16 @@ KINDS.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from internal import admission, catalogue, corrections, devices, lane_settings
+from internal import admission, catalogue, corrections, devices, lane_settings, rule_rows
 from internal.accession import check_new
 from internal.catalogue import Difference, Revision
 from internal.devices import Verdict
 from internal.errors import NotAllowed, NotFound
+from internal.rules import RulesInvalid, RuleText
 from internal.store import Tx
 
 Body = Mapping[str, Any]
@@ -27,13 +28,15 @@ class Ground:
     """What the configuration says that a change has to respect.
 
     `in_file` has, by kind, the names that stand in the file; of lanes ``NAME.bandwidth`` and ``NAME.send_hours``.
-    `lanes` are the names of lanes, `throttled` those whose bandwidth can be limited.
+    `lanes` are the names of lanes, `throttled` those whose bandwidth can be limited. `compile_rules` raises
+    RulesInvalid for rules of the database that cannot be used beside those of the file.
     """
 
     unknown_callers: Verdict = Verdict.ACCEPT
     lanes: Collection[str] = ()
     throttled: Collection[str] = ()
     in_file: Mapping[str, Collection[str]] = field(default_factory=dict)
+    compile_rules: Callable[[Sequence[RuleText]], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,19 @@ def _lane(tx: Tx, change: Change, ground: Ground) -> None:
     lane_settings.put(tx, change.name, change.body, who=change.who, now=change.now, restores=change.restores)
 
 
+def _rule(tx: Tx, change: Change, ground: Ground) -> None:
+    if change.name in ground.in_file.get(rule_rows.KIND, ()):
+        raise ValueError("it stands in router.conf: change it there")
+    rule_rows.write_rule(tx, change.name, change.body, author=change.who, now=change.now, restores=change.restores)
+    if ground.compile_rules is not None:
+        try:
+            ground.compile_rules(rule_rows.catalogue_texts(tx))
+        except RulesInvalid as error:
+            raise ValueError(str(error)) from None
+
+
 #: How a setting of each kind is put into force.
 KINDS: Mapping[str, Callable[[Tx, Change, Ground], None]] = {
     devices.KIND: _device, corrections.ALIAS: _alias, lane_settings.KIND: _lane,
+    rule_rows.KIND: _rule,
 }

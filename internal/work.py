@@ -18,6 +18,7 @@ from internal.identity import Person
 from internal.items import revise_receipts
 from internal.model import Intent, Inventory, Item, ItemState, Job
 from internal.ports import Clock, Frozen
+from internal.rulebook import RuleBook
 from internal.spool import Spool
 from internal.store import Store
 
@@ -32,8 +33,7 @@ class LeasedWork:
 
     def __init__(
         self, job: Job, store: Store, spool: Spool, clock: Clock, lease_ms: int, step_s: float,
-        stopping: Callable[[], bool], *, by_accession: bool = True,
-        via: str = "",
+        stopping: Callable[[], bool], *, by_accession: bool = True, via: str = "", book: RuleBook | None = None,
     ) -> None:
         self.job = job
         self.clock = clock
@@ -43,6 +43,7 @@ class LeasedWork:
         self._stopping = stopping
         self._via = via
         self._part = job.part if by_accession else None
+        self._book = book
         self._yield_at_s = clock.monotonic_s() + step_s
         self._renewed_s = clock.monotonic_s()
         self._bytes_since_renewal = 0
@@ -97,8 +98,13 @@ class LeasedWork:
 
     def freeze(self, items: Sequence[Item]) -> list[Frozen]:
         """Fix and check the bytes of `items`, then commit them as SENT in one transaction."""
-        frozen: list[FrozenItem] = [freeze(self._spool, item, self._on_read) for item in items]
+        rewriter = None
+        if self._book is not None:
+            rewriter = self._book.rewriter(self._store, self.job.destination, self.job.rules)
+        frozen: list[FrozenItem] = [freeze(self._spool, item, self._on_read, rewriter) for item in items]
         with self._store.transaction() as tx:
+            if self._book is not None and (made := {k: v for one in frozen for k, v in one.pseudonyms.items()}):
+                self._book.vault.keep(tx, made, self.clock.now_ms())
             sent = jobs.mark_sent(tx, self.job, [(f.item, f.sha256, f.size_bytes, f.item.recipe) for f in frozen])
         hit("push.marked_sent")
         return [replace(one, item=item) for one, item in zip(frozen, sent, strict=True)]

@@ -29,6 +29,7 @@ from internal.hours import Hours
 from internal.lanes import BREAKER
 from internal.model import Job
 from internal.ports import Clock, Destination
+from internal.rulebook import RuleBook
 from internal.spool import Spool
 from internal.states import Finish, Later, More, NotYet, Outcome, Refuse
 from internal.store import Store, Tx
@@ -109,8 +110,10 @@ class Lane:
         clock: Clock,
         policy: LanePolicy,
         jitter: Callable[[], float] = random.random,
+        book: RuleBook | None = None,
         standby: Destination | None = None,
     ) -> None:
+        self._book = book
         self._destination = destination
         self._store = store
         self._spool = spool
@@ -259,7 +262,7 @@ class Lane:
         hit("job.claimed")
         standby = self._find_standby()
         work = LeasedWork(job, self._store, self._spool, self._clock, self._policy.lease_ms, self._policy.step_s,
-                          self._should_stop, by_accession=self._destination.by_accession,
+                          self._should_stop, by_accession=self._destination.by_accession, book=self._book,
                           via=standby.name if standby else "")
         try:
             outcome = self._step(standby or self._destination, work)

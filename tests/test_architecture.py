@@ -19,10 +19,12 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "errors states failpoints identity"),
     ("L0", "model"),
     ("L0", "ports config"),
-    ("L1", "usual_hours accession charset dicomfile filelock hours new_directory passwords report_box rows rules query"
-           " fhir"),
+    ("L1", "usual_hours accession charset dicomfile filelock hours new_directory passwords report_box rows query"
+           " fhir dictionary tables"),
     ("L1", "scan"),
-    ("L1", "outline"),
+    ("L1", "outline elements"),
+    ("L1", "rules"),
+    ("L1", "rewrite"),
     ("L1", "header_json"),
     ("L1", "parse_child"),
     ("L2", "engines spool_writer codec parser"),
@@ -39,12 +41,14 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "timeline"),
     ("L3", "commitments"),
     ("L3", "notices holdings corrections withdrawals late"),
+    ("L3", "rule_rows"),
     ("L3", "gallery alerts"),
     ("L3", "conditions"),
-    ("L4", "frozen pictures"),
+    ("L4", "frozen pictures pseudonyms"),
+    ("L4", "rulebook"),
     ("L4", "work"),
     ("L4", "admission"),
-    ("L4", "indexer assemble worker retain doctor settings_rows watcher describe"),
+    ("L4", "indexer assemble worker retain doctor settings_rows watcher describe rule_tester"),
 ))
 STEP_OF = {name: number for number, (_, names) in enumerate(STEPS) for name in names}
 

@@ -22,11 +22,15 @@ MAX_LINES = 5000
 
 @dataclass(slots=True)
 class Entry:
-    """One key with its value as written; `line` is where it stands, `continued_at` where a second line of it does."""
+    """One key with its value as written; `line` is where it stands, `continued_at` where a second line of it does.
+
+    `lines` says where each line of `text` stands.
+    """
 
     text: str
     line: int
     continued_at: int = 0
+    lines: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -100,10 +104,12 @@ class _Scanner:
         if not text:
             if self._entry is not None:
                 self._entry.text += "\n"
+                self._entry.lines.append(number)
             return
         indent = len(line) - len(line.lstrip())
         if self._entry is not None and indent > self._indent:
             self._entry.text += "\n" + text
+            self._entry.lines.append(number)
             self._entry.continued_at = self._entry.continued_at or number
             return
         self._indent = indent
@@ -132,7 +138,7 @@ class _Scanner:
             self._report(number, "", "is neither [section] nor key = value")
             return
         key = text[:at].rstrip().lower()
-        entry = Entry(text[at + 1 :].strip(), number)
+        entry = Entry(text[at + 1 :].strip(), number, lines=[number])
         first = self.conf.entries.setdefault((self._section, key), entry)
         if first is not entry:
             name = f"[{_shown(self._section)}] {_shown(key)}"

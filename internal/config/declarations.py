@@ -32,6 +32,7 @@ from internal.config.declare import (
     declare_size,
     declare_text,
 )
+from internal.config.lookups import LOOKUP_SECTION, LookupSettings
 from internal.config.places import (
     DESTINATION_KINDS,
     DESTINATION_SECTIONS,
@@ -201,9 +202,14 @@ class RouterSettings:
     data_dir: Path = declare_path(  # noqa: RUF009 - an immutable value
         "data", "Folder for everything the router writes; a relative path starts at router.conf's folder.",
         "Folder semua data router; path relatif dihitung dari folder router.conf.")
-    send_to: tuple[str, ...] = declare_list(
-        parse_destination_name, "satusehat", "Destinations of every study: satusehat and names of [folder:NAME].",
-        "Tujuan setiap studi: satusehat dan nama [folder:NAME].", "names with commas between, or none")
+    default_send_to: tuple[str, ...] = declare_list(
+        parse_destination_name, "satusehat",
+        "Destinations of a study that no [rule:NAME] sends anywhere: satusehat and names of destinations.",
+        "Tujuan studi yang tidak diarahkan oleh [rule:NAME] mana pun: satusehat dan nama tujuan.",
+        "names with commas between, or none", env=("ROUTER_ROUTER_SEND_TO",), aliases=("send_to",))
+    pseudonym_key: Secret = declare_secret(  # noqa: RUF009 - an immutable value
+        "Key for pseudonyms, new UIDs and shifted dates; empty: one is made in data_dir. Several nodes need the same.",
+        "Kunci untuk pseudonim, UID baru dan tanggal geser; kosong: dibuat di data_dir. Beberapa node harus sama.")
     settle: float = declare_duration(
         "0s", "7d", "60s", "A study counts as complete after this long without a new image.",
         "Studi dianggap lengkap setelah selama ini tanpa gambar baru.")
@@ -242,6 +248,11 @@ class RouterSettings:
         "Alamat untuk halaman dan API; all untuk semua alamat komputer ini.", allowed="IP address, localhost or all")
     language: str = declare_choice("id|en", "id", "Language of the pages.", "Bahasa halaman.")
     log_format: str = declare_choice("text|json", "text", "Form of the log lines.", "Bentuk baris log.")
+
+    @property
+    def send_to(self) -> tuple[str, ...]:
+        """`default_send_to` by its older name."""
+        return self.default_send_to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +370,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType({
     "satusehat": SatusehatSettings, "router": RouterSettings, "spool": SpoolSettings, "dicom": DicomSettings,
     "database": DatabaseSettings, "http": HttpSettings, "oidc": OidcSettings, "audit": AuditSettings,
     "mail": MailSettings, **DESTINATION_SECTIONS, WATCH_SECTION: WatchSettings,
-    ALERT_SECTION: AlertSettings,
+    LOOKUP_SECTION: LookupSettings, ALERT_SECTION: AlertSettings,
 })  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = tuple(

@@ -34,6 +34,7 @@ class Setting:
 
     `key` is also the name of the field in the section's dataclass.
     `env` are further environment variables, the preferred one first; `environment` lists all of them.
+    `aliases` are older names of the key.
     """
 
     section: str
@@ -47,6 +48,7 @@ class Setting:
     env: tuple[str, ...] = ()
     required: bool = False
     fill_in: bool = False
+    aliases: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -72,11 +74,12 @@ class Setting:
 def declare(
     kind: Kind, parse: Callable[[str], Any], default: str, help_en: str, help_id: str, *, empty: Any = "",
     allowed: str = "", env: tuple[str, ...] = (), required: bool = False, fill_in: bool = False,
+    aliases: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field with its declaration in the metadata; `empty` is the value when the default is empty."""
     options = {
         "kind": kind, "parse": parse, "default": default, "help": help_en, "help_id": help_id, "allowed": allowed,
-        "env": env, "required": required, "fill_in": fill_in,
+        "env": env, "required": required, "fill_in": fill_in, "aliases": aliases,
     }  # fmt: skip
     return field(default=parse(default) if default else empty, metadata={"setting": options})
 
@@ -114,9 +117,11 @@ def declare_choice(words: str, default: str, help_en: str, help_id: str, **optio
     return declare(Kind.CHOICE, choice(*words.split("|")), default, help_en, help_id, allowed=allowed, **options)
 
 
-def declare_list(parse: Callable[[str], str], default: str, help_en: str, help_id: str, allowed: str) -> Any:
+def declare_list(
+    parse: Callable[[str], str], default: str, help_en: str, help_id: str, allowed: str, **options: Any,
+) -> Any:
     """Items separated by commas, each read by `parse`."""
-    return declare(Kind.LIST, many(parse), default, help_en, help_id, empty=(), allowed=allowed)
+    return declare(Kind.LIST, many(parse), default, help_en, help_id, empty=(), allowed=allowed, **options)
 
 
 def declare_path(default: str, help_en: str, help_id: str, **options: Any) -> Any:

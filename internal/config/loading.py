@@ -29,11 +29,13 @@ from internal.config.declarations import (
 )
 from internal.config.declare import Setting
 from internal.config.places import DESTINATION_KINDS
+from internal.config.rule_text import RuleText
 from internal.config.settings import Settings
 from internal.config.sources import Found, Sources, environment_names, named_sections
 from internal.config.url import is_loopback, likely_host
 from internal.config.values import MASK, Kind, Secret, WrongValue, nearest
 
+RULE_PREFIX = "rule:"
 _MAX_PROBLEMS = 100
 _MAX_HINTS = 50
 _MAX_NAMED = 100
@@ -101,7 +103,24 @@ class _Loading:
                 self.problems.append(Problem(self._section_origin(section), f"[{_shown(section)}]", message))
         origins = MappingProxyType({name: found.source for name, found in self.found.items()})
         frozen = MappingProxyType({kind: MappingProxyType(some) for kind, some in named.items()})
-        return Settings(named=frozen, sources=origins, **sections)
+        return Settings(named=frozen, rules=self._rules(), base=self.base, sources=origins, **sections)
+
+    def _rules(self) -> tuple[RuleText, ...]:
+        """The sections [rule:NAME] in the order of the file, as text: internal.rules compiles them."""
+        conf, rules = self.sources.conf, []
+        for section, line in conf.sections.items():
+            if not section.startswith(RULE_PREFIX):
+                continue
+            name = section.removeprefix(RULE_PREFIX)
+            if not re.fullmatch(r"[a-z0-9_-]{1,32}", name):
+                self.problems.append(Problem(conf.origin(line), f"[{_shown(section)}]", "is not a usable name: 1 to 32"
+                                             " of a-z, 0-9, - and _"))
+                continue
+            mine = {key: entry for (of, key), entry in conf.entries.items() if of == section}
+            rules.append(RuleText(name, {key: entry.text for key, entry in mine.items()},
+                                  {key: tuple(entry.lines) for key, entry in mine.items()} or {"when": (line,)},
+                                  f"file {conf.name}"))
+        return tuple(rules)
 
     def _section(self, declared: str, section: str) -> Any:
         values = {}
@@ -145,8 +164,8 @@ class _Loading:
         """Warn of sections, keys and ROUTER_ variables that are no settings; a wrong option name is a problem."""
         conf = self.sources.conf
         for section, line in conf.sections.items():
-            if declared_section(section) is None and not section.startswith(_NAMED_KINDS):
-                hint = self._hint(section, [name.replace("NAME", "name") for name in SECTIONS])
+            if declared_section(section) is None and not section.startswith((RULE_PREFIX, *_NAMED_KINDS)):
+                hint = self._hint(section, [name.replace("NAME", "name") for name in (*SECTIONS, "rule:NAME")])
                 self.warnings.append(Problem(conf.origin(line), f"[{_shown(section)}]", "is not a section", hint))
         for (section, key), entry in conf.entries.items():
             declared = declared_section(section)
@@ -196,7 +215,7 @@ class _Checks:
         self._settings = settings
 
     def run(self, require_platform: bool) -> None:
-        if require_platform and "satusehat" in self._settings.router.send_to:
+        if require_platform and "satusehat" in self._settings.lane_names():
             self._required("satusehat", "satusehat")
         if require_platform:
             self._others_need_tls()
@@ -236,7 +255,7 @@ class _Checks:
             if name not in known:
                 likely = nearest(name, known)
                 hint = f"did you mean {likely}?" if likely else f"add a section [folder:{name}]"
-                self._problem("router.send_to", f"names {name}, which is no destination", hint)
+                self._problem("router.default_send_to", f"names {name}, which is no destination", hint)
 
     def _destinations(self) -> None:
         """Names are unique over all kinds, and a stand-in is a destination that is not the platform."""
@@ -338,7 +357,7 @@ def _wrong_value(setting: Setting, section: str, found: Found, reason: str) -> P
 
 
 def _keys(declared: str) -> list[str]:
-    return [setting.key for setting in SETTINGS if setting.section == declared]
+    return [key for setting in SETTINGS if setting.section == declared for key in (setting.key, *setting.aliases)]
 
 
 def _label(name: str) -> str:

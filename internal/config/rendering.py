@@ -12,6 +12,7 @@ from pathlib import Path
 from internal.config.alerting import ALERT_SECTION
 from internal.config.declarations import IGNORED, SECTIONS, SETTINGS
 from internal.config.declare import NAMED, Setting
+from internal.config.lookups import LOOKUP_SECTION
 from internal.config.places import FOLDER_SECTION, WATCH_SECTION
 from internal.config.settings import Settings
 from internal.config.url import environment_name
@@ -40,7 +41,19 @@ _SECTION_HELP = {
     "s3:NAME": ("Tujuan berupa bucket penyimpanan objek (S3).", "A bucket of an object store (S3) as destination."),
     WATCH_SECTION: ("Folder yang diawasi: citra, isi CD dan zip diambil dari sana.",
                     "A watched folder: images, CD trees and zip files are taken from it."),
+    LOOKUP_SECTION: ("Layanan rumah sakit yang boleh ditanya oleh aturan.",
+                     "A service of the hospital that rules may ask."),
 }  # fmt: skip
+
+_TEMPLATE_RULES = """
+# Aturan: ke mana studi dikirim dan apa yang diubah di jalan keluar, menurut urutan; lihat docs/rules.md.
+# Rules: where a study goes and what is changed on the way out, in order; see docs/rules.md.
+# [rule:NAME]
+# when = called = DICOMRELAY and EthnicGroup present
+# do =
+#     set PatientID = EthnicGroup
+# send_to = pacs
+"""
 
 _TEMPLATE_HEAD = """\
 # SATUSEHAT DICOM Router
@@ -77,6 +90,7 @@ warning; a wrong value stops the start with exit code 2, and all mistakes are li
 - Yes or no: `yes no true false on off 1 0 ya tidak`.
 - Lists: items with commas between; `none` is the empty list.
 - A relative path starts at the folder of `router.conf`.
+- Sections `[rule:NAME]` are no settings but a language of their own: [rules](rules.md).
 """
 
 
@@ -88,7 +102,7 @@ def render_template() -> str:
         header = f"# [{section}]" if section.endswith(NAMED) else f"[{section}]"
         blocks.append(f"\n# {indonesian}\n# {english}\n{header}\n")
         blocks.extend(_template_entry(setting) for setting in SETTINGS if setting.section == section)
-    return "".join(blocks)
+    return "".join((*blocks, _TEMPLATE_RULES))
 
 
 def _template_entry(setting: Setting) -> str:

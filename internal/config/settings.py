@@ -28,6 +28,7 @@ from internal.config.declarations import (
 )
 from internal.config.declare import NAMED
 from internal.config.places import DESTINATION_KINDS, FolderSettings
+from internal.config.rule_text import RuleText
 from internal.config.url import secret_parts
 from internal.config.values import Secret
 from internal.config.web import AuditSettings, HttpSettings, OidcSettings
@@ -38,7 +39,8 @@ class Settings:
     """The whole configuration, checked; paths are absolute, secrets masked in every repr.
 
     `named` are the sections [kind:name] by kind and name, in the order found. `sources` says of each setting where its
-    value came from; `warnings` is what the person should read.
+    value came from; `rules` are the sections [rule:NAME] as written, their tables lie in `base`; `warnings` is what the
+    person should read.
     """
 
     satusehat: SatusehatSettings
@@ -51,6 +53,8 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     mail: MailSettings = field(default_factory=MailSettings)
     named: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    rules: tuple[RuleText, ...] = ()
+    base: Path = Path()
     warnings: tuple[Problem, ...] = ()
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
@@ -88,13 +92,16 @@ class Settings:
         """The kind of each destination that has a section, by its name; the platform, which has its own, left out."""
         return {name: kind for kind in DESTINATION_KINDS for name in self.named.get(kind, {})}
 
-    def lane_names(self) -> tuple[str, ...]:
-        """The destinations that have a lane: those of [router] send_to first, then all that have a section."""
-        return tuple(dict.fromkeys((*self.router.send_to, *self.destinations)))
-
     def destination_names(self) -> tuple[str, ...]:
         """Every name that a study can be sent to: the platform and all sections of destinations."""
         return ("satusehat", *self.destinations)
+
+    def lane_names(self) -> tuple[str, ...]:
+        """The destinations that have a lane: of default_send_to, of rules, and all that have a section."""
+        named = [name for rule in self.rules for name in rule.entries.get("send_to", "").replace(",", " ").split()]
+        known = self.destination_names()
+        wanted = (*self.router.default_send_to, *(name for name in named if name in known), *self.destinations)
+        return tuple(dict.fromkeys(wanted))
 
     @property
     def alerts(self) -> Mapping[str, AlertSettings]:

@@ -58,7 +58,8 @@ class Sources:
 
     def _candidates(self, setting: Setting, section: str) -> Iterator[Found]:
         key = setting.key
-        yield Found(self.overrides.get(f"{section}.{key}", ""), "command line")
+        for name in (key, *setting.aliases):
+            yield Found(self.overrides.get(f"{section}.{name}", ""), "command line")
         variables = environment_names(setting, section)
         for variable in variables:
             yield Found(self.environ.get(variable, "").strip(), f"environment {variable}")
@@ -68,8 +69,8 @@ class Sources:
                 yield self._from_file(Path(file), f"environment {variable}_FILE")
         if setting.kind is Kind.SECRET:
             yield from self._credentials(section, key)
-        entry = self.conf.entries.get((section, key))
-        if entry is not None:
+        entries = [self.conf.entries.get((section, name)) for name in (key, *setting.aliases)]
+        for entry in filter(None, entries):
             yield Found(entry.text, self.conf.origin(entry.line), entry.continued_at, self.conf.readable_by_all)
 
     def _credentials(self, section: str, key: str) -> Iterator[Found]:

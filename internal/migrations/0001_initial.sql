@@ -196,6 +196,7 @@ CREATE TABLE device (
 -- settled_revision: the study's revision up to which items were planned; revision: that at the last claim;
 -- done_revision: that at the last finish. priority: 0 urgent, 1 normal, 2 backlog.
 -- accession: the number it is sent under where that was corrected, '' if it is the part's.
+-- rules: the rule set by which it was last planned ('' none): what leaves for it is rewritten by these.
 -- news: how often it reached a state that others want to know of; told: how many of these were handed to the outbox.
 -- turns: steps that used up their time since it was opened. polling: 1 while WAITING only means looking again for
 -- something that others bring (an order), as often as the lane allows.
@@ -231,6 +232,7 @@ CREATE TABLE job (
     escalated_at     INTEGER,
     done_at          INTEGER,
     accession        TEXT NOT NULL DEFAULT '',
+    rules            TEXT NOT NULL DEFAULT '',
     news             INTEGER NOT NULL DEFAULT 0,
     told             INTEGER NOT NULL DEFAULT 0,
     UNIQUE (kind, destination, study_uid, part)
@@ -347,6 +349,34 @@ CREATE TABLE event (
 );
 CREATE INDEX event_study ON event (study_uid, event_id);
 CREATE INDEX event_feed ON event (xact, event_id);
+
+-- Rules ----------------------------------------------------------------------------------------------------------
+
+-- Every set of rules that was ever in force; revision is a hash of its texts. body: the rules in order.
+CREATE TABLE rule_set (
+    revision TEXT PRIMARY KEY,
+    at       INTEGER NOT NULL,
+    body     TEXT NOT NULL
+);
+
+-- Where the rules sent a study when it was last planned. nowhere: 1 if it went to no destination at all.
+-- body: destinations with counts, rules that fired, holds.
+CREATE TABLE routing (
+    study_uid TEXT PRIMARY KEY REFERENCES study (study_uid),
+    rules     TEXT NOT NULL,
+    at        INTEGER NOT NULL,
+    nowhere   INTEGER NOT NULL,
+    body      TEXT NOT NULL
+);
+CREATE INDEX routing_nowhere ON routing (at) WHERE nowhere = 1;
+
+-- Pseudonyms that left the hospital; body is encrypted with the router's key.
+CREATE TABLE pseudonym (
+    pseudonym TEXT PRIMARY KEY,
+    key_id    TEXT NOT NULL,
+    at        INTEGER NOT NULL,
+    body      TEXT NOT NULL
+);
 
 -- Ways out and in beside the platform -----------------------------------------------------------------------------
 

@@ -138,8 +138,10 @@ def test_the_storescu_lines_use_options_that_dcmtk_knows() -> None:
 
 def test_backticked_names_with_an_underscore_are_settings() -> None:
     from internal.config import SETTINGS
+    from internal.rules.ruleset import KEYS as RULE_KEYS
 
-    known = {setting.key for setting in SETTINGS} | {"dcm_dir", "done_revision", "settled_revision"}
+    known = {setting.key for setting in SETTINGS} | {
+        "dcm_dir", "done_revision", "settled_revision", *RULE_KEYS}
     for page in (
         *READMES,
         *(ROOT / "docs").glob("*/*.md"),

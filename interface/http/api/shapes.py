@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from interface.explain import Explanation, explain
+from interface.explain import explain
+from interface.explanation import Explanation
 
 
 class Shape(BaseModel):

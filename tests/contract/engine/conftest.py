@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -16,13 +17,16 @@ from pydicom.uid import generate_uid
 from internal import dicomfile, jobs
 from internal.assemble import Assembler, SettlePolicy
 from internal.assemble import Lane as PlannedLane
+from internal.config import RuleText
 from internal.indexer import Indexer
 from internal.model import Arrival, ItemState, Job, Probe
 from internal.ports import Work
-from internal.rules import route
+from internal.pseudonyms import open_vault
+from internal.rulebook import RuleBook
 from internal.spool import Entry, Spool, SpoolWriter
 from internal.states import Finish, Outcome, State
 from internal.store import Store
+from internal.tables import Tables
 from internal.worker import Lane, LanePolicy
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -79,6 +83,12 @@ def deliver_all(work: Work) -> Outcome:
     return Finish()
 
 
+def make_book(root: Path, default: Sequence[str], rules: Sequence[RuleText] = (), **more: Any) -> RuleBook:
+    """Return a rule book over `root`: tables lie there, the key too."""
+    return RuleBook(file_texts=rules, destinations=("satusehat", *default), default=default, tables=Tables(root),
+                    vault=lambda: open_vault("", root), **more)
+
+
 class Engine:
     """Indexer, assembler and one lane, driven by hand."""
 
@@ -90,18 +100,27 @@ class Engine:
         self.writer: SpoolWriter = self.spool.writer("0")
         self.destination = Scripted()
         self.policy = LanePolicy(workers=1, retry_min_ms=1_000, retry_max_ms=8_000, order_poll_min_ms=2_000)
+        self.book = make_book(root, ["scripted"])
+        self.book.reload(store, self.clock.now_ms())
         self.lane = self.make_lane()
         self.indexer = Indexer(self.spool, store, self.clock)
         self.assembler = self.make_assembler()
 
+    def use_rules(self, *rules: RuleText, **more: Any) -> None:
+        """Go on with these rules of router.conf, as after a new start."""
+        self.book = make_book(self.root, ["scripted"], rules, **more)
+        self.book.reload(self.store, self.clock.now_ms())
+        self.lane, self.assembler = self.make_lane(), self.make_assembler()
+
     def make_lane(self) -> Lane:
-        return Lane(self.destination, self.store, self.spool, self.clock, self.policy, jitter=lambda: 0.5)
+        return Lane(self.destination, self.store, self.spool, self.clock, self.policy, jitter=lambda: 0.5,
+                    book=self.book)
 
     def make_assembler(self) -> Assembler:
         return Assembler(
             self.store, self.clock, SettlePolicy(settle_ms=1_000, settle_cr_dx_ms=1_000, release_min_ms=1_000),
             [PlannedLane(self.destination.name, self.destination.environment, self.destination.by_accession)],
-            lambda inventory: route(inventory, ["scripted"]),
+            self.book.plan_from(self.spool),
         )
 
     def receive(

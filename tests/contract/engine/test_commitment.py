@@ -16,6 +16,7 @@ from internal import jobs
 from internal.commitments import Commitments
 from internal.model import ItemState
 from internal.ports import Work
+from internal.rulebook import Plan
 from internal.spool import Entry, EntryKind
 from internal.states import Finish, Outcome, State
 from internal.worker import Lane
@@ -182,7 +183,7 @@ def test_a_peer_that_is_away_is_tried_again(engine: Engine, modality: Modality, 
 def test_the_second_policy_waits_for_satusehat(engine: Engine, modality: Modality, lane: Reporting) -> None:
     engine.destination.name = "satusehat"
     engine.lane, engine.assembler = engine.make_lane(), engine.make_assembler()
-    engine.assembler._route = lambda inventory: ["satusehat"]
+    engine.assembler._route = lambda inventory: Plan({"satusehat": inventory.instances}, "", None)
     engine.receive(STUDY, sop_uid="1.2.3.1")
     engine.receive(STUDY, sop_uid="1.2.3.2")
     ask(engine, (CT, "1.2.3.1"), (CT, "1.2.3.2"))

@@ -12,7 +12,6 @@ from internal.assemble import Lane as PlannedLane
 from internal.late import Late, LatePolicy
 from internal.model import ItemState
 from internal.ports import Work
-from internal.rules import route
 from internal.states import Finish, Later, More, Outcome, State
 from internal.worker import Lane
 from tests.contract.engine.conftest import Engine, Scripted, deliver_all
@@ -25,7 +24,7 @@ def with_policy(engine: Engine, policy: LatePolicy) -> None:
     engine.assembler = Assembler(
         engine.store, engine.clock, SettlePolicy(settle_ms=1_000, settle_cr_dx_ms=1_000, release_min_ms=1_000),
         [PlannedLane("scripted", "env-1", by_accession=True, late=policy)],
-        lambda inventory: route(inventory, ["scripted"]))
+        engine.book.plan_from(engine.spool))
 
 
 def item_states(engine: Engine) -> list[str]:

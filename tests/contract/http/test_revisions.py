@@ -84,3 +84,16 @@ def test_who_may_only_look_changes_nothing(doors: Doors) -> None:
     assert viewer.get(f"{LANE}/revisions").status_code == 200
     send(viewer, "POST", f"{LANE}/rollback", {"revision": 1}, status=403)
     send(doors.logged_in("operator"), "PUT", f"{LANE}/current", {"body": None}, status=403)
+
+
+def test_a_rule_is_written_refused_with_its_cause_and_brought_back(doors: Doors) -> None:
+    admin, rule = doors.logged_in("admin"), "/api/v1/settings/rule/night"
+    body = {"entries": {"when": "time in 22:00-06:00", "do": 'set PatientID = "N-{PatientID}"', "send_to": "satusehat"}}
+    assert send(admin, "PUT", f"{rule}/current", {"body": body})["revision"] == 1
+    wrong = {"entries": {"do": 'set PatientNam = "x"', "send_to": "satusehat"}}
+    refused = send(admin, "PUT", f"{rule}/current", {"body": wrong}, status=409)
+    assert "did you mean PatientName?" in refused["detail"][0]
+    send(admin, "PUT", f"{rule}/current", {"body": None})
+    assert send(admin, "POST", f"{rule}/rollback", {"revision": 1})["body"] == {**body, "position": 0}
+    assert [one["name"] for one in admin.get("/api/v1/settings/rule").json()] == ["night"]
+    assert len(doors.audit("settings.change")) == 2

@@ -18,7 +18,7 @@ from pydicom.data import get_testdata_file
 from internal.charset import decode
 from internal.dicomfile import read_meta
 from internal.errors import NotDicom
-from internal.scan import _FIELDS, MAX_DEPTH, CutShort, scan, scan_uids
+from internal.scan import FIELDS, MAX_DEPTH, CutShort, scan, scan_uids
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -71,7 +71,7 @@ def test_fields_equal_those_of_pydicom_on_every_sample() -> None:
                         scan(file, meta.transfer_syntax_uid)
                     continue
                 header = scan(file, meta.transfer_syntax_uid)
-                for tag, name in _FIELDS.items():
+                for tag, name in FIELDS.items():
                     if name in ("image_type", "character_set"):
                         continue
                     value = expected[tag].value if tag in expected else None

@@ -76,3 +76,14 @@ def test_templates_that_could_lead_astray_are_refused(text: str) -> None:
 
 def test_the_kind_before_a_name_may_be_left_out() -> None:
     assert {parse_destination_name(text) for text in ("pacs", "dimse:pacs", "s3:pacs")} == {"pacs"}
+
+
+def test_a_rule_that_names_the_platform_opens_its_lane(tmp_path: Path) -> None:
+    path = tmp_path / "router.conf"
+    path.write_text("[router]\ndefault_send_to = none\n[folder:disk]\npath = x\n"
+                    "[rule:a]\nsend_to = satusehat, nobody\n")
+    assert load(path, {}, require_platform=False).lane_names() == ("satusehat", "disk")
+    with pytest.raises(ConfigurationInvalid, match="organization_id"):
+        load(path, {})
+    path.write_text("[router]\nsend_to = none\n[folder:disk]\npath = x\n[rule:a]\nsend_to = disk\n")
+    assert load(path, {}).lane_names() == ("disk",)

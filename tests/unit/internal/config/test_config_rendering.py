@@ -67,7 +67,8 @@ def test_the_listing_says_of_each_value_where_it_came_from(tmp_path: Path) -> No
     lines = [re.sub(r"\s+#", " #", line) for line in render_config(found).splitlines()]
     assert lines[0] == "# SATUSEHAT environment: development (https://api-satusehat-dev.dto.kemkes.go.id)"
     for expected in ("organization_id = 1 # environment ORG_ID", "client_key = *** # environment CLIENT",
-                     "webhook_password = # default", "settle = 90s # command line", "send_to = satusehat # default",
+                     "webhook_password = # default", "settle = 90s # command line",
+                     "default_send_to = satusehat # default",
                      "min_free = 3GB # file router.conf line 2", "fsync = yes # default", "dicom_bind = all # default",
                      f"path = {tmp_path / 'x'} # file router.conf line 4", "called_aets = none # default"):
         assert expected in lines, lines
