@@ -217,7 +217,7 @@ class Body:
         return self._pieces
 
     def peek(self, limit_bytes: int) -> bytes:
-        """The beginning of the body, about `limit_bytes` of it, which `chunks` then gives once more."""
+        """The first `limit_bytes` of the body at most, which `chunks` then gives once more."""
         head = bytearray()
         for piece in self._pieces:
             head += piece
@@ -225,7 +225,7 @@ class Body:
                 break
         rest = self._pieces
         self._pieces = itertools.chain([memoryview(bytes(head))] if head else [], rest)
-        return bytes(head)
+        return bytes(head[:limit_bytes])
 
     def _read(self) -> Iterator[memoryview]:
         if self._expects_continue:
