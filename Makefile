@@ -34,7 +34,10 @@ $(VENV)/created:
 		echo "Missing: the venv module of $$("$$found" --version)."; \
 		echo "On Debian and Ubuntu:  sudo $(APT_LINE)"; exit 1; \
 	fi; \
-	rm -rf $(VENV); "$$found" -m venv $(VENV); touch $@
+	if [ -e $(VENV) ] && [ ! -e $(VENV)/made-by-make ]; then \
+		echo "$(VENV) exists and was not made by this Makefile; name another folder with VENV= or remove it yourself."; exit 1; \
+	fi; \
+	rm -rf $(VENV); mkdir -p $(VENV); touch $(VENV)/made-by-make; "$$found" -m venv $(VENV); touch $@
 
 $(VENV)/demo.stamp: requirements/demo.txt $(VENV)/created
 	@echo "Installing the router and its sample images into $(VENV) (a minute or two) ..."

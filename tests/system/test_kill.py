@@ -79,6 +79,7 @@ def test_kill_loop_long(rig: Rig, tmp_path: Path, record_property: Callable[[str
         record_property(name, value)
 
 
+@pytest.mark.long(seconds=35)
 @pytest.mark.timeout(180)
 def test_kill_between_create_and_reply_never_registers_twice(rig: Rig, tmp_path: Path) -> None:
     """The sandbox stores the ImagingStudy, drops the reply, and its index lags: the router dies right then."""
