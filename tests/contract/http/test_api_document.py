@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
-from schemathesis.specs.openapi.adapter import v2 as _loaded_here_not_deep_inside_a_test  # noqa: F401
+from schemathesis.specs.openapi import schemas as _loaded_here_not_deep_inside_a_test  # noqa: F401
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
