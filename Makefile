@@ -77,8 +77,8 @@ test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minu
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m sandbox.demo --once
-	@$(call run_pytest,-q -n 2 --long-budget 30 tests --ignore tests/system)
-	@$(call run_pytest,-q -n 2 --long-budget 30 tests/system)
+	@$(call run_pytest,-q -n 2 --long-budget 15 tests --ignore tests/system)
+	@$(call run_pytest,-q -n 2 --long-budget 15 tests/system)
 
 proof: $(VENV)/test.stamp peers ## everything long; writes the dated tables in docs/
 	rm -rf build/proof && mkdir -p build/proof
