@@ -228,8 +228,10 @@ class Demo:
         python, config = _shown(Path(sys.executable)), _shown(self.config)
         first, second = (_shown(self.folder / "more" / study.accession_number) for study in self.more)
         order = '{"accession_number": "MY-ORDER-1"}'
+        login = _shown(self.folder / "data" / "first-login.txt")
         self.console.print(
             "\n[bold]The router and the sandbox stay up.[/]  Ctrl-C stops both.\n\n"
+            f"The pages                http://127.0.0.1:{self.ports.http}   (name and password: {login})\n"
             f"What the router did      {python} main.py queue --config {config}\n"
             f"One study in words       {python} main.py show {self.studies[0].accession_number} --config {config}\n"
             f"Is everything all right  {python} main.py check --config {config}\n"
