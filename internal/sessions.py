@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from internal.errors import NotAllowed, NotFound
 from internal.store import Row, Tx
-from internal.users import User, get_user
+from internal.users import User, find_user, get_user
 
 #: `seen_at` and `used_at` are written this often at most: reading a page must not cost a write each time.
 SEEN_EVERY_MS = 60_000
@@ -129,6 +129,18 @@ def check_key(tx: Tx, text: str, now: int) -> ApiKey | None:
     if key is None or not known or key.revoked_at is not None:
         return None
     return key if key.expires_at is None or key.expires_at > now else None
+
+
+def account_behind(tx: Tx, key: ApiKey) -> User | None:
+    """Return the account that made a key, also through keys that made keys; None if no account made it."""
+    author, seen = key.created_by, {key.key_id}
+    while author.startswith("key:"):
+        maker = _find_key(tx, author.removeprefix("key:"))
+        if maker is None or maker.key_id in seen:
+            return None
+        seen.add(maker.key_id)
+        author = maker.created_by
+    return find_user(tx, author.removeprefix("user:")) if author.startswith("user:") else None
 
 
 def list_keys(tx: Tx) -> list[ApiKey]:

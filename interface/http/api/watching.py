@@ -67,7 +67,7 @@ def test_rule(name: RuleName, change: CurrentChange) -> list[shapes.ProbeShape]:
     return lines
 
 
-@routes.get("/settings", right=Right.VIEW)
+@routes.get("/settings", right=Right.ADMINISTER)
 def settings_in_force(context: CurrentContext) -> list[shapes.SettingShape]:
     """Return every setting as it counts, with where it came from; secrets are masked."""
     return [shapes.SettingShape(section=section, key=one.setting.key, value=one.value, source=one.source)

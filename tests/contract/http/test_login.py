@@ -118,6 +118,22 @@ def test_a_role_taken_away_is_gone_at_the_next_request(doors: Doors) -> None:
     assert entry.fields == {"before": {"role": "admin"}, "after": {"role": "viewer"}}
 
 
+@pytest.mark.attack("S35", "S69")
+def test_a_key_never_outlives_what_its_maker_may_do(doors: Doors) -> None:
+    doors.add_user("second", Role.ADMIN)
+    second = Actor("user:second", "second", ADMIN.rights, "")
+    key, text = accounts.issue_key(doors.context, second, "own", [Right.ADMINISTER])
+    _, text_2 = accounts.issue_key(
+        doors.context, Actor(f"key:{key.key_id}", "own", ADMIN.rights, ""), "own too", [Right.VIEW, Right.ADMINISTER])
+    keys = [doors.visitor(text), doors.visitor(text_2)]
+    assert [one.get("/api/v1/users").status_code for one in keys] == [200, 200]
+    accounts.set_role(doors.context, ADMIN, "second", Role.VIEWER)
+    assert [one.get("/api/v1/users").status_code for one in keys] == [403, 403]
+    assert [one.get("/api/v1/lanes").status_code for one in keys] == [200, 200]
+    accounts.set_disabled(doors.context, ADMIN, "second", disabled=True)
+    assert [one.get("/api/v1/lanes").status_code for one in keys] == [401, 401]
+
+
 def test_the_last_admin_stays(doors: Doors) -> None:
     for change in (lambda: accounts.set_role(doors.context, ADMIN, "admin", Role.VIEWER),
                    lambda: accounts.set_disabled(doors.context, Actor("key:x", "x", ADMIN.rights, ""), "admin",
