@@ -80,7 +80,10 @@ def test_a_study_is_found_followed_and_its_receipts_are_shown(house: Doors, oper
     assert answered(operator.get(f"/api/v1/jobs/{row.job_id}"))["study_uid"] == study
     assert answered(operator.get(f"/api/v1/jobs/{row.job_id}/receipts"))["job_id"] == row.job_id
     viewed = {(entry.study_uid, entry.subject) for entry in house.audit("patient.view")}
-    assert {(study, what) for what in ("search", "study", "instances", "timeline", "receipts")} <= viewed
+    assert {(study, what) for what in ("search", "study", "instances", "timeline", "receipts", "job")} <= viewed
+    answered(operator.get("/api/v1/jobs"))
+    (listed,) = [entry for entry in house.audit("patient") if entry.subject.split()[0] == "jobs"]
+    assert study in (listed.study_uid, *listed.fields.get("studies", []))
 
 
 def test_pages_lead_on_until_the_last(house: Doors, operator: Visitor, study: str) -> None:
@@ -108,6 +111,8 @@ def test_a_table_for_spreadsheets_has_no_formulas(house: Doors, operator: Visito
     cells = [cell for row in rows for cell in row]
     assert "'=HYPERLINK(\"http://x\")" in cells and "'+62812" in cells
     assert not [cell for cell in cells if cell[:1] in "=+-@" and cell]
+    call(operator, "/studies/export", {"text": "+62812"})
+    assert [(entry.study_uid, entry.subject) for entry in house.audit("patient.download")] == [(uid, "export")] * 2
 
 
 def test_what_is_not_there_and_what_is_wrong_have_one_shape(operator: Visitor) -> None:

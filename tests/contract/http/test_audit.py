@@ -68,6 +68,17 @@ def test_looking_at_a_patient_is_written_once_in_ten_minutes(doors: Doors) -> No
     assert len(doors.audit("patient")) == 4
 
 
+def test_every_study_of_a_download_is_named_each_time(doors: Doors) -> None:
+    uids = [f"1.2.{number}" for number in range(450)]
+    for _ in range(2):
+        doors.context.note_download(NURSE, uids, "export")
+    entries = list(reversed(doors.audit("patient.download")))
+    assert [len(entry.fields["studies"]) for entry in entries] == [200, 200, 50] * 2
+    assert [uid for entry in entries[:3] for uid in entry.fields["studies"]] == uids
+    assert {(entry.author, entry.address, entry.session) for entry in entries} == {("user:siti", "192.0.2.5", "s-1")}
+    assert command(doors, "audit", "verify").returncode == 0
+
+
 def test_nothing_is_shown_that_cannot_be_written_down(own_doors: Doors) -> None:
     with own_doors.store.transaction() as tx:
         tx.execute("ALTER TABLE audit_head RENAME TO gone")
