@@ -176,6 +176,7 @@ def _key(row: Row) -> ApiKey:
 
 # (free tries, longest pause in ms) for account and address together, for an address, for an account. The pause of an
 # account is short: a stranger must not be able to lock its owner out.
+_ADDRESS_FORGETS_ONE_MS = 300_000
 _LIMITS = {"pair": (4, 900_000), "address": (20, 900_000), "account": (50, 30_000)}
 
 
@@ -193,14 +194,20 @@ def login_pause_ms(tx: Tx, account: str, address: str, now: int) -> int:
 
 
 def note_login_failure(tx: Tx, account: str, address: str, now: int) -> None:
-    """Count a failed login; beyond the free tries each one doubles the pause. Forgotten after a day without one."""
+    """Count a failed login; beyond the free tries each one doubles the pause. Forgotten after a day without one.
+
+    Many people share an address: of its count one is taken off for every five minutes since the failure before.
+    """
     tx.execute("DELETE FROM login_failure WHERE last_at < ?", (now - _FORGET_FAILURES_MS,))
     for kind, subject in _subjects(account, address).items():
         free, longest_ms = _LIMITS[kind]
-        failures = 1 + int(tx.value("SELECT failures FROM login_failure WHERE subject = ?", (subject,)) or 0)
+        before, last_at = tx.row(f"SELECT failures, last_at FROM login_failure WHERE subject = ?{tx.for_update}",
+                                 (subject,)) or (0, now)
+        over = (now - last_at) // _ADDRESS_FORGETS_ONE_MS if kind == "address" else 0
+        failures = 1 + max(0, before - max(0, over))
         pause_ms = 0 if failures <= free else min(longest_ms, 1000 * 2 ** min(failures - free, 20))
         tx.execute("INSERT INTO login_failure (subject, failures, last_at, open_again_at) VALUES (?, ?, ?, ?)"
-                   " ON CONFLICT (subject) DO UPDATE SET failures = login_failure.failures + 1,"
+                   " ON CONFLICT (subject) DO UPDATE SET failures = excluded.failures,"
                    " last_at = excluded.last_at, open_again_at = excluded.open_again_at",
                    (subject, failures, now, now + pause_ms))
 
