@@ -134,7 +134,8 @@ class WebContext:
                 return
         *others, last = [{"studies": list(study_uids[at:at + _STUDIES_EACH]), "count": len(study_uids)}
                          for at in range(0, len(study_uids), _STUDIES_EACH)]
-        with self.acting(actor, action, subject=subject, **last) as made:
+        with self.acting(actor, action, subject=subject) as made:
+            made.fields |= last
             for fields in others:
                 audit_trail.append(made.tx, action, author=actor.author, address=actor.address, session=actor.session,
                                    now=made.now, subject=subject, fields=fields)
