@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from interface.http.actor import Actor
-from interface.http.auth import accounts
+from interface.http.auth import accounts, first_admin
 from interface.http.auth.first_admin import ensure_first_admin
 from interface.http.auth.login import safe_next
+from interface.http.context import WebContext
 from interface.http.rights import Right, rights_of_role
 from internal import passwords, sessions, users
-from internal.errors import NotAllowed
+from internal.errors import NotAllowed, StorageFull
 from internal.users import Role
 from tests.contract.http.doors import CHEAP, PASSWORD, Doors, now_ms
 
@@ -175,6 +176,37 @@ def test_the_first_admin_is_made_once_and_the_file_goes_at_the_first_login(
     assert not path.exists()
     assert ensure_first_admin(doors.context) is False
     assert not path.exists()
+
+
+@pytest.mark.parametrize("fault", [None, StorageFull()], ids=["no file", "full"])
+def test_the_first_admin_is_made_when_the_disk_takes_it_again(
+    open_doors: Callable[..., Doors], monkeypatch: pytest.MonkeyPatch, fault: Exception | None,
+) -> None:
+    doors, ended, tried = open_doors(), threading.Event(), threading.Event()
+    way_blocked = doors.settings.data_dir / "first-login.txt"
+    way_blocked.mkdir()
+
+    def ensure(context: WebContext) -> bool:
+        try:
+            return ensure_first_admin(context)
+        except OSError:
+            tried.set()
+            if fault:
+                raise fault from None
+            raise
+
+    monkeypatch.setattr(first_admin, "ensure_first_admin", ensure)
+    thread = threading.Thread(target=first_admin.await_first_admin, args=(doors.context, ended))
+    thread.start()
+    try:
+        assert tried.wait(20)
+        way_blocked.rmdir()
+        thread.join(20)
+    finally:
+        ended.set()
+        thread.join()
+    with doors.store.reading() as tx:
+        assert users.has_users(tx)
 
 
 @pytest.mark.attack("S52")
