@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 import requests
 
-from internal import alerts, jobs
+from interface.http.api.feed import Feed
+from internal import alerts, events, jobs
 from internal.alerts import Condition, Finding
+from internal.errors import Transient
 from internal.states import Event, State
 from internal.users import Role
 from tests.contract.http.doors import Doors, Visitor
@@ -301,6 +304,30 @@ def test_the_stream_says_look_again_and_names_no_patient(house: Doors, operator:
     news = json.loads(data.removeprefix("data:"))
     assert "lanes" in news["what"] and news["study_uids"] == [study]
     assert PATIENT not in data
+
+
+def test_what_could_not_be_read_is_told_at_the_next_look(house: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interface.http.api.feed._LOOK_EVERY_S", 0.01)
+    faults: list[Exception] = []
+
+    class Failing(Feed):
+        def _read(self, cursor: str) -> tuple[list[tuple[str, str]], str]:
+            if not faults:
+                faults.append(Transient())
+                raise faults[0]
+            return super()._read(cursor)
+
+    async def listen() -> None:
+        feed = Failing(house.context)
+        listener = feed.join("test")
+        while not feed._cursor:
+            await asyncio.sleep(0)
+        with house.store.transaction() as tx:
+            events.add_event(tx, 1, "note", "", study_uid=STUDY)
+        await asyncio.wait_for(listener.rang.wait(), 10)
+        assert faults and listener.study_uids == {STUDY}
+
+    asyncio.run(listen())
 
 
 def test_streams_are_bounded_for_each(house: Doors) -> None:
