@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from internal.alerts import Condition, Finding
 from internal.errors import Transient
 from internal.states import Event, State
 from internal.users import Role
+from tests.contract.destinations.hospital import Hospital
 from tests.contract.http.doors import Doors, Visitor
 from tests.contract.store.samples import STUDY, add, instance, settle_study
 
@@ -304,6 +305,16 @@ def test_the_stream_says_look_again_and_names_no_patient(house: Doors, operator:
     news = json.loads(data.removeprefix("data:"))
     assert "lanes" in news["what"] and news["study_uids"] == [study]
     assert PATIENT not in data
+
+
+def test_a_test_message_is_sent_once_for_each_key(open_doors: Callable[..., Doors]) -> None:
+    hospital = Hospital()
+    doors = open_doors(**{"alert:it__webhook_url": f"{hospital.url}/x"})
+    visitor = doors.visitor(key=doors.key("administer"))
+    first, again = (call(visitor, "/alerts/rules/it/test", **{"Idempotency-Key": "once"}) for _ in range(2))
+    hospital.close()
+    assert [one["name"] for one in answered(first)] == ["webhook"] and answered(again) == answered(first)
+    assert len(hospital.told) == len(doors.audit("alert.test")) == 1
 
 
 def test_what_could_not_be_read_is_told_at_the_next_look(house: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
