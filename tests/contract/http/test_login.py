@@ -228,7 +228,7 @@ def test_keys_are_kept_as_hashes_expire_and_are_revoked(doors: Doors) -> None:
     visitor = doors.visitor(text)
     assert visitor.get("/").status_code == 200
     with doors.store.reading() as tx:
-        assert text.split("_")[2] not in str(tx.rows("SELECT * FROM api_key"))
+        assert text.split("_", 2)[2] not in str(tx.rows("SELECT * FROM api_key"))
         found = sessions.list_keys(tx)[0]
     assert found.used_at is not None and found.created_by == "user:admin"
     with doors.store.transaction() as tx:
