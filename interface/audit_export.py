@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 from interface.audit_message import render
 from interface.outbound import build_tls_context
 from internal import audit_trail
-from internal.errors import ConfigurationInvalid, RouterError, Transient
+from internal.errors import ConfigurationInvalid, DatabaseTooNew, RouterError
 from internal.ports import Clock
 from internal.store import Store
 
@@ -37,6 +38,18 @@ _SOCKET_S = 10.0
 _BETWEEN_DATAGRAMS_S = 0.002
 #: Facility 10 (security), severity 5 (notice). Source: PS3.15 A.6.
 _PRIORITY = 10 * 8 + 5
+#: What receivers should take (RFC 5425 4.3.1), and less than the largest datagram of any system.
+_LONGEST_MESSAGE = 8192
+
+
+def syslog_lines(entry: audit_trail.Entry, host: str) -> list[bytes]:
+    """Return the entry as one message, or as several with some of its studies each where one would be too long."""
+    line, studies = syslog_line(entry, host), entry.fields.get("studies")
+    if len(line) <= _LONGEST_MESSAGE or entry.study_uid or not isinstance(studies, list) or len(studies) < 2:
+        return [line]
+    half = len(studies) // 2
+    return [part for some in (studies[:half], studies[half:])
+            for part in syslog_lines(replace(entry, fields={**entry.fields, "studies": some}), host)]
 
 
 def syslog_line(entry: audit_trail.Entry, host: str) -> bytes:
@@ -127,13 +140,13 @@ class Exporter:
             try:
                 more = self.step()
                 pause_s, told = (0.0 if more else _LOOK_S), False
-            except (OSError, Transient) as fault:
+            except (ConfigurationInvalid, DatabaseTooNew) as fault:
+                log.error("audit export to %s has stopped: %s", self._name, fault)
+                return
+            except (OSError, RouterError) as fault:
                 if not told:
                     log.warning("audit export to %s waits: %s", self._name, fault)
                 pause_s, told = min(max(pause_s, _LOOK_S) * 2, _LONGEST_PAUSE_S), True
-            except (ConfigurationInvalid, RouterError) as fault:
-                log.error("audit export to %s has stopped: %s", self._name, fault)
-                return
             ended.wait(pause_s)
         self._wire.close()
 
@@ -151,7 +164,7 @@ class Exporter:
             entries = audit_trail.entries_after(tx, position, _BATCH)
         if not entries:
             return False
-        self._wire.send([syslog_line(entry, self._host) for entry in entries])
+        self._wire.send([line for entry in entries for line in syslog_lines(entry, self._host)])
         with store.transaction() as tx:
             audit_trail.advance_export(tx, self._name, self._owner, entries[-1].seq)
         return len(entries) == _BATCH

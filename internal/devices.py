@@ -1,23 +1,27 @@
 """SQL for devices: who has called, and what a person has said about them.
 
 Callers are learned by `associations`; decisions are revisions in the catalogue. Read by `assemble` (who may be sent
-on), `admission` (what the receiver is told) and people's commands. Imports catalogue and store.
+on), `admission` (what the receiver is told) and people's commands. Imports catalogue, errors and store.
 Changes when a device can be more than accepted, held or refused.
 """
 # ruff: noqa: S608 - only a number of ours is composed into SQL
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from internal import catalogue
+from internal.errors import NotAllowed
 from internal.store import Row, Tx, storable
 
 #: A hostile peer may invent titles; beyond this many no further caller is learned.
 MAX_LEARNED = 10_000
 KIND = "device"
+_AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}", re.ASCII)
 
 
 class Verdict(StrEnum):
@@ -83,9 +87,24 @@ def learn(tx: Tx, callers: Iterable[Caller], *, with_images: bool = False) -> No
 def decide(
     tx: Tx, aet: str, address: str, verdict: Verdict | None, *, who: str, now: int, restores: int | None = None,
 ) -> None:
-    """Write down what a person says about a caller (`address` "": from anywhere); None forgets earlier words."""
+    """Write down what a person says about a caller (`address` "": from anywhere); None forgets earlier words.
+
+    Raises NotAllowed for what can be no caller: nobody would ever match it.
+    """
+    if verdict is not None:
+        _check_caller(aet, address)
     body = None if verdict is None else {"aet": aet, "address": address, "verdict": str(verdict)}
     catalogue.record(tx, KIND, f"{aet}@{address}", body, author=who, now=now, restores=restores)
+
+
+def _check_caller(aet: str, address: str) -> None:
+    # Source: PS3.5 6.2, value representation AE.
+    if not _AE_TITLE.fullmatch(aet) or aet != aet.strip():
+        raise NotAllowed("an AE title has 1 to 16 ASCII characters without a backslash, and no space at its ends")
+    try:
+        ipaddress.ip_address(address or "::")
+    except ValueError:
+        raise NotAllowed("an address is an IP address, or nothing for any address") from None
 
 
 def decisions(tx: Tx) -> dict[tuple[str, str], Verdict]:

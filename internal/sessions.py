@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from internal.errors import NotAllowed, NotFound
 from internal.store import Row, Tx
-from internal.users import User, get_user
+from internal.users import User, find_user, get_user
 
 #: `seen_at` and `used_at` are written this often at most: reading a page must not cost a write each time.
 SEEN_EVERY_MS = 60_000
@@ -131,6 +131,18 @@ def check_key(tx: Tx, text: str, now: int) -> ApiKey | None:
     return key if key.expires_at is None or key.expires_at > now else None
 
 
+def account_behind(tx: Tx, key: ApiKey) -> User | None:
+    """Return the account that made a key, also through keys that made keys; None if no account made it."""
+    author, seen = key.created_by, {key.key_id}
+    while author.startswith("key:"):
+        maker = _find_key(tx, author.removeprefix("key:"))
+        if maker is None or maker.key_id in seen:
+            return None
+        seen.add(maker.key_id)
+        author = maker.created_by
+    return find_user(tx, author.removeprefix("user:")) if author.startswith("user:") else None
+
+
 def list_keys(tx: Tx) -> list[ApiKey]:
     """Return every key ever made, newest first."""
     return [_key(row) for row in tx.rows(
@@ -164,6 +176,7 @@ def _key(row: Row) -> ApiKey:
 
 # (free tries, longest pause in ms) for account and address together, for an address, for an account. The pause of an
 # account is short: a stranger must not be able to lock its owner out.
+_ADDRESS_FORGETS_ONE_MS = 300_000
 _LIMITS = {"pair": (4, 900_000), "address": (20, 900_000), "account": (50, 30_000)}
 
 
@@ -181,14 +194,20 @@ def login_pause_ms(tx: Tx, account: str, address: str, now: int) -> int:
 
 
 def note_login_failure(tx: Tx, account: str, address: str, now: int) -> None:
-    """Count a failed login; beyond the free tries each one doubles the pause. Forgotten after a day without one."""
+    """Count a failed login; beyond the free tries each one doubles the pause. Forgotten after a day without one.
+
+    Many people share an address: of its count one is taken off for every five minutes since the failure before.
+    """
     tx.execute("DELETE FROM login_failure WHERE last_at < ?", (now - _FORGET_FAILURES_MS,))
     for kind, subject in _subjects(account, address).items():
         free, longest_ms = _LIMITS[kind]
-        failures = 1 + int(tx.value("SELECT failures FROM login_failure WHERE subject = ?", (subject,)) or 0)
+        before, last_at = tx.row(f"SELECT failures, last_at FROM login_failure WHERE subject = ?{tx.for_update}",
+                                 (subject,)) or (0, now)
+        over = (now - last_at) // _ADDRESS_FORGETS_ONE_MS if kind == "address" else 0
+        failures = 1 + max(0, before - max(0, over))
         pause_ms = 0 if failures <= free else min(longest_ms, 1000 * 2 ** min(failures - free, 20))
         tx.execute("INSERT INTO login_failure (subject, failures, last_at, open_again_at) VALUES (?, ?, ?, ?)"
-                   " ON CONFLICT (subject) DO UPDATE SET failures = login_failure.failures + 1,"
+                   " ON CONFLICT (subject) DO UPDATE SET failures = excluded.failures,"
                    " last_at = excluded.last_at, open_again_at = excluded.open_again_at",
                    (subject, failures, now, now + pause_ms))
 

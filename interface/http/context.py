@@ -41,7 +41,8 @@ from internal.store import Store, Tx
 #: Longest wait for a free connection or a lock, and longest time that one reading may take, in seconds.
 WAIT_S = 5.0
 READ_LIMIT_S = 10.0
-_MAX_VIEWS = 200
+#: An entry holds this many study UIDs.
+_STUDIES_EACH = 200
 _OPEN_AGAIN_S = 1.0
 
 
@@ -106,8 +107,8 @@ class WebContext:
     def note_view(self, actor: Actor, study_uids: Sequence[str], what: str) -> None:
         """Write down whose data is about to be shown; durable on return, or the data is not to be shown.
 
-        One study makes a ``patient.view`` entry, several one ``patient.list`` entry with all of them. The same again in
-        the same session within ten minutes is not written twice.
+        One study makes a ``patient.view`` entry, several make ``patient.list`` entries of at most 200 each. The same
+        again in the same session within ten minutes is not written twice.
         """
         if not study_uids:
             return
@@ -119,9 +120,25 @@ class WebContext:
         with self.reading() as tx:
             if audit_trail.viewed_lately(tx, actor.session, action, subject, study_uid, now):
                 return
-        fields = {} if single else {"studies": list(study_uids[:_MAX_VIEWS]), "count": len(study_uids)}
-        with self.acting(actor, action, subject=subject, study_uid=study_uid, **fields):
-            pass
+        self._note(actor, action, subject, study_uids)
+
+    def note_download(self, actor: Actor, study_uids: Sequence[str], what: str) -> None:
+        """Write down whose data is about to leave as a file (``patient.download``), each time; durable on return."""
+        if study_uids:
+            self._note(actor, "patient.download", what, study_uids)
+
+    def _note(self, actor: Actor, action: str, subject: str, study_uids: Sequence[str]) -> None:
+        """Write the entry, or all those that it takes to name every study, in one transaction."""
+        if len(study_uids) == 1:
+            with self.acting(actor, action, subject=subject, study_uid=study_uids[0]):
+                return
+        *others, last = [{"studies": list(study_uids[at:at + _STUDIES_EACH]), "count": len(study_uids)}
+                         for at in range(0, len(study_uids), _STUDIES_EACH)]
+        with self.acting(actor, action, subject=subject) as made:
+            made.fields |= last
+            for fields in others:
+                audit_trail.append(made.tx, action, author=actor.author, address=actor.address, session=actor.session,
+                                   now=made.now, subject=subject, fields=fields)
 
     def close(self) -> None:
         """End what runs in the background and close the database."""

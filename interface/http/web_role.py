@@ -18,18 +18,17 @@ import uvicorn
 
 from interface.audit_export import Exporter
 from interface.http.app import create_app
-from interface.http.auth.first_admin import ensure_first_admin
+from interface.http.auth.first_admin import await_first_admin
 from interface.http.connections import limited_protocol
 from interface.http.context import WebContext
 from interface.logs import PHRASES
 from interface.roles import STATUS_EVERY_S, StatusFile, ignore_hangup, lock_wait_s, open_spool, stop_with_parent
 from internal.config import Settings
-from internal.errors import AlreadyRunning, ConfigurationInvalid, Transient
+from internal.errors import AlreadyRunning, ConfigurationInvalid
 
 log = logging.getLogger("router.web")
 
 _NICE = 5
-_DATABASE_LOOK_S = 0.5
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -87,16 +86,9 @@ def _beside(context: WebContext, status: StatusFile) -> Iterator[None]:
             status.publish(force=True)
             ended.wait(STATUS_EVERY_S)
 
-    def first_admin() -> None:
-        while not ended.is_set():
-            try:
-                ensure_first_admin(context)
-                return
-            except Transient:
-                ended.wait(_DATABASE_LOOK_S)
-
     audit = context.settings.audit
-    threads: list[tuple[str, Callable[[], None]]] = [("status", publish), ("first-admin", first_admin)]
+    threads: list[tuple[str, Callable[[], None]]] = [
+        ("status", publish), ("first-admin", lambda: await_first_admin(context, ended))]
     if audit.syslog:
         exporter = Exporter(lambda: context.store, context.clock, audit.syslog,
                             audit.syslog_ca if audit.syslog_ca.name else None, context.spool.node)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from interface.acting import Action
 from interface.http.actor import Actor, CurrentActor
+from interface.http.api.shapes import ProbeShape
 from interface.http.context import CurrentContext, WebContext
 from interface.http.problems import Problem
 from internal import replays
@@ -87,6 +88,11 @@ class Change:
         with self.context.store.transaction() as tx:
             replays.answer(tx, self.owner, self.key, kept(answer) if kept else answer)
         return answer
+
+    def tested(self, name: str, subject: str, lines: Sequence[ProbeShape]) -> Answer:
+        """Write the audit entry of a test; return its lines as an answer for `once`."""
+        with self.context.acting(self.actor, name, subject=subject, ok=all(line.ok for line in lines)):
+            return {"lines": [line.model_dump() for line in lines]}
 
     @property
     def owner(self) -> str:

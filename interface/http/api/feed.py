@@ -138,8 +138,8 @@ class Feed:
             try:
                 changed = await anyio.to_thread.run_sync(self._context.store.changed)
                 if changed != token:
-                    token = changed
                     await self._tell_all()
+                    token = changed
             except RouterError as fault:
                 log.debug("the feed cannot look now: %s", fault)
             await asyncio.sleep(_LOOK_EVERY_S)

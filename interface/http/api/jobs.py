@@ -30,22 +30,25 @@ LaneQuery = Annotated[str | None, Query(alias="destination", pattern=r"^[A-Za-z0
 
 @routes.get("", right=Right.VIEW)
 def list_jobs(
-    context: CurrentContext, state: StateQuery = None, destination: LaneQuery = None, after: AfterNumber = 0,
-    limit: Limit = PAGE,
+    context: CurrentContext, actor: CurrentActor, state: StateQuery = None, destination: LaneQuery = None,
+    after: AfterNumber = 0, limit: Limit = PAGE,
 ) -> shapes.JobPage:
     """Return jobs, newest first."""
     with context.reading() as tx:
         rows = jobs.list_jobs(tx, state=state, destination=destination, limit=limit + 1, before=after or None)
     shown = rows[:limit]
+    context.note_view(actor, list(dict.fromkeys(row.study_uid for row in shown if row.study_uid)), "jobs")
     return shapes.JobPage(jobs=[job_shape(row) for row in shown],
                           after=shown[-1].job_id if len(rows) > limit else 0)
 
 
 @routes.get("/{job_id}", right=Right.VIEW)
-def one_job(job_id: JobId, context: CurrentContext) -> shapes.JobShape:
+def one_job(job_id: JobId, context: CurrentContext, actor: CurrentActor) -> shapes.JobShape:
     """Return one job."""
     with context.reading() as tx:
-        return job_shape(job_list.job_row(tx, job_id))
+        row = job_list.job_row(tx, job_id)
+    context.note_view(actor, [row.study_uid] if row.study_uid else [], "job")
+    return job_shape(row)
 
 
 @routes.get("/{job_id}/receipts", right=Right.VIEW)

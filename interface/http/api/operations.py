@@ -5,6 +5,7 @@ Changes when something else of the router is run over the API.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -72,14 +73,14 @@ def resume(name: LaneName, change: CurrentChange) -> shapes.LaneShape:
 def test(name: LaneName, change: CurrentChange) -> list[shapes.ProbeShape]:
     """Try what a delivery would need, one line each; changes nothing there."""
     _check_lane(change, name)
-    destination = next(one for one in build(change.context.settings) if one.name == name)
-    lines = []
-    for probe in destination.probe():
-        lines.append(shapes.ProbeShape(name=probe.name, ok=probe.ok, text=probe.text, advice=probe.advice))
-        if len(lines) >= _MAX_PROBES:
-            break
-    change.make("lane.test", lambda _action: {}, asked=name, subject=name, ok=all(line.ok for line in lines))
-    return lines
+
+    def act() -> Answer:
+        destination = next(one for one in build(change.context.settings) if one.name == name)
+        lines = [shapes.ProbeShape(name=probe.name, ok=probe.ok, text=probe.text, advice=probe.advice)
+                 for probe in islice(destination.probe(), _MAX_PROBES)]
+        return change.tested("lane.test", name, lines)
+
+    return [shapes.ProbeShape(**line) for line in change.once("lane.test", act, asked=name)["lines"]]
 
 
 def _check_lane(change: CurrentChange, name: str) -> None:

@@ -80,7 +80,7 @@ def shape_of(revision: catalogue.Revision) -> RevisionShape:
         body=None if revision.body is None else dict(revision.body), restores=revision.restores)
 
 
-@routes.get("/{kind}", right=Right.VIEW)
+@routes.get("/{kind}", right=Right.ADMINISTER)
 def in_force(kind: KindName, context: CurrentContext) -> list[RevisionShape]:
     """Return every setting of this kind that is in force."""
     if kind not in settings_rows.KINDS:
@@ -89,7 +89,7 @@ def in_force(kind: KindName, context: CurrentContext) -> list[RevisionShape]:
         return [shape_of(one) for one in catalogue.in_force(tx, kind)]
 
 
-@routes.get("/{kind}/{name:path}/revisions", right=Right.VIEW)
+@routes.get("/{kind}/{name:path}/revisions", right=Right.ADMINISTER)
 def revisions(
     kind: KindName, name: SettingName, context: CurrentContext,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
@@ -103,7 +103,7 @@ def revisions(
     return [shape_of(one) for one in found]
 
 
-@routes.get("/{kind}/{name:path}/revisions/{number}", right=Right.VIEW)
+@routes.get("/{kind}/{name:path}/revisions/{number}", right=Right.ADMINISTER)
 def revision(
     kind: KindName, name: SettingName, number: Number, context: CurrentContext,
     to: Annotated[int | None, Query(ge=1, le=1_000_000_000, description="Compare with this one, not the last.")] = None,

@@ -53,7 +53,7 @@ def export(body: SearchBody, context: CurrentContext, actor: CurrentActor) -> Re
         after = page.after
         if not after:
             break
-    context.note_view(actor, [row.study_uid for row in rows], "export")
+    context.note_download(actor, [row.study_uid for row in rows], "export")
     text = csv_text(_COLUMNS, map(_cells, rows))
     return Response(text, media_type="text/csv; charset=utf-8",
                     headers={"Content-Disposition": content_disposition("studies.csv")})

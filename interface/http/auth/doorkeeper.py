@@ -18,7 +18,7 @@ from interface.http.actor import Actor, anonymous
 from interface.http.auth.body import BodyGuard, content_length
 from interface.http.context import WebContext
 from interface.http.problems import Problem
-from interface.http.rights import Right, rights_of_key, rights_of_role
+from interface.http.rights import SCOPES, Right, rights_of_key, rights_of_role
 from internal import sessions
 from internal.config import is_loopback
 from internal.store import Tx
@@ -84,12 +84,15 @@ class Gatekeeper:
         now = self._context.clock.now_ms()
         with self._context.reading() as tx:
             key = sessions.check_key(tx, text, now)
-        if key is None:
+            maker = sessions.account_behind(tx, key) if key else None
+        if key is None or (maker is not None and maker.disabled_at is not None):
             return None
+        # A key never outlives what its maker may do: whoever is dismissed may still hold it.
+        rights = rights_of_key(key.rights) & (rights_of_role(maker.role) if maker else SCOPES)
         if now - (key.used_at or 0) > sessions.SEEN_EVERY_MS:
             with self._context.store.transaction() as tx:
                 sessions.touch_key(tx, key.key_id, now)
-        return Actor(f"key:{key.key_id}", key.name, rights_of_key(key.rights), address, session=f"key-{key.key_id}")
+        return Actor(f"key:{key.key_id}", key.name, rights, address, session=f"key-{key.key_id}")
 
     def by_token(self, token: str, address: str) -> Actor | None:
         """Return the actor of a session's cookie, None if it is none (any more)."""

@@ -8,18 +8,36 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 from interface.acting import keep_head
 from interface.http.context import WebContext
 from internal import audit_trail, passwords, users
+from internal.errors import RouterError, Transient
+from internal.new_directory import fsync_directory
 from internal.users import Role
 
 log = logging.getLogger("router.web")
 
 NAME = "admin"
 FILE_NAME = "first-login.txt"
+_LOOK_S = 0.5
+
+
+def await_first_admin(context: WebContext, ended: threading.Event) -> None:
+    """Return when there are accounts, or `ended`; a database or disk that is away or full is tried again."""
+    told = False
+    while not ended.is_set():
+        try:
+            ensure_first_admin(context)
+            return
+        except (OSError, RouterError) as fault:
+            if not told and not isinstance(fault, Transient):
+                log.error("the first admin cannot be made yet: %s", fault)
+                told = True
+            ended.wait(_LOOK_S)
 
 
 def ensure_first_admin(context: WebContext) -> bool:
@@ -63,3 +81,5 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    if sys.platform != "win32":
+        fsync_directory(path.parent)

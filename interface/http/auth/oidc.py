@@ -12,6 +12,8 @@ import base64
 import hmac
 import json
 import secrets
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,13 +32,16 @@ from interface.http.rights import Right
 from interface.http.routes import Routes
 from interface.outbound import SessionOptions, check_base_url, open_session
 from internal.config.web import OidcSettings
-from internal.errors import ConfigurationInvalid, CredentialsRefused, NotAllowed, Transient
+from internal.errors import ConfigurationInvalid, CredentialsRefused, NotAllowed, RouterError, Transient
 
 routes = Routes(in_schema=False)
 
 _COOKIE = "router-oidc"
 _COOKIE_S = 600
 _REQUEST_S = 10.0
+_DISCOVERY_S = 3.0
+_DESCRIPTION_GOOD_S = 600.0
+_FAULT_GOOD_S = 5.0
 _MAX_REPLY_BYTES = 256 * 1024
 _LEEWAY_S = 60
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -79,7 +84,7 @@ def begin(request: Request, context: CurrentContext, next: str = "/") -> Respons
     from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
     attempt = Attempt.fresh(next)
-    address = str(discover(settings).get("authorization_endpoint", ""))
+    address = str(_discovery(request).description(settings).get("authorization_endpoint", ""))
     check_base_url(address)
     url = prepare_grant_uri(
         address, settings.client_id, "code", scope="openid profile email",
@@ -102,9 +107,12 @@ def callback(
         raise Problem("not-found")
     try:
         attempt = Attempt.parse(request.cookies.get(_COOKIE, ""))
+    except CredentialsRefused:  # nobody tried to come in: any page can make any browser ask for this address
+        return login_failed_page(request, context)
+    try:
         if not code or not hmac.compare_digest(state.encode(), attempt.state.encode()):
             raise CredentialsRefused("the provider's answer does not belong to this login")
-        claims = identify(settings, code[:2000], attempt, context.clock.now_ms() // 1000)
+        claims = identify(settings, _discovery(request), code[:2000], attempt, context.clock.now_ms() // 1000)
         name = members.admit(context, settings, claims, actor.address)
     except (CredentialsRefused, NotAllowed) as refusal:
         members.note_refused(context, actor, str(refusal))
@@ -123,20 +131,56 @@ def _callback(settings: OidcSettings) -> str:
 
 def discover(settings: OidcSettings) -> Mapping[str, Any]:
     """Fetch the provider's description of itself. Raises Transient, or ConfigurationInvalid when it is another's."""
-    found = _fetch(f"{settings.issuer}/.well-known/openid-configuration")
+    found = _fetch(f"{settings.issuer}/.well-known/openid-configuration", limit_s=_DISCOVERY_S)
     if str(found.get("issuer", "")).rstrip("/") != settings.issuer:
         raise ConfigurationInvalid("[oidc] issuer: the provider calls itself something else")
     return found
 
 
-def identify(settings: OidcSettings, code: str, attempt: Attempt, now_s: int) -> Mapping[str, Any]:
+class Discovery:
+    """The provider's description, fetched once in ten minutes: anybody may ask for /login/oidc, as often as they like.
+
+    A fault is remembered for some seconds, so that no crowd of threads waits for a provider that is away.
+    """
+
+    def __init__(self) -> None:
+        self._fetching = threading.Lock()
+        self._known: Mapping[str, Any] | None = None
+        self._fault: RouterError | None = None
+        self._good_until_s = 0.0
+
+    def description(self, settings: OidcSettings) -> Mapping[str, Any]:
+        """Return it. Raises as `discover`."""
+        with self._fetching:
+            if time.monotonic() >= self._good_until_s:
+                self._known, self._fault, good_s = None, None, _DESCRIPTION_GOOD_S
+                try:
+                    self._known = discover(settings)
+                except RouterError as fault:
+                    self._fault, good_s = fault, _FAULT_GOOD_S
+                self._good_until_s = time.monotonic() + good_s
+            if self._fault is not None:
+                raise self._fault.with_traceback(None)
+            return self._known or {}
+
+
+def _discovery(request: Request) -> Discovery:
+    found: Discovery | None = getattr(request.app.state, "oidc_discovery", None)
+    if found is None:
+        found = request.app.state.oidc_discovery = Discovery()
+    return found
+
+
+def identify(
+    settings: OidcSettings, discovery: Discovery, code: str, attempt: Attempt, now_s: int,
+) -> Mapping[str, Any]:
     """Exchange `code` and return the checked claims of the ID token. Raises CredentialsRefused, Transient."""
     from authlib.oidc.core import CodeIDToken
     from joserfc import jwt
     from joserfc.errors import JoseError
     from joserfc.jwk import KeySet
 
-    provider = discover(settings)
+    provider = discovery.description(settings)
     tokens = _exchange(settings, provider, code, attempt)
     try:
         keys = KeySet.import_key_set(_fetch(str(provider.get("jwks_uri", ""))))  # type: ignore[arg-type]
@@ -173,15 +217,17 @@ def _exchange(
     return _fetch(str(provider.get("token_endpoint", "")), urlencode(form).encode(), headers)
 
 
-def _fetch(url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Mapping[str, Any]:
+def _fetch(
+    url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, *, limit_s: float = _REQUEST_S,
+) -> Mapping[str, Any]:
     """Return a JSON object from the provider. Raises Transient, CredentialsRefused for a refusal of the request."""
     parts = urlsplit(url)
-    session = open_session(f"{parts.scheme}://{parts.netloc}", SessionOptions(stall_timeout_s=_REQUEST_S))
+    session = open_session(f"{parts.scheme}://{parts.netloc}", SessionOptions(stall_timeout_s=limit_s))
     try:
         reply = session.exchange(
             "GET" if body is None else "POST", parts.path + (f"?{parts.query}" if parts.query else ""), body=body,
             headers={"Accept": "application/json", **(headers or {})}, limit_bytes=_MAX_REPLY_BYTES,
-            deadline=session.open_deadline(_REQUEST_S))
+            deadline=session.open_deadline(limit_s))
     finally:
         session.close()
     if reply.status in (400, 401, 403):

@@ -15,7 +15,7 @@ from interface.http.pages.render import page
 from interface.http.pages.study import show_study
 from interface.http.rights import Right
 from interface.http.routes import Routes
-from internal import corrections, jobs, withdrawals
+from internal import corrections, jobs, study_list, withdrawals
 from internal.errors import NotAllowed, NotFound
 from internal.model import Job
 from internal.store import Tx
@@ -71,6 +71,8 @@ def order(action: Action, context: WebContext, verb: str, job_ids: list[int], wh
 def send_now(study_uid: str, context: CurrentContext, actor: CurrentActor) -> Response:
     """Send the study without waiting for more images."""
     with context.acting(actor, "study.send-now", study_uid=study_uid) as action:
+        if study_uid not in study_list.rows_of(action.tx, [study_uid]):
+            raise NotFound("no such study has been received")
         ids = [row.job_id for row in jobs.jobs_of(action.tx, study_uid)]
         actions.send_now(action.tx, [study_uid], ids, urgent=False, who=actor.author, now=action.now)
     return _done(study_uid, "send-now")

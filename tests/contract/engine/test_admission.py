@@ -10,6 +10,7 @@ from interface.dimse.policy import Policy, parse_policy
 from interface.dimse.settings import ReceiveSettings
 from internal import admission, devices, index, jobs
 from internal.devices import Caller, Verdict, host_of
+from internal.errors import NotAllowed
 from internal.model import ItemState
 from internal.ports import Work
 from internal.spool import POLICY_NAME, EntryKind
@@ -54,6 +55,16 @@ def test_an_unknown_caller_is_received_listed_and_held_until_it_is_admitted(hold
     holding.receive(STUDY, association="0.b.2", peer="192.0.2.7:5001")
     holding.settle()
     assert holding.states() == [State.QUEUED]
+
+
+@pytest.mark.parametrize(("aet", "address"), [
+    ("A" * 5000, ""), ("A" * 17, ""), ("R\u00d6NTGEN", ""), ("CT\\1", ""), ("CT\n1", ""), ("", ""), (" ", ""),
+    ("CT1 ", ""),
+    ("CT1", "ward 3"), ("CT1", "192.0.2.7:104")])
+def test_what_can_be_no_caller_is_not_decided_upon(holding: Engine, aet: str, address: str) -> None:
+    with pytest.raises(NotAllowed):
+        say(holding, aet, address, Verdict.REFUSE)
+    say(holding, aet, address, None)  # an old word of this kind can be taken back
 
 
 def test_a_word_on_the_title_counts_everywhere_and_can_be_taken_back(holding: Engine) -> None:

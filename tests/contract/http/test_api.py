@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import requests
 
-from internal import alerts, jobs
+from interface.http.api.feed import Feed
+from internal import alerts, events, jobs
 from internal.alerts import Condition, Finding
+from internal.errors import Transient
 from internal.states import Event, State
 from internal.users import Role
+from tests.contract.destinations.hospital import Hospital
 from tests.contract.http.doors import Doors, Visitor
 from tests.contract.store.samples import STUDY, add, instance, settle_study
 
@@ -80,7 +84,10 @@ def test_a_study_is_found_followed_and_its_receipts_are_shown(house: Doors, oper
     assert answered(operator.get(f"/api/v1/jobs/{row.job_id}"))["study_uid"] == study
     assert answered(operator.get(f"/api/v1/jobs/{row.job_id}/receipts"))["job_id"] == row.job_id
     viewed = {(entry.study_uid, entry.subject) for entry in house.audit("patient.view")}
-    assert {(study, what) for what in ("search", "study", "instances", "timeline", "receipts")} <= viewed
+    assert {(study, what) for what in ("search", "study", "instances", "timeline", "receipts", "job")} <= viewed
+    answered(operator.get("/api/v1/jobs"))
+    (listed,) = [entry for entry in house.audit("patient") if entry.subject.split()[0] == "jobs"]
+    assert study in (listed.study_uid, *listed.fields.get("studies", []))
 
 
 def test_pages_lead_on_until_the_last(house: Doors, operator: Visitor, study: str) -> None:
@@ -108,6 +115,8 @@ def test_a_table_for_spreadsheets_has_no_formulas(house: Doors, operator: Visito
     cells = [cell for row in rows for cell in row]
     assert "'=HYPERLINK(\"http://x\")" in cells and "'+62812" in cells
     assert not [cell for cell in cells if cell[:1] in "=+-@" and cell]
+    call(operator, "/studies/export", {"text": "+62812"})
+    assert [(entry.study_uid, entry.subject) for entry in house.audit("patient.download")] == [(uid, "export")] * 2
 
 
 def test_what_is_not_there_and_what_is_wrong_have_one_shape(operator: Visitor) -> None:
@@ -296,6 +305,40 @@ def test_the_stream_says_look_again_and_names_no_patient(house: Doors, operator:
     news = json.loads(data.removeprefix("data:"))
     assert "lanes" in news["what"] and news["study_uids"] == [study]
     assert PATIENT not in data
+
+
+def test_a_test_message_is_sent_once_for_each_key(open_doors: Callable[..., Doors]) -> None:
+    hospital = Hospital()
+    doors = open_doors(**{"alert:it__webhook_url": f"{hospital.url}/x"})
+    visitor = doors.visitor(key=doors.key("administer"))
+    first, again = (call(visitor, "/alerts/rules/it/test", **{"Idempotency-Key": "once"}) for _ in range(2))
+    hospital.close()
+    assert [one["name"] for one in answered(first)] == ["webhook"] and answered(again) == answered(first)
+    assert len(hospital.told) == len(doors.audit("alert.test")) == 1
+
+
+def test_what_could_not_be_read_is_told_at_the_next_look(house: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interface.http.api.feed._LOOK_EVERY_S", 0.01)
+    faults: list[Exception] = []
+
+    class Failing(Feed):
+        def _read(self, cursor: str) -> tuple[list[tuple[str, str]], str]:
+            if not faults:
+                faults.append(Transient())
+                raise faults[0]
+            return super()._read(cursor)
+
+    async def listen() -> None:
+        feed = Failing(house.context)
+        listener = feed.join("test")
+        while not feed._cursor:
+            await asyncio.sleep(0)
+        with house.store.transaction() as tx:
+            events.add_event(tx, 1, "note", "", study_uid=STUDY)
+        await asyncio.wait_for(listener.rang.wait(), 10)
+        assert faults and listener.study_uids == {STUDY}
+
+    asyncio.run(listen())
 
 
 def test_streams_are_bounded_for_each(house: Doors) -> None:

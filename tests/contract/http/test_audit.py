@@ -26,6 +26,8 @@ from interface.http.actor import Actor
 from interface.http.rights import rights_of_role
 from internal import audit_trail
 from internal.audit_trail import Entry, HeadFile
+from internal.errors import NotFound, StorageFailed, StorageFull
+from internal.store import Store
 from internal.users import Role
 from tests.contract.http.doors import Doors, now_ms
 
@@ -64,6 +66,17 @@ def test_looking_at_a_patient_is_written_once_in_ten_minutes(doors: Doors) -> No
         tx.execute("UPDATE audit SET at = at - 600001")
     doors.context.note_view(NURSE, ["1.2.3"], "timeline")
     assert len(doors.audit("patient")) == 4
+
+
+def test_every_study_of_a_download_is_named_each_time(doors: Doors) -> None:
+    uids = [f"1.2.{number}" for number in range(450)]
+    for _ in range(2):
+        doors.context.note_download(NURSE, uids, "export")
+    entries = list(reversed(doors.audit("patient.download")))
+    assert [len(entry.fields["studies"]) for entry in entries] == [200, 200, 50] * 2
+    assert [uid for entry in entries[:3] for uid in entry.fields["studies"]] == uids
+    assert {(entry.author, entry.address, entry.session) for entry in entries} == {("user:siti", "192.0.2.5", "s-1")}
+    assert command(doors, "audit", "verify").returncode == 0
 
 
 def test_nothing_is_shown_that_cannot_be_written_down(own_doors: Doors) -> None:
@@ -285,6 +298,48 @@ def test_every_entry_arrives_once_and_in_order(
     assert Xml.fromstring(xml).tag == "AuditMessage"
     assert sender.step() is False
     assert exporter(doors, url, owner="n2").step() is False, "the position is in the database"
+
+
+def test_a_long_list_goes_in_several_messages_and_holds_nothing_up(
+    doors: Doors, repository: Callable[[str], Repository],
+) -> None:
+    there = repository("udp")
+    uids = [f"{'1.2.840.' * 7}{number:08}" for number in range(200)]
+    doors.context.note_view(NURSE, uids, "search")
+    with doors.context.acting(NURSE, "lane.pause", subject="after"):
+        pass
+    exporter(doors, there.url.replace("localhost", "127.0.0.1")).step()
+    messages = there.wait(2)
+    with there.arrived:
+        assert there.arrived.wait_for(lambda: b'"after"' in messages[-1], 20)
+    assert max(map(len, messages)) <= 8192
+    parts = [Xml.fromstring(message.partition(b" DICOM+RFC3881 - ")[2]) for message in messages[:-1]]
+    found = [one.attrib["ParticipantObjectID"] for part in parts for one in part.iter("ParticipantObjectIdentification")
+             if one.attrib["ParticipantObjectTypeCodeRole"] == "3"]
+    assert found == uids
+
+
+@pytest.mark.parametrize("fault", [StorageFull(), StorageFailed(), NotFound()], ids=lambda fault: type(fault).__name__)
+def test_the_export_outlives_a_full_disk(
+    doors: Doors, repository: Callable[[str], Repository], monkeypatch: pytest.MonkeyPatch, fault: Exception,
+) -> None:
+    monkeypatch.setattr("interface.audit_export._LOOK_S", 0.01)
+    there, ended, faults = repository("tcp"), threading.Event(), [fault]
+
+    def store() -> Store:
+        if faults:
+            raise faults.pop()
+        return doors.store
+
+    with doors.context.acting(NURSE, "lane.pause", subject="first"):
+        pass
+    thread = threading.Thread(target=Exporter(store, doors.context.clock, there.url, None, "n1").run, args=(ended,))
+    thread.start()
+    try:
+        assert b"first" in there.wait(1)[0]
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_a_repository_that_is_away_loses_nothing_and_holds_nobody_up(

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from interface.http.actor import Actor
-from interface.http.auth import accounts
+from interface.http.auth import accounts, first_admin
 from interface.http.auth.first_admin import ensure_first_admin
 from interface.http.auth.login import safe_next
+from interface.http.context import WebContext
 from interface.http.rights import Right, rights_of_role
 from internal import passwords, sessions, users
-from internal.errors import NotAllowed
+from internal.errors import NotAllowed, StorageFull
 from internal.users import Role
 from tests.contract.http.doors import CHEAP, PASSWORD, Doors, now_ms
 
@@ -118,6 +119,22 @@ def test_a_role_taken_away_is_gone_at_the_next_request(doors: Doors) -> None:
     assert entry.fields == {"before": {"role": "admin"}, "after": {"role": "viewer"}}
 
 
+@pytest.mark.attack("S35", "S69")
+def test_a_key_never_outlives_what_its_maker_may_do(doors: Doors) -> None:
+    doors.add_user("second", Role.ADMIN)
+    second = Actor("user:second", "second", ADMIN.rights, "")
+    key, text = accounts.issue_key(doors.context, second, "own", [Right.ADMINISTER])
+    _, text_2 = accounts.issue_key(
+        doors.context, Actor(f"key:{key.key_id}", "own", ADMIN.rights, ""), "own too", [Right.VIEW, Right.ADMINISTER])
+    keys = [doors.visitor(text), doors.visitor(text_2)]
+    assert [one.get("/api/v1/users").status_code for one in keys] == [200, 200]
+    accounts.set_role(doors.context, ADMIN, "second", Role.VIEWER)
+    assert [one.get("/api/v1/users").status_code for one in keys] == [403, 403]
+    assert [one.get("/api/v1/lanes").status_code for one in keys] == [200, 200]
+    accounts.set_disabled(doors.context, ADMIN, "second", disabled=True)
+    assert [one.get("/api/v1/lanes").status_code for one in keys] == [401, 401]
+
+
 def test_the_last_admin_stays(doors: Doors) -> None:
     for change in (lambda: accounts.set_role(doors.context, ADMIN, "admin", Role.VIEWER),
                    lambda: accounts.set_disabled(doors.context, Actor("key:x", "x", ADMIN.rights, ""), "admin",
@@ -161,6 +178,37 @@ def test_the_first_admin_is_made_once_and_the_file_goes_at_the_first_login(
     assert not path.exists()
 
 
+@pytest.mark.parametrize("fault", [None, StorageFull()], ids=["no file", "full"])
+def test_the_first_admin_is_made_when_the_disk_takes_it_again(
+    open_doors: Callable[..., Doors], monkeypatch: pytest.MonkeyPatch, fault: Exception | None,
+) -> None:
+    doors, ended, tried = open_doors(), threading.Event(), threading.Event()
+    way_blocked = doors.settings.data_dir / "first-login.txt"
+    way_blocked.mkdir()
+
+    def ensure(context: WebContext) -> bool:
+        try:
+            return ensure_first_admin(context)
+        except OSError:
+            tried.set()
+            if fault:
+                raise fault from None
+            raise
+
+    monkeypatch.setattr(first_admin, "ensure_first_admin", ensure)
+    thread = threading.Thread(target=first_admin.await_first_admin, args=(doors.context, ended))
+    thread.start()
+    try:
+        assert tried.wait(20)
+        way_blocked.rmdir()
+        thread.join(20)
+    finally:
+        ended.set()
+        thread.join()
+    with doors.store.reading() as tx:
+        assert users.has_users(tx)
+
+
 @pytest.mark.attack("S52")
 @pytest.mark.parametrize("target", [
     "//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "javascript:alert(1)", "/a\nb", "x" * 600,
@@ -180,7 +228,7 @@ def test_keys_are_kept_as_hashes_expire_and_are_revoked(doors: Doors) -> None:
     visitor = doors.visitor(text)
     assert visitor.get("/").status_code == 200
     with doors.store.reading() as tx:
-        assert text.split("_")[2] not in str(tx.rows("SELECT * FROM api_key"))
+        assert text.split("_", 2)[2] not in str(tx.rows("SELECT * FROM api_key"))
         found = sessions.list_keys(tx)[0]
     assert found.used_at is not None and found.created_by == "user:admin"
     with doors.store.transaction() as tx:

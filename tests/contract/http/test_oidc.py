@@ -101,6 +101,23 @@ def test_an_answer_that_belongs_to_another_login_lets_nobody_in(hospital: Doors)
                           headers={"Cookie": f"router-oidc={cookie}"}).status_code == 403
 
 
+@pytest.mark.attack("S50")
+def test_a_callback_that_nobody_began_is_no_failed_login(hospital: Doors) -> None:
+    for cookie in ("", "router-oidc=x"):
+        assert hospital.visitor().get("/login/oidc/callback", params={"code": "c", "state": "s"},
+                                      headers={"Cookie": cookie}).status_code == 403
+    assert hospital.audit() == []
+    with hospital.store.reading() as tx:
+        assert tx.value("SELECT COUNT(*) FROM login_failure") == 0
+
+
+@pytest.mark.attack("S42")
+def test_the_provider_is_asked_once_for_its_description(hospital: Doors, provider: Provider) -> None:
+    for _ in range(3):
+        assert hospital.visitor().get("/login/oidc").status_code == 303
+    assert provider.requests == ["GET /.well-known/openid-configuration"]
+
+
 @pytest.mark.attack("S35")
 def test_an_account_made_here_is_not_taken_over(hospital: Doors, provider: Provider) -> None:
     hospital.add_user("admin", Role.ADMIN)

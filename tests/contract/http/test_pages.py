@@ -56,6 +56,11 @@ def press(hospital: Doors, who: Visitor, number: int, verb: str) -> str:
     return reply.headers["location"]
 
 
+def test_a_study_that_nobody_sent_is_not_sent_on(hospital: Doors, operator: Visitor) -> None:
+    assert operator.post("/studies/1.2.3.4/send-now").status_code == 404
+    assert hospital.audit("study.send-now") == []
+
+
 @pytest.mark.parametrize(("number", "verb", "state"), [
     (2, "retry", State.QUEUED), (3, "retry", State.QUEUED), (3, "cancel", State.CANCELLED),
     (5, "urgent", State.QUEUED), (1, "resend", State.QUEUED), (6, "cancel", State.CANCELLED),

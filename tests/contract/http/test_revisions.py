@@ -81,7 +81,7 @@ def test_unknown_kinds_names_and_revisions(doors: Doors) -> None:
 def test_who_may_only_look_changes_nothing(doors: Doors) -> None:
     admin, viewer = doors.logged_in("admin"), doors.logged_in("viewer")
     send(admin, "PUT", f"{LANE}/current", {"body": {"paused": True}})
-    assert viewer.get(f"{LANE}/revisions").status_code == 200
+    assert viewer.get(f"{LANE}/revisions").status_code == 403
     send(viewer, "POST", f"{LANE}/rollback", {"revision": 1}, status=403)
     send(doors.logged_in("operator"), "PUT", f"{LANE}/current", {"body": None}, status=403)
 

@@ -109,3 +109,9 @@ def test_what_was_given_rights_to_implies_only_what_it_should() -> None:
     assert Right.ADMINISTER not in rights_of_role(Role.OPERATOR)
     assert rights_of_key(["account", "open", "nonsense"]) == frozenset()
     assert rights_of_key(["metrics"]) == {Right.METRICS}
+
+
+def test_settings_are_for_admins_over_the_api_as_on_the_page(doors: Doors) -> None:
+    operator = doors.with_session("operator")
+    for path in ("", "/lane", "/lane/satusehat/revisions", "/lane/satusehat/revisions/1"):
+        assert operator.get(f"/api/v1/settings{path}").status_code == 403, path

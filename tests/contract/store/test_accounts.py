@@ -105,6 +105,16 @@ def test_pauses_double_and_end(store: Store) -> None:
         assert "budi" not in str(tx.rows("SELECT * FROM login_failure")).lower(), "a name may be a password"
 
 
+def test_now_and_then_a_typo_does_not_lock_an_address_but_a_flood_does(store: Store) -> None:
+    with store.transaction() as tx:
+        for number in range(100):
+            sessions.note_login_failure(tx, f"person{number}", "192.0.2.1", number * 3_600_000)
+            assert sessions.login_pause_ms(tx, "anybody", "192.0.2.1", number * 3_600_000) == 0
+        for number in range(31):
+            sessions.note_login_failure(tx, f"guess{number}", "192.0.2.2", 1000)
+        assert sessions.login_pause_ms(tx, "anybody", "192.0.2.2", 1000) == 900_000
+
+
 def test_a_reading_that_takes_too_long_ends(database_url: str) -> None:
     from internal.errors import Transient
 
