@@ -1,8 +1,8 @@
 """Watched folders: images, CD trees and zip files that lie there are taken as if they had come by C-STORE.
 
 A thread of the deliver role. A file is taken when its size and time have stood still; what was taken is remembered in
-rows, so that nothing is taken twice. A file is removed only after all of it is accepted, and only where the setting
-says so. Imports archive, intake and watched. Changes when files are found or recognised in another way.
+rows, so that nothing is taken twice. A file is removed only where the setting says so, and only if everything in it is
+accepted or an index of a medium. Imports archive, intake and watched. Changes when files are found or recognised in another way.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ _MAX_PATH: Final = 1024
 _FAULT_PAUSE_S: Final = 10.0
 _OPEN: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _NOT_DICOM: Final = "no DICOM file"
+_INDEX: Final = "an index of a medium (DICOMDIR)"
+_NO_IMAGES: Final = (_NOT_DICOM, _INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +185,13 @@ class Watcher:
             for part in parts:
                 reason = self._accept_one(part)
                 accepted += not reason
-                refused += reason not in ("", _NOT_DICOM, _INDEX)
+                refused += reason not in ("", *_NO_IMAGES)
                 reasons += [reason] if reason else []
         except (ArchiveRefused, OSError) as fault:
             refused += 1
             reasons.insert(0, str(fault) if isinstance(fault, ArchiveRefused) else "it cannot be read")
-        others = [one for one in reasons if one != _NOT_DICOM] or reasons
         return Seen(file.path, file.size, file.mtime_ns, self._clock.now_ms(), accepted, refused,
-                    "; ".join(dict.fromkeys(others))[:300])
+                    "; ".join(sorted(set(reasons), key=lambda one: (one in _NO_IMAGES, one)))[:300])
 
     def _accept_one(self, source: BinaryIO) -> str:
         """Accept one image; return "" or why it was not. Raises StorageFull, StorageFailed, OSError, ArchiveRefused."""
@@ -205,7 +206,7 @@ class Watcher:
 
     def _remove(self, file: _File, seen: Seen) -> None:
         """Remove a file of which everything is accepted, if that is wanted and it is still the same file."""
-        if not self._options.remove or not seen.accepted or seen.refused:
+        if not self._options.remove or not seen.accepted or seen.refused or seen.reason not in ("", _INDEX):
             return
         try:
             if not _is_same(os.lstat(file.full), file):
@@ -216,9 +217,6 @@ class Watcher:
             return
         with self._store.transaction() as tx:
             watched.forget(tx, self.name, file.path)
-
-
-_INDEX: Final = "an index of a medium (DICOMDIR)"
 
 
 def _is_same(status: os.stat_result, file: _File) -> bool:
