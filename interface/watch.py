@@ -2,7 +2,8 @@
 
 A thread of the deliver role. A file is taken when its size and time have stood still; what was taken is remembered in
 rows, so that nothing is taken twice. A file is removed only where the setting says so, and only if everything in it is
-accepted or an index of a medium. Imports archive, intake and watched. Changes when files are found or recognised in another way.
+accepted or an index of a medium. Imports archive, intake and watched. Changes when files are found or recognised in
+another way.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Watcher:
                 if seen is not None and (seen.size, seen.mtime_ns) == (file.size, file.mtime_ns):
                     self._remove(file, seen)
                 elif self._is_stable(file, began_s, waiting):
-                    self._take(file)
+                    self._try(file)
         self._waiting = waiting
         return self.accepted - before
 
@@ -154,8 +155,22 @@ class Watcher:
 
     # -- taking ----------------------------------------------------------------------------------------------------
 
+    def _try(self, file: _File) -> None:
+        """Take a file; one that cannot be read now is tried again later, one on which this code fails is refused."""
+        try:
+            self._take(file)
+        except OSError as fault:  # a disk or a share that is not well says nothing about the file
+            log.warning("Watched folder %s: a file cannot be read now (%s)", self.name,
+                        fault.strerror or type(fault).__name__)
+        except RouterError:
+            raise
+        except Exception:  # the top for one file: whatever it holds, the others are taken
+            log.exception("Watched folder %s: a file cannot be taken", self.name)
+            self._remember(Seen(file.path, file.size, file.mtime_ns, self._clock.now_ms(), 0, 1,
+                                "a fault of this program; the log says more"))
+
     def _take(self, file: _File) -> None:
-        """Accept what is in a file, remember it, and remove it where that is wanted."""
+        """Accept what is in a file, remember it, and remove it where that is wanted; OSError if it cannot be read."""
         try:
             descriptor = os.open(file.full, _OPEN)
         except OSError:
@@ -164,6 +179,10 @@ class Watcher:
             if not _is_same(os.fstat(descriptor), file):
                 return
             seen = self._accept(source, file)
+        self._remember(seen)
+        self._remove(file, seen)
+
+    def _remember(self, seen: Seen) -> None:
         self.accepted += seen.accepted
         self.refused += seen.refused
         with self._store.transaction() as tx:
@@ -173,7 +192,6 @@ class Watcher:
                           fields={"watch": self.name, "accepted": seen.accepted, "refused": seen.refused})
         if seen.refused:
             log.warning("Watched folder %s: a file was refused: %s", self.name, seen.reason)
-        self._remove(file, seen)
 
     def _accept(self, source: BinaryIO, file: _File) -> Seen:
         reasons: list[str] = []
@@ -187,9 +205,9 @@ class Watcher:
                 accepted += not reason
                 refused += reason not in ("", *_NO_IMAGES)
                 reasons += [reason] if reason else []
-        except (ArchiveRefused, OSError) as fault:
+        except ArchiveRefused as fault:
             refused += 1
-            reasons.insert(0, str(fault) if isinstance(fault, ArchiveRefused) else "it cannot be read")
+            reasons.append(str(fault))
         return Seen(file.path, file.size, file.mtime_ns, self._clock.now_ms(), accepted, refused,
                     "; ".join(sorted(set(reasons), key=lambda one: (one in _NO_IMAGES, one)))[:300])
 
@@ -290,4 +308,7 @@ class Watching:
         except (StorageFull, StorageFailed, OSError, RouterError) as fault:
             words = str(fault) if isinstance(fault, RouterError) else fault.strerror or type(fault).__name__
             log.warning("Watched folder %s cannot be used now: %s", watcher.name, words)
+            watcher.due_s = max(watcher.due_s, time.monotonic() + _FAULT_PAUSE_S)
+        except Exception:  # the thread's top: the other folders are looked at all the same
+            log.exception("Watched folder %s cannot be looked at", watcher.name)
             watcher.due_s = max(watcher.due_s, time.monotonic() + _FAULT_PAUSE_S)

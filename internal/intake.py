@@ -1,7 +1,8 @@
 """A DICOM file that was brought otherwise than by C-STORE becomes an entry of the spool, under the same conditions.
 
 Layer 3, over the spool writer, the scanner and the file meta. Nothing is accepted that a C-STORE of the same data set
-would not be, nor a file that was cut off: nobody who sent it says that it is whole. Changes when the conditions for accepting an image change. Source: PS3.10 7, PS3.4 B.2.3.
+would not be, nor a file that was cut off: nobody who sent it says that it is whole. Changes when the conditions for
+accepting an image change. Source: PS3.10 7, PS3.4 B.2.3.
 """
 
 from __future__ import annotations

@@ -237,6 +237,47 @@ def test_hostile_archives_are_refused_within_bounds(bench: Bench, monkeypatch: p
         assert bench.ledger()[name].refused >= 1, name
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_archive_of_another_method_is_refused_and_the_next_is_taken(bench: Bench, method: int) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as file:
+        file.writestr("a", image())
+    data = bytearray(out.getvalue())
+    at = 30 + 1 + 9  # into the compressed bytes
+    data[at : at + 40] = b"\xff" * 40
+    bench.put("a.zip", bytes(data))
+    bench.put("b.dcm", image())
+    assert bench.look() == 1 and "not read" in bench.ledger()["a.zip"].reason
+
+
+def test_a_fault_of_our_own_ends_neither_look_nor_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Iterator[object]:
+        raise MemoryError
+
+    monkeypatch.setattr("interface.watch.members", broken)
+    bench.put("a.zip", zipped({"a": image()}))
+    bench.put("b.dcm", image())
+    assert bench.look() == 1 and bench.ledger()["a.zip"].refused == 1 and bench.look() == 0
+
+
+def test_a_file_that_cannot_be_read_now_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fdopen
+
+    class Failing(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    def failing(descriptor: int, mode: str) -> io.BytesIO:
+        os.close(descriptor)
+        return Failing()
+
+    bench.put("a.dcm", image())
+    monkeypatch.setattr("interface.watch.os.fdopen", failing)
+    assert bench.look() == 0 and bench.ledger() == {}
+    monkeypatch.setattr("interface.watch.os.fdopen", real)
+    assert bench.look() == 1
+
+
 def test_links_pipes_and_folders_that_may_not_be_read_are_left(bench: Bench, tmp_path: Path) -> None:
     secret = tmp_path / "secret.dcm"
     secret.write_bytes(image())
