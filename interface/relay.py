@@ -22,7 +22,10 @@ MAX_SHOWN = 50
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the other side said of one image; `said` (JSON) is kept with the item and shown to people."""
+    """What the other side said of one image; `said` (JSON) is kept with the item and shown to people.
+
+    With it are kept the UIDs under which the image left: where a rule gives new ones, the other side knows no others.
+    """
 
     frozen: Frozen
     state: ItemState
@@ -43,7 +46,9 @@ def send_all(work: Work, send: Send, batch: int = BATCH) -> Outcome | None:
         answers: list[tuple[Item, ItemState, dict[str, Any]]] = []
         try:
             for answer in send(work.freeze(items)):
-                answers.append((answer.frozen.item, answer.state, {"at": work.clock.now_ms(), **answer.said}))
+                sent = answer.frozen.header
+                said = {"at": work.clock.now_ms(), "sop_class_uid": sent.sop_class_uid, "sop_uid": sent.sop_uid}
+                answers.append((answer.frozen.item, answer.state, {**said, **answer.said}))
                 work.renew()
         finally:
             if answers:
@@ -69,6 +74,6 @@ def conclude(work: Work, name: str, what: str) -> Outcome:
     if open_:
         return Later("no-answer", f"{open_} of {total} {what} have no answer of {name} yet")
     others = work.items((ItemState.CONFLICT, ItemState.REFUSED), MAX_SHOWN)
-    detail = {"files": [{"sop_uid": item.instance.header.sop_uid, **item.answer} for item in others]}
+    detail = {"files": [{**item.answer, "sop_uid": item.instance.header.sop_uid} for item in others]}
     reasons = sorted({str(item.answer.get("text", "")) for item in others})
     return Refuse("partly-delivered", f"partly delivered {arrived}/{total}: {'; '.join(reasons)[:300]}", detail)
