@@ -210,12 +210,9 @@ class RuleBook:
         except ConfigurationInvalid as error:
             raise EditFailed(str(error)) from None
 
-    def rewriter(self, store: Store, destination: str, revision: str) -> ItemRewriter | None:
-        """Return what changes items of a job planned by the set `revision`, None if nothing does."""
-        rules = self.of_revision(store, revision)
-        if not any(rule.edits_for(destination) for rule in rules.rules):
-            return None
-        return ItemRewriter(self, store, destination, rules)
+    def rewriter(self, store: Store, destination: str, revision: str) -> ItemRewriter:
+        """Return what changes items of a job planned by the set `revision`, and those frozen by an earlier one."""
+        return ItemRewriter(self, store, destination, self.of_revision(store, revision))
 
     def fault_on_way(self, spool: Spool, instance: Instance, destination: str) -> str:
         """Return why an instance could not go to a destination by the set in force, "" if it could."""
@@ -251,6 +248,11 @@ class ItemRewriter:
     destination: str
     rules: RuleSet
 
+    @property
+    def edits(self) -> bool:
+        """Whether a rule of the set can change an item that was never frozen."""
+        return any(rule.edits_for(self.destination) for rule in self.rules.rules)
+
     def rewrite(self, file: BinaryIO, item: Item) -> tuple[Rewritten, Mapping[str, Any]] | None:
         """Return the new form of an item and its recipe, None if it leaves as it came (frozen.Rewriter)."""
         recipe = item.recipe
@@ -259,6 +261,8 @@ class ItemRewriter:
         rules = self.rules
         if recipe.get("kind") == REWRITE:
             rules = self.book.of_revision(self.store, str(recipe["rules"]))
+        elif not self.edits:
+            return None
         received, facts = self.book.facts_of_file(file, item.instance)
         try:
             firing = rules.edits_for(facts, self.destination)

@@ -105,6 +105,23 @@ def test_the_same_bytes_leave_at_every_attempt_even_under_other_rules_and_tables
     assert engine.states() == [State.DONE]
 
 
+def test_what_was_frozen_leaves_as_it_was_also_when_the_rule_is_gone_and_the_study_grew(engine: Engine) -> None:
+    engine.use_rules(rule(do='set PatientID = "FIRST"', send_to="scripted"))
+    receiver = Receiver(lose=1)
+    engine.destination.script = receiver
+    engine.receive("1.2.3", sop_uid="1.9.1")
+    engine.settle()
+    engine.work()
+    engine.use_rules()
+    engine.receive("1.2.3", sop_uid="1.9.2")
+    engine.settle()
+    engine.clock.ms += 10_000
+    while engine.work():
+        pass
+    assert engine.states() == [State.DONE] and receiver.files[0] == receiver.files[1]
+    assert [image.PatientID for image in receiver.images()] == ["FIRST", "FIRST", "P1"]
+
+
 def test_a_rewrite_that_cannot_be_done_holds_the_study_with_the_cause_and_loses_nothing(engine: Engine) -> None:
     engine.use_rules(rule(do="set PatientID = EthnicGroup else hold", send_to="scripted"))
     receiver = receive_and_send(engine)
