@@ -108,7 +108,6 @@ class RuleBook:
                 return False
             rows = rule_rows.catalogue_texts(tx)
             last = rule_rows.newest_set(tx) if self.in_force is None else None
-        self._token = token
         before = self.in_force
         try:
             self._take(store, self.compile(rows), (*self._file_texts, *rows), now)
@@ -119,6 +118,7 @@ class RuleBook:
                       extra={"fields": {"problems": list(self.problems[:20])}})
             if self.in_force is None and last is not None:
                 self._take_last(store, last, now)
+        self._token = token  # last: a database that was busy is asked again
         return self.in_force is not before
 
     def _take_last(self, store: Store, texts: Sequence[RuleText], now: int) -> None:

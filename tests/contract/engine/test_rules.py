@@ -223,6 +223,20 @@ def test_the_catalogue_has_history_and_rollback_and_refuses_what_cannot_be_used(
     assert receive_and_send(engine, "1.2.6").images()[0].PatientID == "P1"
 
 
+def test_a_busy_database_does_not_keep_a_new_set_from_coming_into_force(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(*_: object) -> None:
+        raise Transient("the database is busy")
+
+    put(engine, "web", {"entries": {"do": 'set PatientID = "NEW"', "send_to": "scripted"}})
+    with monkeypatch.context() as patch, pytest.raises(Transient):
+        patch.setattr(rule_rows, "keep_set", busy)
+        engine.book.reload(engine.store, engine.clock.ms)
+    assert engine.book.reload(engine.store, engine.clock.ms)
+    assert receive_and_send(engine).images()[0].PatientID == "NEW"
+
+
 def test_the_same_name_in_file_and_catalogue_is_an_error(engine: Engine) -> None:
     with pytest.raises(NotAllowed, match=r"stands in router\.conf"):
         put(engine, "twice", {"entries": {"keep": "yes"}})
