@@ -23,7 +23,7 @@ from .test_rules import rule
 def lane(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Scp]:
     def build(*, commitment: bool = False) -> Scp:
         running_node = running(Scp([ImplicitVRLittleEndian]))
-        node = running_node.__enter__()
+        node: Scp = running_node.__enter__()
         request.addfinalizer(lambda: running_node.__exit__(None, None, None))
         options = DimseOptions("scripted", Node("127.0.0.1", node.port, "PACS", 5.0, None), "ROUTER",
                                commitment=commitment, commitment_linger_s=0.05, scratch=tmp_path / "scratch")
@@ -49,3 +49,17 @@ def test_a_node_is_asked_about_the_uids_that_it_got(engine: Engine, lane: Callab
             str(request.TransactionUID), "PACS", engine.clock.ms, dict.fromkeys(map(str, asked), 0)))
     engine.clock.ms += 60_000
     assert engine.work() and engine.states() == [State.DONE]
+
+
+def test_an_image_that_a_rule_cannot_change_holds_the_study_before_any_is_sent(
+    engine: Engine, lane: Callable[..., Scp],
+) -> None:
+    engine.destination.by_accession = False
+    engine.use_rules(rule(do="set PatientID = AccessionNumber else hold", send_to="scripted"))
+    node = lane()
+    for number in range(33):
+        engine.receive("1.2.3", sop_uid=f"1.9.{number + 100}", accession="A1")
+    engine.receive("1.2.3", sop_uid="1.9.999", accession="")
+    engine.settle()
+    assert engine.work()
+    assert (engine.job().state, node.stored) == (State.HELD, [])
