@@ -38,8 +38,8 @@ Send = Callable[[Sequence[Frozen]], Iterator[Answer]]
 def send_all(work: Work, send: Send, batch: int = BATCH) -> Outcome | None:
     """Send every image that has no answer; None when all have one, More when the step's time is used up.
 
-    Before the first image leaves, every one is tried on the rules: a study that one of them cannot change leaves whole
-    or not at all. Answers are committed per batch, also those that came before `send` raised. An image without an answer is sent
+    Before the first image leaves, every one is tried on the rules: where one cannot be changed, none is sent.
+    Answers are committed per batch, also those that came before `send` raised. An image without an answer is sent
     again with the same bytes.
     """
     work.rehearse()

@@ -162,14 +162,17 @@ class RuleBook:
                     return elements.read_header(file, instance.dataset_offset, instance.dataset_bytes,
                                                 instance.header.transfer_syntax_uid)
             except BytesMissing:
-                return None
+                raise EditFailed("the file of an image that a rule asks about is gone") from None
             except NotDicom as error:
                 raise EditFailed(f"a header that a rule asks for cannot be read: {error}") from None
 
         return Facts(instance.header, instance.arrival, read, self.zone)
 
     def plan(self, spool: Spool, inventory: Inventory) -> Plan:
-        """Return where a study goes, by the set in force; without one everything is held."""
+        """Return where a study goes, by the set in force; without one everything is held.
+
+        A rule that cannot be asked holds the study; OSError when a file cannot be read now.
+        """
         instances = inventory.instances
         whole = dict.fromkeys(self.default, instances)
         if self.in_force is None:

@@ -6,6 +6,7 @@ import base64
 import io
 import logging
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import pytest
 from pydicom import dcmread
@@ -13,7 +14,7 @@ from pydicom.dataset import FileDataset
 
 from internal import catalogue, jobs, rule_rows, settings_rows
 from internal.config import RuleText
-from internal.errors import ConfigurationInvalid, NotAllowed, NotFound, Transient
+from internal.errors import BytesMissing, ConfigurationInvalid, NotAllowed, NotFound, Transient
 from internal.model import ItemState
 from internal.ports import Frozen, Work
 from internal.pseudonyms import open_vault
@@ -235,6 +236,32 @@ def test_a_busy_database_does_not_keep_a_new_set_from_coming_into_force(
         engine.book.reload(engine.store, engine.clock.ms)
     assert engine.book.reload(engine.store, engine.clock.ms)
     assert receive_and_send(engine).images()[0].PatientID == "NEW"
+
+
+@pytest.mark.parametrize("fault", [BytesMissing(), OSError(5, "Input/output error")])
+def test_a_file_that_a_rule_cannot_read_holds_or_delays_its_study_only(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, fault: Exception,
+) -> None:
+    engine.use_rules(rule(when="EthnicGroup missing", send_to="scripted"))
+    bad = engine.receive("1.2.1")
+    engine.receive("1.2.2")
+    real = engine.spool.open_entry
+
+    def open_entry(entry_id: str) -> BinaryIO:
+        if entry_id == bad.id:
+            raise fault
+        return real(entry_id)
+
+    engine.index()
+    monkeypatch.setattr(engine.spool, "open_entry", open_entry)
+    engine.settle()
+    with engine.store.reading() as tx:
+        found = {job.study_uid: (job.state, job.reason_code) for job in jobs.list_jobs(tx)}
+    assert found.pop("1.2.2") == (State.QUEUED, "")
+    assert found == ({} if isinstance(fault, OSError) else {"1.2.1": (State.HELD, "routing-failed")})
+    monkeypatch.setattr(engine.spool, "open_entry", real)
+    engine.settle()
+    assert len(engine.states()) == 2
 
 
 def test_the_same_name_in_file_and_catalogue_is_an_error(engine: Engine) -> None:
