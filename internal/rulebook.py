@@ -128,9 +128,8 @@ class RuleBook:
             log.error("The last good set of rules cannot be used any more; every study is held")
 
     def _take(self, store: Store, rules: RuleSet, texts: Sequence[RuleText], now: int) -> None:
-        if rules.revision:
-            with store.transaction() as tx:
-                rule_rows.keep_set(tx, rules.revision, texts, now)
+        with store.transaction() as tx:
+            rule_rows.keep_set(tx, rules.revision, texts, now)
         self._by_revision[rules.revision] = rules
         self.in_force = rules
 

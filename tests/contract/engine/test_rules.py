@@ -135,6 +135,17 @@ def test_a_rewrite_that_cannot_be_done_holds_the_study_with_the_cause_and_loses_
     assert item.state is ItemState.DUE
 
 
+def test_a_corrected_rule_counts_when_the_study_is_sent_again(engine: Engine) -> None:
+    engine.use_rules(rule(do="set PatientID = EthnicGroup else hold", send_to="scripted"))
+    receiver = receive_and_send(engine)
+    assert engine.states() == [State.HELD]
+    engine.use_rules(rule(do='set PatientID = "GOOD"', send_to="scripted"))
+    with engine.store.transaction() as tx:
+        jobs.act(tx, [1], Event.RETRY, who="dr", now=engine.clock.ms)
+    assert engine.work() and engine.states() == [State.DONE]
+    assert [image.PatientID for image in receiver.images()] == ["GOOD"]
+
+
 def test_a_study_goes_where_the_rules_say_and_one_that_goes_nowhere_is_told(
     engine: Engine, caplog: pytest.LogCaptureFixture,
 ) -> None:
