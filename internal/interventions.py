@@ -1,7 +1,7 @@
 """SQL for what happens to a job outside of its worker: by a person, by patience, by a move to another environment.
 
-Called through `jobs` by the commands, the API and `worker`; imports states, items, events, rule_rows, store. Changes when people
-get another way to move a job.
+Called through `jobs` by the commands, the API and `worker`; imports states, items, events, rule_rows, store. Changes
+when people get another way to move a job.
 """
 # ruff: noqa: S608 - only the lock's fragment is composed; every value is bound
 
