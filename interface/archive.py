@@ -6,6 +6,7 @@ Source: PKWARE APPNOTE 4.3 (end of central directory, zip64).
 
 from __future__ import annotations
 
+import errno
 import io
 import stat
 import struct
@@ -21,7 +22,10 @@ MAX_FREE_BYTES: Final = 1024**3
 MAX_RATIO: Final = 200
 MAGIC: Final = b"PK\x03\x04"
 _TAIL_BYTES: Final = 66 * 1024
-_FAULTS: Final = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EOFError, ValueError, struct.error)
+#: The only methods that are read: every device and system writes these.
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_FAULTS: Final = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EOFError, ValueError,
+                  OverflowError, struct.error)
 
 
 class ArchiveRefused(Exception):
@@ -54,6 +58,8 @@ class Member(io.RawIOBase):
 def members(file: BinaryIO, size_bytes: int) -> Iterator[BinaryIO]:
     """Yield each regular member of the zip file `file` of `size_bytes` bytes; raises ArchiveRefused.
 
+    OSError when `file` itself cannot be read.
+
     Names inside are never used. A member is to be read before the next one is asked for.
     """
     _check_directory(file, size_bytes)
@@ -69,10 +75,16 @@ def members(file: BinaryIO, size_bytes: int) -> Iterator[BinaryIO]:
                     continue
                 if info.flag_bits & 1:
                     raise ArchiveRefused("the zip file is encrypted")
+                if info.compress_type not in _METHODS:
+                    raise ArchiveRefused("the zip file is compressed in a way that is not read")
                 with archive.open(info) as source:
                     yield cast(BinaryIO, Member(cast(BinaryIO, source), budget))
     except _FAULTS:
         raise ArchiveRefused("the zip file is damaged or of a form that is not read") from None
+    except OSError as fault:
+        if fault.errno != errno.EINVAL:  # a place before the file's beginning: the archive lies
+            raise
+        raise ArchiveRefused("the zip file is damaged") from None
 
 
 def _check_directory(file: BinaryIO, size_bytes: int) -> None:

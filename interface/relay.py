@@ -22,7 +22,10 @@ MAX_SHOWN = 50
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the other side said of one image; `said` (JSON) is kept with the item and shown to people."""
+    """What the other side said of one image; `said` (JSON) is kept with the item and shown to people.
+
+    With it are kept the UIDs under which the image left: where a rule gives new ones, the other side knows no others.
+    """
 
     frozen: Frozen
     state: ItemState
@@ -35,15 +38,19 @@ Send = Callable[[Sequence[Frozen]], Iterator[Answer]]
 def send_all(work: Work, send: Send, batch: int = BATCH) -> Outcome | None:
     """Send every image that has no answer; None when all have one, More when the step's time is used up.
 
+    Before the first image leaves, every one is tried on the rules: where one cannot be changed, none is sent.
     Answers are committed per batch, also those that came before `send` raised. An image without an answer is sent
     again with the same bytes.
     """
+    work.rehearse()
     last = 0
     while items := work.items((ItemState.SENT, ItemState.DUE), batch, last):
         answers: list[tuple[Item, ItemState, dict[str, Any]]] = []
         try:
             for answer in send(work.freeze(items)):
-                answers.append((answer.frozen.item, answer.state, {"at": work.clock.now_ms(), **answer.said}))
+                sent = answer.frozen.header
+                said = {"at": work.clock.now_ms(), "sop_class_uid": sent.sop_class_uid, "sop_uid": sent.sop_uid}
+                answers.append((answer.frozen.item, answer.state, {**said, **answer.said}))
                 work.renew()
         finally:
             if answers:
@@ -69,6 +76,6 @@ def conclude(work: Work, name: str, what: str) -> Outcome:
     if open_:
         return Later("no-answer", f"{open_} of {total} {what} have no answer of {name} yet")
     others = work.items((ItemState.CONFLICT, ItemState.REFUSED), MAX_SHOWN)
-    detail = {"files": [{"sop_uid": item.instance.header.sop_uid, **item.answer} for item in others]}
+    detail = {"files": [{**item.answer, "sop_uid": item.instance.header.sop_uid} for item in others]}
     reasons = sorted({str(item.answer.get("text", "")) for item in others})
     return Refuse("partly-delivered", f"partly delivered {arrived}/{total}: {'; '.join(reasons)[:300]}", detail)

@@ -1,8 +1,9 @@
 """Watched folders: images, CD trees and zip files that lie there are taken as if they had come by C-STORE.
 
 A thread of the deliver role. A file is taken when its size and time have stood still; what was taken is remembered in
-rows, so that nothing is taken twice. A file is removed only after all of it is accepted, and only where the setting
-says so. Imports archive, intake and watched. Changes when files are found or recognised in another way.
+rows, so that nothing is taken twice. A file is removed only where the setting says so, and only if everything in it is
+accepted or an index of a medium. Imports archive, intake and watched. Changes when files are found or recognised in
+another way.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _MAX_PATH: Final = 1024
 _FAULT_PAUSE_S: Final = 10.0
 _OPEN: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _NOT_DICOM: Final = "no DICOM file"
+_INDEX: Final = "an index of a medium (DICOMDIR)"
+_NO_IMAGES: Final = (_NOT_DICOM, _INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class Watcher:
                 if seen is not None and (seen.size, seen.mtime_ns) == (file.size, file.mtime_ns):
                     self._remove(file, seen)
                 elif self._is_stable(file, began_s, waiting):
-                    self._take(file)
+                    self._try(file)
         self._waiting = waiting
         return self.accepted - before
 
@@ -152,8 +155,22 @@ class Watcher:
 
     # -- taking ----------------------------------------------------------------------------------------------------
 
+    def _try(self, file: _File) -> None:
+        """Take a file; one that cannot be read now is tried again later, one on which this code fails is refused."""
+        try:
+            self._take(file)
+        except OSError as fault:  # a disk or a share that is not well says nothing about the file
+            log.warning("Watched folder %s: a file cannot be read now (%s)", self.name,
+                        fault.strerror or type(fault).__name__)
+        except RouterError:
+            raise
+        except Exception:  # the top for one file: whatever it holds, the others are taken
+            log.exception("Watched folder %s: a file cannot be taken", self.name)
+            self._remember(Seen(file.path, file.size, file.mtime_ns, self._clock.now_ms(), 0, 1,
+                                "a fault of this program; the log says more"))
+
     def _take(self, file: _File) -> None:
-        """Accept what is in a file, remember it, and remove it where that is wanted."""
+        """Accept what is in a file, remember it, and remove it where that is wanted; OSError if it cannot be read."""
         try:
             descriptor = os.open(file.full, _OPEN)
         except OSError:
@@ -162,6 +179,10 @@ class Watcher:
             if not _is_same(os.fstat(descriptor), file):
                 return
             seen = self._accept(source, file)
+        self._remember(seen)
+        self._remove(file, seen)
+
+    def _remember(self, seen: Seen) -> None:
         self.accepted += seen.accepted
         self.refused += seen.refused
         with self._store.transaction() as tx:
@@ -171,7 +192,6 @@ class Watcher:
                           fields={"watch": self.name, "accepted": seen.accepted, "refused": seen.refused})
         if seen.refused:
             log.warning("Watched folder %s: a file was refused: %s", self.name, seen.reason)
-        self._remove(file, seen)
 
     def _accept(self, source: BinaryIO, file: _File) -> Seen:
         reasons: list[str] = []
@@ -183,14 +203,13 @@ class Watcher:
             for part in parts:
                 reason = self._accept_one(part)
                 accepted += not reason
-                refused += reason not in ("", _NOT_DICOM, _INDEX)
+                refused += reason not in ("", *_NO_IMAGES)
                 reasons += [reason] if reason else []
-        except (ArchiveRefused, OSError) as fault:
+        except ArchiveRefused as fault:
             refused += 1
-            reasons.insert(0, str(fault) if isinstance(fault, ArchiveRefused) else "it cannot be read")
-        others = [one for one in reasons if one != _NOT_DICOM] or reasons
+            reasons.append(str(fault))
         return Seen(file.path, file.size, file.mtime_ns, self._clock.now_ms(), accepted, refused,
-                    "; ".join(dict.fromkeys(others))[:300])
+                    "; ".join(sorted(set(reasons), key=lambda one: (one in _NO_IMAGES, one)))[:300])
 
     def _accept_one(self, source: BinaryIO) -> str:
         """Accept one image; return "" or why it was not. Raises StorageFull, StorageFailed, OSError, ArchiveRefused."""
@@ -205,7 +224,7 @@ class Watcher:
 
     def _remove(self, file: _File, seen: Seen) -> None:
         """Remove a file of which everything is accepted, if that is wanted and it is still the same file."""
-        if not self._options.remove or not seen.accepted or seen.refused:
+        if not self._options.remove or not seen.accepted or seen.refused or seen.reason not in ("", _INDEX):
             return
         try:
             if not _is_same(os.lstat(file.full), file):
@@ -216,9 +235,6 @@ class Watcher:
             return
         with self._store.transaction() as tx:
             watched.forget(tx, self.name, file.path)
-
-
-_INDEX: Final = "an index of a medium (DICOMDIR)"
 
 
 def _is_same(status: os.stat_result, file: _File) -> bool:
@@ -292,4 +308,7 @@ class Watching:
         except (StorageFull, StorageFailed, OSError, RouterError) as fault:
             words = str(fault) if isinstance(fault, RouterError) else fault.strerror or type(fault).__name__
             log.warning("Watched folder %s cannot be used now: %s", watcher.name, words)
+            watcher.due_s = max(watcher.due_s, time.monotonic() + _FAULT_PAUSE_S)
+        except Exception:  # the thread's top: the other folders are looked at all the same
+            log.exception("Watched folder %s cannot be looked at", watcher.name)
             watcher.due_s = max(watcher.due_s, time.monotonic() + _FAULT_PAUSE_S)

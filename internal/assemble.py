@@ -113,12 +113,16 @@ class Assembler:
     def _plan_again(self, behind: Sequence[jobs.Behind]) -> int:
         for study_uid in dict.fromkeys(job.study_uid for job in behind):
             plan = self._decide(study_uid)
+            if plan is None:
+                continue
             with self._store.transaction() as tx:
                 self._plan(tx, study_uid, plan)
         return len(behind)
 
     def _settle(self, study: index.Settling) -> None:
         plan = self._decide(study.study_uid)
+        if plan is None:
+            return
         with self._store.transaction() as tx:
             if not index.mark_settled(tx, study.study_uid, study.revision, self._clock.now_ms()):
                 return
@@ -128,11 +132,19 @@ class Assembler:
             extra={"fields": {"study": study.study_uid, "revision": study.revision, "jobs": planned}},
         )
 
-    def _decide(self, study_uid: str) -> Plan:
-        """Ask the rules, outside any transaction: they may read headers. What comes meanwhile settles again."""
+    def _decide(self, study_uid: str) -> Plan | None:
+        """Ask the rules, outside any transaction: they may read headers. What comes meanwhile settles again.
+
+        None when a header cannot be read now: this study is looked at again, the others go on.
+        """
         with self._store.reading() as tx:
             inventory = index.inventory(tx, study_uid)
-        return self._route(inventory)
+        try:
+            return self._route(inventory)
+        except OSError as fault:
+            log.warning("A study cannot be planned now: a file of it cannot be read",
+                        extra={"fields": {"study": study_uid, "fault": fault.strerror or type(fault).__name__}})
+            return None
 
     def _plan(self, tx: Tx, study_uid: str, plan: Plan) -> int:
         """Create or extend the jobs of a settled study; the caller's transaction makes it one decision."""

@@ -1,7 +1,8 @@
 """A DICOM file that was brought otherwise than by C-STORE becomes an entry of the spool, under the same conditions.
 
 Layer 3, over the spool writer, the scanner and the file meta. Nothing is accepted that a C-STORE of the same data set
-would not be. Changes when the conditions for accepting an image change. Source: PS3.10 7, PS3.4 B.2.3.
+would not be, nor a file that was cut off: nobody who sent it says that it is whole. Changes when the conditions for
+accepting an image change. Source: PS3.10 7, PS3.4 B.2.3.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import BinaryIO, Final
 from internal.dicomfile import Meta, build_meta, read_meta
 from internal.errors import MismatchedInstance, NotDicom
 from internal.model import Arrival, Header
-from internal.scan import CutShort, scan, scan_uids
+from internal.scan import CutShort, check_end, scan, scan_uids
 from internal.spool_writer import Entry, IncomingInstance, SpoolWriter
 
 HEAD_BYTES: Final = 256 * 1024
@@ -86,6 +87,8 @@ def _check(
     for uid in (header.sop_class_uid, header.sop_uid, header.study_uid, header.series_uid, transfer_syntax_uid):
         if len(uid) > 64 or not _UID.fullmatch(uid):
             raise MismatchedInstance("one of its UIDs is not a UID")
+    with incoming.open_back(offset) as file:
+        check_end(file, transfer_syntax_uid)
 
 
 def _scan(

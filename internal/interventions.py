@@ -1,7 +1,7 @@
 """SQL for what happens to a job outside of its worker: by a person, by patience, by a move to another environment.
 
-Called through `jobs` by the commands, the API and `worker`; imports states, items, events, store. Changes when people
-get another way to move a job.
+Called through `jobs` by the commands, the API and `worker`; imports states, items, events, rule_rows, store. Changes
+when people get another way to move a job.
 """
 # ruff: noqa: S608 - only the lock's fragment is composed; every value is bound
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from internal.decisions import is_withdrawn
 from internal.events import add_event
 from internal.items import copy_items, due_again, waive_failed
+from internal.rule_rows import newest_revision
 from internal.set_aside import accept_missing
 from internal.states import Event, IllegalTransition, State, can, next_state
 from internal.store import Row, Tx
@@ -29,6 +30,9 @@ CALLER_NOT_ADMITTED = "caller-not-admitted"
 
 #: What a person may do; everything else belongs to the worker.
 ACTS = frozenset({Event.RETRY, Event.CANCEL, Event.WAKE, Event.GIVE_UP, Event.REOPEN})
+
+#: Why a job is HELD whose images a rule could not change: what was never frozen then follows the set in force.
+RULE_REASONS = frozenset({"rewrite-failed", "source-empty", "may-show-patient", "rules-invalid"})
 
 _AGAIN = frozenset({Event.RETRY, Event.REOPEN})
 
@@ -96,6 +100,8 @@ def _why_not_again(tx: Tx, row: Row) -> str:
 
 def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None) -> State:
     job_id, state, _, environment, study_uid, *_ = row
+    if event in _AGAIN:
+        _follow_rules_in_force(tx, job_id)
     state = next_state(State(state), event)
     if event is Event.GIVE_UP:
         hold(tx, job_id, state, "given-up", f"given up by {who}", now)
@@ -115,6 +121,13 @@ def _act(tx: Tx, row: Row, event: Event, who: str, now: int, target: str | None)
     add_event(tx, now, f"person-{event}", f"{event} by {who}", study_uid=study_uid, job_id=job_id, who=who,
               fields={"state": str(state)})
     return state
+
+
+def _follow_rules_in_force(tx: Tx, job_id: int) -> None:
+    """Let a job that a rule held follow the set in force; items that were frozen keep the set of their recipe."""
+    revision = newest_revision(tx)
+    if revision is not None and tx.value("SELECT reason_code FROM job WHERE job_id = ?", (job_id,)) in RULE_REASONS:
+        tx.execute("UPDATE job SET rules = ? WHERE job_id = ?", (revision, job_id))
 
 
 def accept_partial(tx: Tx, study_uid: str, *, who: str, now: int) -> Acted:

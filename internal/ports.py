@@ -89,6 +89,12 @@ class Work(Protocol):
     def count_items(self) -> dict[ItemState, int]:
         """Return how many items of this job and environment are in each state."""
 
+    def rehearse(self) -> None:
+        """Raise what `freeze` would because of a rule, for every item that was never frozen; nothing is written.
+
+        It reads headers only, and nothing at all where no rule changes what goes to this destination.
+        """
+
     def freeze(self, items: Sequence[Item]) -> list[Frozen]:
         """Fix the bytes of `items`, check them against the index, and commit them as SENT in one transaction.
 

@@ -73,9 +73,15 @@ def kept_set(tx: Tx, revision: str) -> list[RuleText] | None:
 
 
 def newest_set(tx: Tx) -> list[RuleText] | None:
-    """Return the texts of the set that came into force last, None if there was none."""
-    body = tx.value("SELECT body FROM rule_set ORDER BY at DESC, revision LIMIT 1")
+    """Return the texts of the set with rules that came into force last, None if there was none."""
+    body = tx.value("SELECT body FROM rule_set WHERE revision <> '' ORDER BY at DESC, revision LIMIT 1")
     return None if body is None else _texts(body)
+
+
+def newest_revision(tx: Tx) -> str | None:
+    """Return the revision of the set that came into force last, None if there was none."""
+    found: str | None = tx.value("SELECT revision FROM rule_set ORDER BY at DESC, revision DESC LIMIT 1")
+    return found
 
 
 def _texts(body: str) -> list[RuleText]:

@@ -108,7 +108,6 @@ class RuleBook:
                 return False
             rows = rule_rows.catalogue_texts(tx)
             last = rule_rows.newest_set(tx) if self.in_force is None else None
-        self._token = token
         before = self.in_force
         try:
             self._take(store, self.compile(rows), (*self._file_texts, *rows), now)
@@ -119,6 +118,7 @@ class RuleBook:
                       extra={"fields": {"problems": list(self.problems[:20])}})
             if self.in_force is None and last is not None:
                 self._take_last(store, last, now)
+        self._token = token  # last: a database that was busy is asked again
         return self.in_force is not before
 
     def _take_last(self, store: Store, texts: Sequence[RuleText], now: int) -> None:
@@ -128,9 +128,8 @@ class RuleBook:
             log.error("The last good set of rules cannot be used any more; every study is held")
 
     def _take(self, store: Store, rules: RuleSet, texts: Sequence[RuleText], now: int) -> None:
-        if rules.revision:
-            with store.transaction() as tx:
-                rule_rows.keep_set(tx, rules.revision, texts, now)
+        with store.transaction() as tx:
+            rule_rows.keep_set(tx, rules.revision, texts, now)
         self._by_revision[rules.revision] = rules
         self.in_force = rules
 
@@ -162,14 +161,17 @@ class RuleBook:
                     return elements.read_header(file, instance.dataset_offset, instance.dataset_bytes,
                                                 instance.header.transfer_syntax_uid)
             except BytesMissing:
-                return None
+                raise EditFailed("the file of an image that a rule asks about is gone") from None
             except NotDicom as error:
                 raise EditFailed(f"a header that a rule asks for cannot be read: {error}") from None
 
         return Facts(instance.header, instance.arrival, read, self.zone)
 
     def plan(self, spool: Spool, inventory: Inventory) -> Plan:
-        """Return where a study goes, by the set in force; without one everything is held."""
+        """Return where a study goes, by the set in force; without one everything is held.
+
+        A rule that cannot be asked holds the study; OSError when a file cannot be read now.
+        """
         instances = inventory.instances
         whole = dict.fromkeys(self.default, instances)
         if self.in_force is None:
@@ -210,12 +212,9 @@ class RuleBook:
         except ConfigurationInvalid as error:
             raise EditFailed(str(error)) from None
 
-    def rewriter(self, store: Store, destination: str, revision: str) -> ItemRewriter | None:
-        """Return what changes items of a job planned by the set `revision`, None if nothing does."""
-        rules = self.of_revision(store, revision)
-        if not any(rule.edits_for(destination) for rule in rules.rules):
-            return None
-        return ItemRewriter(self, store, destination, rules)
+    def rewriter(self, store: Store, destination: str, revision: str) -> ItemRewriter:
+        """Return what changes items of a job planned by the set `revision`, and those frozen by an earlier one."""
+        return ItemRewriter(self, store, destination, self.of_revision(store, revision))
 
     def fault_on_way(self, spool: Spool, instance: Instance, destination: str) -> str:
         """Return why an instance could not go to a destination by the set in force, "" if it could."""
@@ -251,6 +250,11 @@ class ItemRewriter:
     destination: str
     rules: RuleSet
 
+    @property
+    def edits(self) -> bool:
+        """Whether a rule of the set can change an item that was never frozen."""
+        return any(rule.edits_for(self.destination) for rule in self.rules.rules)
+
     def rewrite(self, file: BinaryIO, item: Item) -> tuple[Rewritten, Mapping[str, Any]] | None:
         """Return the new form of an item and its recipe, None if it leaves as it came (frozen.Rewriter)."""
         recipe = item.recipe
@@ -259,6 +263,8 @@ class ItemRewriter:
         rules = self.rules
         if recipe.get("kind") == REWRITE:
             rules = self.book.of_revision(self.store, str(recipe["rules"]))
+        elif not self.edits:
+            return None
         received, facts = self.book.facts_of_file(file, item.instance)
         try:
             firing = rules.edits_for(facts, self.destination)

@@ -7,6 +7,8 @@ another field or DICOM another encoding. Source: PS3.5 7 and annex A.
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
 import zlib
 from typing import BinaryIO, Final, NoReturn
@@ -17,6 +19,7 @@ from internal.model import Header
 
 MAX_DEPTH: Final = 32
 MAX_ELEMENTS: Final = 100_000
+MAX_ELEMENTS_OF_FILE: Final = 5_000_000
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
 _WINDOWS: Final = (32 * 1024, 1024 * 1024, 32 * 1024 * 1024)
@@ -79,6 +82,36 @@ def scan_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str, *,
     Raises CutShort if the UIDs may lie behind `head` and it is not `whole`, otherwise NotDicom.
     """
     return _header(_walk(head, transfer_syntax_uid, whole).top(_LAST_UID), transfer_syntax_uid)
+
+
+def check_end(file: BinaryIO, transfer_syntax_uid: str) -> None:
+    """Raise NotDicom unless the data set that begins where `file` (of a disk) stands ends exactly with the file.
+
+    Lengths only are read, no values; a deflated data set is complete when its stream has its end. Source: PS3.5 7.
+    """
+    offset = file.tell()
+    if os.fstat(file.fileno()).st_size <= offset:
+        raise NotDicom("the data set is empty")
+    if transfer_syntax_uid in DEFLATED:
+        _check_deflated(file)
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped)[offset:] as data:
+        walk = _walk(data, transfer_syntax_uid, whole=True)
+        try:
+            walk.to_the_end(MAX_ELEMENTS_OF_FILE)
+        finally:
+            walk.go_on(b"", whole=True)  # a view that is still held would keep the file mapped
+
+
+def _check_deflated(file: BinaryIO) -> None:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        while not inflater.eof and (data := inflater.unconsumed_tail or file.read(MAX_VALUE_BYTES)):
+            inflater.decompress(data, MAX_INFLATED_BYTES)
+    except zlib.error:
+        raise NotDicom("the deflated data set cannot be inflated") from None
+    if not inflater.eof or len(inflater.unused_data + file.read(2)) > 1:
+        raise NotDicom("the data set does not end where the file ends: it is cut off or damaged")
 
 
 def _collect_from_file(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, bytes]:
@@ -207,6 +240,18 @@ class _Walk:
             if not self._complete():  # damaged behind the UIDs: still registered and delivered
                 raise
         return self._values
+
+    def to_the_end(self, budget: int) -> None:
+        """Raise NotDicom unless the outermost elements, at most `budget` with all they hold, end with the bytes."""
+        self._budget = budget
+        start = 0
+        try:
+            while start < self._end:
+                _, length, position = self._element(start, self._implicit)
+                start = self._skip_sequence(position, self._implicit, 1) if length == _UNDEFINED else position + length
+                self._check(start)
+        except NotDicom as fault:
+            raise NotDicom(f"the data set does not end where the file ends: {fault}") from None
 
     def _complete(self) -> bool:
         return self._values.keys() >= _UID_TAGS

@@ -18,7 +18,7 @@ from internal.identity import Person
 from internal.items import revise_receipts
 from internal.model import Intent, Inventory, Item, ItemState, Job
 from internal.ports import Clock, Frozen
-from internal.rulebook import RuleBook
+from internal.rulebook import ItemRewriter, RuleBook
 from internal.spool import Spool
 from internal.store import Store
 
@@ -26,6 +26,7 @@ log = logging.getLogger("router.delivery")
 
 #: Below this rate a transfer no longer keeps its lease alive: it is stuck.
 FLOOR_BYTES_PER_S = 1024
+_REHEARSED = 100
 
 
 class LeasedWork:
@@ -96,11 +97,26 @@ class LeasedWork:
         with self._store.reading() as tx:
             return jobs.count_items(tx, self.job)
 
+    def _rewriter(self) -> ItemRewriter | None:
+        if self._book is None:
+            return None
+        return self._book.rewriter(self._store, self.job.destination, self.job.rules)
+
+    def rehearse(self) -> None:
+        """Make the new header of every item that was never frozen, and forget it."""
+        rewriter = self._rewriter()
+        last = 0
+        while rewriter is not None and rewriter.edits and (some := self.items((ItemState.DUE,), _REHEARSED, last)):
+            for item in some:
+                if not item.recipe:
+                    with self._spool.open_entry(item.instance.id) as file:
+                        rewriter.rewrite(file, item)
+                    self.renew()
+            last = some[-1].item_id
+
     def freeze(self, items: Sequence[Item]) -> list[Frozen]:
         """Fix and check the bytes of `items`, then commit them as SENT in one transaction."""
-        rewriter = None
-        if self._book is not None:
-            rewriter = self._book.rewriter(self._store, self.job.destination, self.job.rules)
+        rewriter = self._rewriter()
         frozen: list[FrozenItem] = [freeze(self._spool, item, self._on_read, rewriter) for item in items]
         with self._store.transaction() as tx:
             if self._book is not None and (made := {k: v for one in frozen for k, v in one.pseudonyms.items()}):

@@ -184,6 +184,9 @@ class MemoryWork:
     def count_items(self) -> dict[ItemState, int]:
         return dict(self.ledger.count())
 
+    def rehearse(self) -> None:
+        """There are no rules here."""
+
     def freeze(self, items: Sequence[Item]) -> list[Frozen]:
         frozen: list[MemoryFrozen] = []
         for item in items:

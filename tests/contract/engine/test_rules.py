@@ -6,6 +6,7 @@ import base64
 import io
 import logging
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import pytest
 from pydicom import dcmread
@@ -13,7 +14,7 @@ from pydicom.dataset import FileDataset
 
 from internal import catalogue, jobs, rule_rows, settings_rows
 from internal.config import RuleText
-from internal.errors import ConfigurationInvalid, NotAllowed, NotFound, Transient
+from internal.errors import BytesMissing, ConfigurationInvalid, NotAllowed, NotFound, Transient
 from internal.model import ItemState
 from internal.ports import Frozen, Work
 from internal.pseudonyms import open_vault
@@ -105,6 +106,23 @@ def test_the_same_bytes_leave_at_every_attempt_even_under_other_rules_and_tables
     assert engine.states() == [State.DONE]
 
 
+def test_what_was_frozen_leaves_as_it_was_also_when_the_rule_is_gone_and_the_study_grew(engine: Engine) -> None:
+    engine.use_rules(rule(do='set PatientID = "FIRST"', send_to="scripted"))
+    receiver = Receiver(lose=1)
+    engine.destination.script = receiver
+    engine.receive("1.2.3", sop_uid="1.9.1")
+    engine.settle()
+    engine.work()
+    engine.use_rules()
+    engine.receive("1.2.3", sop_uid="1.9.2")
+    engine.settle()
+    engine.clock.ms += 10_000
+    while engine.work():
+        pass
+    assert engine.states() == [State.DONE] and receiver.files[0] == receiver.files[1]
+    assert [image.PatientID for image in receiver.images()] == ["FIRST", "FIRST", "P1"]
+
+
 def test_a_rewrite_that_cannot_be_done_holds_the_study_with_the_cause_and_loses_nothing(engine: Engine) -> None:
     engine.use_rules(rule(do="set PatientID = EthnicGroup else hold", send_to="scripted"))
     receiver = receive_and_send(engine)
@@ -115,6 +133,17 @@ def test_a_rewrite_that_cannot_be_done_holds_the_study_with_the_cause_and_loses_
     with engine.store.reading() as tx:
         (item,) = jobs.items_of(tx, job.job_id, job.environment)
     assert item.state is ItemState.DUE
+
+
+def test_a_corrected_rule_counts_when_the_study_is_sent_again(engine: Engine) -> None:
+    engine.use_rules(rule(do="set PatientID = EthnicGroup else hold", send_to="scripted"))
+    receiver = receive_and_send(engine)
+    assert engine.states() == [State.HELD]
+    engine.use_rules(rule(do='set PatientID = "GOOD"', send_to="scripted"))
+    with engine.store.transaction() as tx:
+        jobs.act(tx, [1], Event.RETRY, who="dr", now=engine.clock.ms)
+    assert engine.work() and engine.states() == [State.DONE]
+    assert [image.PatientID for image in receiver.images()] == ["GOOD"]
 
 
 def test_a_study_goes_where_the_rules_say_and_one_that_goes_nowhere_is_told(
@@ -204,6 +233,46 @@ def test_the_catalogue_has_history_and_rollback_and_refuses_what_cannot_be_used(
     put(engine, "web", None)
     book.reload(store, now)
     assert receive_and_send(engine, "1.2.6").images()[0].PatientID == "P1"
+
+
+def test_a_busy_database_does_not_keep_a_new_set_from_coming_into_force(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(*_: object) -> None:
+        raise Transient("the database is busy")
+
+    put(engine, "web", {"entries": {"do": 'set PatientID = "NEW"', "send_to": "scripted"}})
+    with monkeypatch.context() as patch, pytest.raises(Transient):
+        patch.setattr(rule_rows, "keep_set", busy)
+        engine.book.reload(engine.store, engine.clock.ms)
+    assert engine.book.reload(engine.store, engine.clock.ms)
+    assert receive_and_send(engine).images()[0].PatientID == "NEW"
+
+
+@pytest.mark.parametrize("fault", [BytesMissing(), OSError(5, "Input/output error")])
+def test_a_file_that_a_rule_cannot_read_holds_or_delays_its_study_only(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, fault: Exception,
+) -> None:
+    engine.use_rules(rule(when="EthnicGroup missing", send_to="scripted"))
+    bad = engine.receive("1.2.1")
+    engine.receive("1.2.2")
+    real = engine.spool.open_entry
+
+    def open_entry(entry_id: str) -> BinaryIO:
+        if entry_id == bad.id:
+            raise fault
+        return real(entry_id)
+
+    engine.index()
+    monkeypatch.setattr(engine.spool, "open_entry", open_entry)
+    engine.settle()
+    with engine.store.reading() as tx:
+        found = {job.study_uid: (job.state, job.reason_code) for job in jobs.list_jobs(tx)}
+    assert found.pop("1.2.2") == (State.QUEUED, "")
+    assert found == ({} if isinstance(fault, OSError) else {"1.2.1": (State.HELD, "routing-failed")})
+    monkeypatch.setattr(engine.spool, "open_entry", real)
+    engine.settle()
+    assert len(engine.states()) == 2
 
 
 def test_the_same_name_in_file_and_catalogue_is_an_error(engine: Engine) -> None:

@@ -151,7 +151,7 @@ def zipped(members: dict[str, bytes], **options: object) -> bytes:
 
 def test_a_zip_is_read_by_content_whatever_its_names(bench: Bench) -> None:
     bench.make(remove=True)
-    path = bench.put("study.bin", zipped({"../../etc/cron.d/x": image(1), "/abs": image(2), "readme.txt": b"hello"}))
+    path = bench.put("study.bin", zipped({"../../etc/cron.d/x": image(1), "/abs": image(2)}))
     assert bench.look() == 2 and not path.exists()
     assert not (bench.root.parent / "etc").exists()
 
@@ -165,6 +165,49 @@ def test_a_zip_with_one_bad_image_stays_and_says_so(bench: Bench) -> None:
     assert bench.look() == 0
     with bench.store.reading() as tx:
         assert watched.refused(tx, "cd") == [seen] and watched.totals(tx, "cd") == (1, 2, 1)
+
+
+@pytest.mark.parametrize("other", [b"%PDF-1.4 a report", image(2)[132:], zipped({"a": image(3)})],
+                         ids=["report", "no preamble", "zip"])
+def test_a_zip_that_holds_anything_else_is_never_removed(bench: Bench, other: bytes) -> None:
+    bench.make(remove=True)
+    path = bench.put("study.zip", zipped({"a": image(1), "other": other}))
+    assert bench.look() == 1 and path.exists() and bench.ledger()["study.zip"].reason == "no DICOM file"
+    assert bench.look() == 0 and bench.make(remove=True).look(GO) == 0 and path.exists()
+
+
+def encapsulated(*, end: bool = True) -> bytes:
+    import pydicom
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import RLELossless
+
+    dataset = pydicom.dcmread(io.BytesIO(image()))
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.PixelData = encapsulate([bytes(64), bytes(64)])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue() if end else out.getvalue()[:-8]
+
+
+def deflated() -> bytes:
+    import pydicom
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    dataset = pydicom.dcmread(io.BytesIO(image()))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("data", [image()[:-1], image()[:-300], image() + b"\0" * 3, encapsulated(end=False),
+                                  encapsulated()[:-20], deflated()[:-9]])
+def test_an_image_that_was_cut_off_is_refused_and_stays(bench: Bench, data: bytes) -> None:
+    bench.make(remove=True)
+    path, whole = bench.put("cut.dcm", data), [bench.put("a", encapsulated()), bench.put("b", deflated())]
+    assert bench.look() == 2 and path.exists() and not any(one.exists() for one in whole)
+    assert bench.ledger()["cut.dcm"].refused == 1 and "end" in bench.ledger()["cut.dcm"].reason
 
 
 def bomb() -> bytes:
@@ -192,6 +235,47 @@ def test_hostile_archives_are_refused_within_bounds(bench: Bench, monkeypatch: p
     assert bench.ledger()["nested.zip"].refused == 0
     for name in ("bomb.zip", "rubbish.zip"):
         assert bench.ledger()[name].refused >= 1, name
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_archive_of_another_method_is_refused_and_the_next_is_taken(bench: Bench, method: int) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as file:
+        file.writestr("a", image())
+    data = bytearray(out.getvalue())
+    at = 30 + 1 + 9  # into the compressed bytes
+    data[at : at + 40] = b"\xff" * 40
+    bench.put("a.zip", bytes(data))
+    bench.put("b.dcm", image())
+    assert bench.look() == 1 and "not read" in bench.ledger()["a.zip"].reason
+
+
+def test_a_fault_of_our_own_ends_neither_look_nor_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Iterator[object]:
+        raise MemoryError
+
+    monkeypatch.setattr("interface.watch.members", broken)
+    bench.put("a.zip", zipped({"a": image()}))
+    bench.put("b.dcm", image())
+    assert bench.look() == 1 and bench.ledger()["a.zip"].refused == 1 and bench.look() == 0
+
+
+def test_a_file_that_cannot_be_read_now_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fdopen
+
+    class Failing(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    def failing(descriptor: int, mode: str) -> io.BytesIO:
+        os.close(descriptor)
+        return Failing()
+
+    bench.put("a.dcm", image())
+    monkeypatch.setattr("interface.watch.os.fdopen", failing)
+    assert bench.look() == 0 and bench.ledger() == {}
+    monkeypatch.setattr("interface.watch.os.fdopen", real)
+    assert bench.look() == 1
 
 
 def test_links_pipes_and_folders_that_may_not_be_read_are_left(bench: Bench, tmp_path: Path) -> None:
