@@ -17,7 +17,7 @@ from typing import Any
 
 from internal import audit_trail
 from internal.config import Settings
-from internal.errors import AlreadyRunning, StorageFailed
+from internal.errors import AlreadyRunning, StorageFailed, Transient
 from internal.store import Store, Tx
 
 log = logging.getLogger("router.audit")
@@ -55,7 +55,7 @@ def acting(
         entry = audit_trail.append(
             tx, name, author=author.name, address=author.address, session=author.session, now=now,
             subject=action.subject, study_uid=action.study_uid, fields=action.fields)
-    keep_head(head, entry)
+    keep_head(head, entry, store)
 
 
 @contextmanager
@@ -70,11 +70,11 @@ def changing(
         yield made.tx
 
 
-def keep_head(head: audit_trail.HeadFile, entry: audit_trail.Entry) -> None:
+def keep_head(head: audit_trail.HeadFile, entry: audit_trail.Entry, store: Store) -> None:
     """Write down the newest entry outside the database, after its commit; a failure is only logged."""
     try:
-        head.keep(entry)
-    except (OSError, AlreadyRunning, StorageFailed) as error:
+        head.keep(entry, store)
+    except (OSError, AlreadyRunning, StorageFailed, Transient) as error:
         log.warning("audit.head could not be written: %s", error)
 
 

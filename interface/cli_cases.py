@@ -29,8 +29,8 @@ from internal.store import Tx
 
 
 def person(options: argparse.Namespace) -> str:
-    """Return who acts: --by, else the account that runs the command."""
-    return str(options.by or getpass.getuser())[:64]
+    """Return who acts, as ``cli:NAME``: --by, else the account that runs the command."""
+    return f"cli:{' '.join(str(options.by or getpass.getuser()).split())[:64]}"
 
 
 def same_patient(options: argparse.Namespace, settings: Settings) -> int:

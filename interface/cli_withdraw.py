@@ -82,7 +82,12 @@ def _letter(store: Store, job: Job, settings: Settings) -> str:
     return _LETTER.format(
         organization=settings.satusehat.organization_id, imaging_study=job.facts.get("imaging_study_id", "-"),
         service_request=job.facts.get("service_request_id", "-"), accession=job.accession or job.part,
-        study=job.study_uid, count=len(receipts), reason=decision.reason, asked_by=decision.who,
-        confirmed_by=decision.body["confirmed_by"],
+        study=job.study_uid, count=len(receipts), reason=decision.reason, asked_by=_name(decision.who),
+        confirmed_by=_name(decision.body["confirmed_by"]),
         day=datetime.fromtimestamp(decision.at / 1000, zone).strftime("%d-%m-%Y"),
         instances="\n".join(f"  {series} / {sop}" for series, sop in receipts))
+
+
+def _name(who: str) -> str:
+    """Return the name for a letter, without the way by which the person came."""
+    return who.partition(":")[2] or who

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from typing import Any
 
 from internal.filelock import Lock
 from internal.rows import json_object, json_text
-from internal.store import Row, Tx, storable
+from internal.store import Row, Store, Tx, storable
+
+log = logging.getLogger("router.audit")
 
 VIEW_AGAIN_MS = 600_000
 _COLUMNS = "seq, at, author, address, session, action, subject, study_uid, fields, hash"
@@ -155,6 +158,7 @@ class HeadFile:
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "audit.head"
+        self._is_told = False
 
     def read(self) -> tuple[int, str] | None:
         """Return (seq, hash), None if there is no file or it is not readable as one."""
@@ -164,14 +168,17 @@ class HeadFile:
         except (OSError, ValueError):
             return None
 
-    def keep(self, entry: Entry) -> None:
+    def keep(self, entry: Entry, store: Store) -> None:
         """Write down the newest entry after its commit; never goes back.
 
-        Raises OSError, AlreadyRunning, StorageFailed.
+        A trail that no longer has the kept entry was rewritten: the kept one stays, so that `faults` says so until
+        somebody has looked and removed the file. Raises OSError, AlreadyRunning, StorageFailed, Transient.
         """
         with Lock.acquire(self.path.with_name("audit.head.lock"), 5):
             kept = self.read()
             if kept is not None and kept[0] >= entry.seq:
+                return
+            if kept is not None and not self._holds(store, kept):
                 return
             fresh = self.path.with_name("audit.head.new")
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -180,6 +187,16 @@ class HeadFile:
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self.path)
+
+    def _holds(self, store: Store, kept: tuple[int, str]) -> bool:
+        """Return whether the trail still has the kept entry; logged once if not."""
+        with store.reading() as tx:
+            if tx.value("SELECT hash FROM audit WHERE seq = ?", (kept[0],)) == kept[1]:
+                return True
+        if not self._is_told:
+            log.error("the audit trail no longer has entry %d as this machine wrote it: run `audit verify`", kept[0])
+            self._is_told = True
+        return False
 
 
 def _chained(before: str, row: Row) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import unicodedata
 
 from internal import decisions, jobs
 from internal.decisions import Decision, Kind
@@ -29,8 +30,9 @@ _REASON = "it was taken back; it is never sent again by this router"
 def request(tx: Tx, job_id: int, *, reason: str, who: str, now: int) -> str:
     """Ask to take back what a delivery registered; return the code for the second person, good for a day.
 
-    Raises NotAllowed when nothing of it is at the platform.
+    Raises NotAllowed when nothing of it is at the platform, and when `who` is no person.
     """
+    person_of(who)
     job = jobs.job(tx, job_id)
     if not job.facts.get("imaging_study_id"):
         raise NotAllowed("nothing of this study is registered at the platform: `cancel` it")
@@ -45,21 +47,34 @@ def request(tx: Tx, job_id: int, *, reason: str, who: str, now: int) -> str:
 def confirm(tx: Tx, study_uid: str, part: str, code: str, *, who: str, now: int) -> int:
     """Confirm as another person: the ImagingStudy will be PUT as entered-in-error, and the study is blocked.
 
-    Returns the withdraw job. Raises NotFound without a request, NotAllowed for a wrong or old code, for the same person
-    and while a worker is busy with the study.
+    Returns the withdraw job. Raises NotFound without a request, NotAllowed for a wrong or old code, for the same
+    person, for a `who` that is none and while a worker is busy with the study.
     """
     decision = decisions.find_decision(tx, Kind.WITHDRAW, study_uid, part)
     if decision is None or decision.body["confirmed_by"]:
         raise NotFound("nobody has asked to take this study back, or it was confirmed already")
     if not hmac.compare_digest(str(decision.body["code_sha256"]), _hash(code)) or now - decision.at > CODE_LIFE_MS:
         raise NotAllowed("the code is wrong or older than a day")
-    if who.casefold() == decision.who.casefold():
+    if person_of(who) == person_of(decision.who):
         raise NotAllowed("the second person must be another one than the first (--by)")
     asked = jobs.job(tx, int(decision.body["job_id"]))
     _block(tx, asked, now)
     decisions.decide(tx, Kind.WITHDRAW, study_uid, part=part, reason=decision.reason, who=decision.who, now=now,
                      body={**decision.body, "confirmed_by": who}, text=f"taken back: {who} confirmed")
     return _open_job(tx, asked, now)
+
+
+def person_of(who: str) -> str:
+    """Return whom `who` stands for, the same by whichever way they came: page, API or command line.
+
+    Without the namespace before the name (``user:``, ``cli:``), without regard to case, width and spaces. Raises
+    NotAllowed for a key, the router itself and nobody.
+    """
+    way, colon, rest = " ".join(unicodedata.normalize("NFKC", who).casefold().split()).partition(":")
+    name = rest.rpartition(":")[2].strip() if colon else way
+    if not name or (way not in ("user", "cli") if colon else name in ("anonymous", "system")):
+        raise NotAllowed("a study is taken back by people who are logged in, not by a key")
+    return name
 
 
 def find_confirmed(tx: Tx, study_uid: str, part: str) -> Decision | None:

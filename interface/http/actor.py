@@ -36,6 +36,11 @@ class Actor:
     csrf: str = field(default="", repr=False)
     must_change: bool = False
 
+    @property
+    def is_key(self) -> bool:
+        """Whether another system acts with a key, not a person."""
+        return self.author.startswith("key:")
+
     def may(self, right: Right) -> bool:
         """Return whether this right is open or given."""
         return right is Right.OPEN or right in self.rights

@@ -23,6 +23,7 @@ def limited_protocol(
     class Limited(base):  # type: ignore[misc]  # one of uvicorn's two classes
         _head_timer: asyncio.TimerHandle | None = None
         _head_bytes = 0
+        _ahead_bytes = 0
         _address = ""
         _counted = False
 
@@ -48,8 +49,14 @@ def limited_protocol(
         def data_received(self, data: bytes) -> None:
             before = self.cycle
             if before is None or before.response_complete:
+                self._ahead_bytes = 0
                 self._head_bytes += len(data)
                 self._await_head()
+            elif not before.more_body:  # pipelined: the parser keeps all of it until its turn comes
+                self._ahead_bytes += len(data)
+                if self._ahead_bytes > limits.ahead_bytes:
+                    self.transport.abort()
+                    return
             super().data_received(data)
             if self.cycle is not before:
                 self._head_bytes = 0

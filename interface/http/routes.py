@@ -28,8 +28,11 @@ MAX_BODY_BYTES = 1024 * 1024
 class Doorkeeper(Protocol):
     """Lets a request through or raises Problem; returns the receive function that the handler is to use."""
 
-    async def admit(self, scope: Scope, receive: Receive, right: Right, max_body_bytes: int) -> Receive:
-        """Find out who it is, check the right, the origin and the size; put the actor into the scope's state."""
+    async def admit(self, scope: Scope, receive: Receive, right: Right, max_body_bytes: int, in_api: bool) -> Receive:
+        """Find out who it is, check the right, the origin and the size; put the actor into the scope's state.
+
+        `in_api` : the route is part of the documented API; only there may a key change something.
+        """
 
 
 class GuardedRoute(APIRoute):
@@ -42,7 +45,8 @@ class GuardedRoute(APIRoute):
         """Ask the doorkeeper first; another method than this route's is answered 405 by the framework."""
         if not self.methods or scope["method"] in self.methods:
             doorkeeper: Doorkeeper = scope["app"].state.doorkeeper
-            receive = await doorkeeper.admit(scope, receive, self.right, self.max_body_bytes)
+            receive = await doorkeeper.admit(scope, receive, self.right, self.max_body_bytes,
+                                             self.include_in_schema)
         await super().handle(scope, receive, send)
 
 

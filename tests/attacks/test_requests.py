@@ -99,6 +99,19 @@ def test_a_head_without_end_is_cut_off(open_doors: Callable[..., Doors]) -> None
 
 
 @pytest.mark.attack("S37")
+def test_a_head_behind_a_request_that_is_being_answered_is_cut_off(doors: Doors) -> None:
+    with connected(doors) as sock:
+        sock.sendall(b"GET /api/v1/events/stream HTTP/1.1\r\nHost: localhost\r\n"
+                     b"Authorization: Bearer " + doors.key("view").encode() + b"\r\n\r\n")
+        assert status(sock.recv(65536)) == 200
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012 - any of the sends
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Filler: ")
+            for _ in range(1000):
+                sock.sendall(b"a" * 65536)
+    assert is_alive(doors)
+
+
+@pytest.mark.attack("S37")
 @pytest.mark.parametrize("sent", [b"", b"csrf=abc"])
 def test_a_body_that_never_ends_is_answered_408(open_doors: Callable[..., Doors], sent: bytes) -> None:
     doors = open_doors(limits=QUICK)

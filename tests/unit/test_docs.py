@@ -245,7 +245,7 @@ def test_compose_takes_the_place_of_the_official_container() -> None:
     official = {"AE_TITLE", "ORG_ID", "CLIENT", "SECRET", "URL", "WEBHOOK_URL", "WEBHOOK_USER", "WEBHOOK_PASSWORD"}
     assert set(service["environment"]) == official
     assert service["container_name"] == "dicom-router"
-    assert service["ports"] == ["11112:11112", "8080:8080"]
+    assert service["ports"] == ["11112:11112", "127.0.0.1:8080:8080"]  # plain HTTP stays here
     assert service["restart"] == "always"
     volume, _, inside = service["volumes"][0].partition(":")
     assert volume in compose["volumes"]

@@ -44,7 +44,7 @@ class Gatekeeper:
     def __init__(self, context: WebContext) -> None:
         self._context = context
 
-    async def admit(self, scope: Scope, receive: Receive, right: Right, max_body_bytes: int) -> Receive:
+    async def admit(self, scope: Scope, receive: Receive, right: Right, max_body_bytes: int, in_api: bool) -> Receive:
         """Let the request through or raise Problem; the actor is in the scope's state afterwards.
 
         Order: size by its own word, identity, right, origin. Nothing of the body is read before the right is known,
@@ -59,6 +59,8 @@ class Gatekeeper:
         guarded = body.watch(receive)
         if request.method in _SAFE_METHODS:
             return guarded
+        if actor.is_key and not in_api:
+            raise Problem("not-allowed", "a key changes things over the API only")
         _check_origin(request)
         return await _check_csrf(request, guarded, actor) if actor.csrf else guarded
 

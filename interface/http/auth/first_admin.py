@@ -60,7 +60,7 @@ def ensure_first_admin(context: WebContext) -> bool:
         users.add_user(tx, NAME, Role.ADMIN, hashed, author="system", now=now)
         entry = audit_trail.append(tx, "user.add", author="system", now=now, subject=NAME,
                                    fields={"after": {"role": str(Role.ADMIN)}})
-    keep_head(context.audit_head, entry)
+    keep_head(context.audit_head, entry, context.store)
     log.info("first login: user %s, password in %s; the file goes away at the first login", NAME, path)
     if sys.stderr is not None and sys.stderr.isatty():
         # A terminal is read by whoever started the router; anything else (a container's output) is a log.

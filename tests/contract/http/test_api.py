@@ -14,9 +14,9 @@ import pytest
 import requests
 
 from interface.http.api.feed import Feed
-from internal import alerts, events, jobs
+from internal import alerts, events, jobs, withdrawals
 from internal.alerts import Condition, Finding
-from internal.errors import Transient
+from internal.errors import NotAllowed, Transient
 from internal.states import Event, State
 from internal.users import Role
 from tests.contract.destinations.hospital import Hospital
@@ -213,6 +213,24 @@ def test_taking_back_needs_two_people_and_no_key(house: Doors, operator: Visitor
     started = answered(call(two, confirm, {"code": code}, **{"X-CSRF-Token": two.csrf()}))
     assert started["job_id"] != row.job_id
     assert {entry.action for entry in house.audit()} >= {"study.withdraw", "study.withdraw-confirm"}
+
+
+def test_one_person_is_one_by_api_page_and_command(house: Doors, operator: Visitor, study: str) -> None:
+    row = job_of(house, study)
+    with house.store.transaction() as tx:
+        tx.execute("INSERT INTO job_facts (job_id, environment, facts) VALUES (?, ?, ?) ON CONFLICT (job_id,"
+                   " environment) DO UPDATE SET facts = excluded.facts",
+                   (row.job_id, row.environment, '{"imaging_study_id": "i1"}'))
+    one = house.logged_in("operator")
+    asked = call(one, f"/jobs/{row.job_id}/withdraw", {"reason": "wrong patient"}, **{"X-CSRF-Token": one.csrf()})
+    code = answered(asked)["code"]
+    page = f"/studies/{study}/jobs/{row.job_id}/withdraw-confirm"
+    assert one.post(page, {"code": code}).status_code == 409
+    assert operator.post(page, {"code": code}).status_code == 403
+    for who in ("cli:Operator", "cli: user:OPERATOR", "key:abc", "operator"):
+        with pytest.raises(NotAllowed, match="another one|not by a key"), house.store.transaction() as tx:
+            withdrawals.confirm(tx, study, "ACC7", code, who=who, now=house.context.clock.now_ms())
+    assert house.logged_in("admin").post(page, {"code": code}).status_code == 303
 
 
 def test_a_form_of_another_site_changes_nothing(house: Doors) -> None:

@@ -135,13 +135,34 @@ def test_the_kept_head_never_goes_back(store: Store, tmp_path: Path) -> None:
     with store.transaction() as tx:
         first = audit_trail.append(tx, "x.y", author="a", now=1)
         second = audit_trail.append(tx, "x.y", author="a", now=2)
-    head.keep(second)
-    head.keep(first)
+    head.keep(second, store)
+    head.keep(first, store)
     assert head.read() == (second.seq, second.hash)
     assert head.path.stat().st_mode & 0o077 == 0
     for rubbish in (b"", b"\xff\xfe", b"x " + b"0" * 64, b"5 abc"):
         head.path.write_bytes(rubbish)
         assert head.read() is None
+
+
+def test_a_rewritten_trail_stays_seen_after_more_entries(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept = filled(store)
+    head = HeadFile(tmp_path)
+    head.path.write_text(f"{kept[0]} {kept[1]}\n")
+    with store.transaction() as tx:
+        tx.execute("DELETE FROM audit")
+        tx.execute("DELETE FROM audit_head")
+        for number in range(kept[0]):
+            audit_trail.append(tx, "lane.resume", author="user:eve", now=number)
+    assert faults(store) == []  # the chain itself is whole
+    for _ in range(2):
+        with store.transaction() as tx:
+            entry = audit_trail.append(tx, "x.y", author="a", now=9)
+        head.keep(entry, store)
+    assert head.read() == kept
+    assert any("is not the one that was last written" in one for one in faults(store, head.read()))
+    assert [record.levelname for record in caplog.records if record.name == "router.audit"] == ["ERROR"]
 
 
 def test_one_exporter_at_a_time_goes_on_where_it_was(store: Store) -> None:
