@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from internal.rules import EditFailed
+from internal.rules import EditFailed, RulesInvalid
 from internal.rules.confidentiality import row_of
 
 from .rewriting import after, compiled, encoded, file_of, image, rewritten, rule
@@ -127,3 +127,18 @@ def test_another_key_makes_other_identities() -> None:
     assert KeyBytes(b"1").digest("uid", "1.2") != KeyBytes(b"2").digest("uid", "1.2")
     assert KeyBytes(b"1").digest("uid", "1.2") != KeyBytes(b"1").digest("pseudonym", "1.2")
     assert "b'1'" not in repr(KeyBytes(b"1"))
+
+
+def test_no_image_leaves_as_it_came_for_a_place_that_gets_deidentified_copies() -> None:
+    rules = compiled(rule(when="Modality = CT", do="deidentify", send_to="research"), rule("two", do="upper PatientID"))
+    with pytest.raises(EditFailed, match="research gets de-identified copies by rule one"):
+        rewritten(encoded(image(Modality="SR")), rules, "research")
+    assert rewritten(encoded(image(Modality="SR")), rules, "pacs").fired == ("two",)
+    assert rewritten(encoded(image()), rules, "research").fired == ("one", "two")
+
+
+def test_a_rule_that_deidentifies_cannot_skip_itself() -> None:
+    for action in ("set StationName = EthnicGroup else skip", 'set StationName = "{EthnicGroup}" else skip',
+                   "map StationName using table t else skip"):
+        with pytest.raises(RulesInvalid, match="else skip would leave the de-identification out"):
+            compiled(rule(do=f"deidentify\n{action}", send_to="research"))
