@@ -38,6 +38,7 @@ _DUMMIES: Final = {
     "IS": "0", "LO": "ANONYMIZED", "LT": "ANONYMIZED", "PN": "ANONYMIZED", "SH": "ANONYMIZED", "ST": "ANONYMIZED",
     "TM": "000000", "UC": "ANONYMIZED", "UR": "urn:anonymized", "UT": "ANONYMIZED", "AT": "00000000",
 }  # fmt: skip
+_NAMING: Final = frozenset({"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 # SOP classes whose pixels or content show text: ultrasound, secondary capture, documents, SR, visible light, video.
 _TEXT_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.6.", "1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.7",
@@ -150,13 +151,27 @@ def _change(
         if action == "Z":
             dataset.put_items(tag, [])
             return True
-        return _inside(dataset, tag, element, profile, edits, days, depth)
+        done = _inside(dataset, tag, element, profile, edits, days, depth)
+        return _blank(dataset, tag) or done if action == "D" else done
     if vr == "UI":
         return _new_uid(dataset, tag, edits)
     if action == "Z":
         dataset.put(tag, element.vr, b"")
         return True
     _dummy(dataset, tag, element, vr)
+    return True
+
+
+def _blank(dataset: DataSet, tag: int) -> bool:
+    """Leave no text in the items of a sequence that identifies as a whole: codes and their meanings are names too."""
+    items = dataset.items(tag)
+    for item in items:
+        for inner, element in list(item.elements.items()):
+            if element.is_sequence:
+                _blank(item, inner)
+            elif (vr := paths.vr_at(item, inner)) in _NAMING:
+                _dummy(item, inner, element, vr)
+    dataset.put_items(tag, items)
     return True
 
 

@@ -142,3 +142,16 @@ def test_a_rule_that_deidentifies_cannot_skip_itself() -> None:
                    "map StationName using table t else skip"):
         with pytest.raises(RulesInvalid, match="else skip would leave the de-identification out"):
             compiled(rule(do=f"deidentify\n{action}", send_to="research"))
+
+
+@pytest.mark.parametrize("keyword", ["PersonIdentificationCodeSequence", "OperatorIdentificationSequence",
+                                     "InstitutionCodeSequence", "VerifyingObserverSequence", "ContentSequence"])
+def test_a_code_that_names_somebody_is_replaced_in_every_item(keyword: str) -> None:
+    code, outer = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "DOE-17", "99SECRET", "JANE DOE"
+    outer.PersonIdentificationCodeSequence = Sequence([code, code])
+    outer.update(code)
+    found = after(image(**{keyword: Sequence([outer, outer])}), "deidentify")
+    assert len(found[keyword].value) == 2
+    for secret in ("DOE", "SECRET", "JANE"):
+        assert secret not in str(found)
