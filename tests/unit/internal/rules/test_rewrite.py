@@ -295,3 +295,9 @@ def test_real_files_keep_everything_but_what_the_rule_names(name: str) -> None:
     for element in before:
         if element.tag not in (0x00100020, 0x04000561) and element.tag.element != 0:
             assert found[element.tag] == element
+
+
+@pytest.mark.parametrize("mask", ["mask 8,0,4,4", "mask 0,4,8,1"])
+def test_a_mask_that_hits_no_pixel_holds_the_image(mask: str) -> None:
+    with pytest.raises(EditFailed, match="outside the image"):
+        after(image(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), "mask 0,0,8,1", mask, "deidentify")
