@@ -45,6 +45,7 @@ _TEXT_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.104.", "1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.77.1.",
     "1.2.840.10008.5.1.4.1.1.11.", "1.2.840.10008.5.1.4.1.1.9.",
 )
+_RETIRED: Final = frozenset({"1.2.840.10008.5.1.4.1.1.6"})  # ultrasound
 _CAPTURES: Final = frozenset({"SCREEN SAVE", "SCREENSAVE", "SCREEN_SAVE", "DOSE_INFO", "SCREEN CAPTURE"})
 _TEXT_MODALITIES: Final = frozenset({"US", "IVUS", "ES", "XC", "OT", "SR", "DOC", "SC", "GM", "OP", "ECG"})
 
@@ -65,8 +66,10 @@ class Profile:
 def why_may_show_patient(dataset: DataSet) -> str:
     """Return why the pixels or text of an instance may show who the patient is, "" if nothing speaks for it."""
     sop_class, modality = _text(dataset, 0x00080016), _text(dataset, 0x00080060)
-    if sop_class.startswith(_TEXT_CLASSES):
+    if sop_class in _RETIRED or sop_class.startswith(_TEXT_CLASSES):
         return "its kind of object often shows the patient in pixels or text"
+    if not sop_class.startswith(_STANDARD_UIDS):
+        return "nobody knows what its private kind of object shows"
     if modality in _TEXT_MODALITIES:
         return f"images of modality {modality} often show the patient"
     if _text(dataset, 0x00280301).upper() == "YES":
@@ -108,20 +111,17 @@ def _clean(dataset: DataSet, profile: Profile, edits: Edits, days: int, depth: i
         raise EditFailed("sequences are nested too deep")
     changed = False
     for tag, element in list(dataset.elements.items()):
-        if tag >> 16 & 1 or _is_strange(tag, element):
-            changed = dataset.remove(tag)
-            continue
         row = row_of(tag)
-        if row is None or profile.retains(row):
+        if tag >> 16 & 1 or (row is None and dictionary.vr_of(tag) == dictionary.UNKNOWN_VR):
+            changed |= dataset.remove(tag)  # nobody can know what it holds
+        elif row is None and paths.vr_at(dataset, tag) == "PN":
+            dataset.put(tag, element.vr, b"")
+            changed = True
+        elif row is None or profile.retains(row):
             changed |= _inside(dataset, tag, element, profile, edits, days, depth)
         else:
             changed |= _change(dataset, tag, element, row, profile, edits, days, depth)
     return changed
-
-
-def _is_strange(tag: int, element: Element) -> bool:
-    """Return whether nobody can know what an element holds."""
-    return element.vr == "UN" and dictionary.vr_of(tag) == "UN"
 
 
 def _inside(
@@ -192,7 +192,11 @@ def _put(dataset: DataSet, tag: int, text: str, vr: str = "") -> None:
 
 
 def _text(dataset: DataSet, tag: int) -> str:
-    return (paths.text_at(dataset, tag, "") or "") if tag in dataset.elements else ""
+    """Return a value, "" if there is none. Raises EditFailed where there is one that cannot be read."""
+    text = paths.text_at(dataset, tag, "") if dataset.length(tag) else ""
+    if text is None:
+        raise EditFailed(f"{dictionary.name_of(tag)} has a value that cannot be read")
+    return text
 
 
 def _say_so(dataset: DataSet, profile: Profile, masks: list[Mask]) -> None:

@@ -155,3 +155,34 @@ def test_a_code_that_names_somebody_is_replaced_in_every_item(keyword: str) -> N
     assert len(found[keyword].value) == 2
     for secret in ("DOE", "SECRET", "JANE"):
         assert secret not in str(found)
+
+
+def test_what_no_dictionary_knows_goes_and_names_outside_the_table_are_emptied() -> None:
+    subject = image()
+    subject.add_new(0x00080FF7, "LO", "SECRET")
+    subject.add_new(0x00186FF3, "PN", "SECRET")
+    subject.add_new(0x00404999, "UT", "SECRET")
+    subject.add_new(0x00100216, "PN", "SECRET")
+    content = file_of(body := encoded(subject), rewritten(body, compiled(rule(do="deidentify", send_to="pacs"))))
+    assert b"SECRET" not in content
+
+
+@pytest.mark.parametrize("action", ["deidentify", "remap uids", "shift dates -3", "deidentify shift dates"])
+def test_a_value_that_cannot_be_read_holds_the_image(action: str) -> None:
+    tag, vr = (0x00080020, b"DA") if "shift" in action else (0x00200052, b"UI")
+    body = encoded(image(FrameOfReferenceUID="1.2.9"))
+    head = tag.to_bytes(4, "big")
+    at = body.index(bytes((head[1], head[0], head[3], head[2])) + vr)
+    length = int.from_bytes(body[at + 6 : at + 8], "little")
+    long = body[at : at + 4] + b"UN\0\0" + (70_000).to_bytes(4, "little") + b"1" * 70_000
+    with pytest.raises(EditFailed, match="cannot be read"):
+        rewritten(body[:at] + long + body[at + 8 + length :], compiled(rule(do=action, send_to="pacs")))
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3",
+                                       "1.2.840.10008.5.1.4.1.1.3.1", "1.3.12.2.1107.5.9.1"])
+def test_retired_ultrasound_and_private_objects_are_held_unless_accepted(sop_class: str) -> None:
+    with pytest.raises(EditFailed) as caught:
+        after(image(SOPClassUID=sop_class), "deidentify")
+    assert caught.value.code == "may-show-patient"
+    assert after(image(SOPClassUID=sop_class), "deidentify accept burned-in").PatientIdentityRemoved == "YES"
