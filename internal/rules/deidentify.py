@@ -89,7 +89,7 @@ def deidentify(edits: Edits, profile: Profile, days: int) -> None:
     why = why_may_show_patient(edits.dataset)
     if why and not (profile.accepts_burned_in or edits.masks):
         raise EditFailed(f"{why}; mask the region or accept it in the rule", "may-show-patient")
-    pseudonym = _pseudonym(edits)
+    pseudonym = _text(edits.dataset, _PATIENT_ID) if edits.is_deidentified else _pseudonym(edits)
     _clean(edits.dataset, profile, edits, days, 0)
     for tag in (_PATIENT_ID, _PATIENT_NAME):
         _put(edits.dataset, tag, pseudonym)

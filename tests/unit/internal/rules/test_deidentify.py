@@ -186,3 +186,17 @@ def test_retired_ultrasound_and_private_objects_are_held_unless_accepted(sop_cla
         after(image(SOPClassUID=sop_class), "deidentify")
     assert caught.value.code == "may-show-patient"
     assert after(image(SOPClassUID=sop_class), "deidentify accept burned-in").PatientIdentityRemoved == "YES"
+
+
+def test_a_pseudonym_is_of_the_patient_as_named_when_it_is_made() -> None:
+    def pseudonym(*actions: str, **values: object) -> str:
+        return str(after(image(**values), *actions).PatientID)
+
+    named = ("set PatientID = EthnicGroup", "deidentify")
+    assert pseudonym(*named, EthnicGroup="A-1") != pseudonym(*named, EthnicGroup="A-2")
+    assert pseudonym(*named, EthnicGroup="A-1") == pseudonym("deidentify", PatientID="A-1")
+    assert pseudonym("deidentify", IssuerOfPatientID="RS1") != pseudonym("deidentify", IssuerOfPatientID="RS2")
+    assert pseudonym("deidentify", "deidentify") == pseudonym("deidentify")
+    for action in ("deidentify", "shift dates by patient"):
+        with pytest.raises(EditFailed, match="PatientID is empty"):
+            after(image(PatientID=" "), action)
