@@ -45,6 +45,12 @@ _TEXT_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.104.", "1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.77.1.",
     "1.2.840.10008.5.1.4.1.1.11.", "1.2.840.10008.5.1.4.1.1.9.",
 )
+# UIDs that say what kind of thing something is: SOP classes, transfer syntaxes, coding schemes, templates, contexts.
+_KINDS: Final = frozenset({
+    0x00000002, 0x00000003, 0x00020002, 0x00020010, 0x00020012, 0x00041510, 0x00041512, 0x0004151A, 0x00080016,
+    0x0008001A, 0x0008001B, 0x00080062, 0x0008010C, 0x0008010D, 0x00080117, 0x00080118, 0x00081150, 0x0008115A,
+    0x00083002, 0x0040DB0C, 0x0040DB0D, 0x04000010, 0x04000510,
+})
 _RETIRED: Final = frozenset({"1.2.840.10008.5.1.4.1.1.6"})  # ultrasound
 _CAPTURES: Final = frozenset({"SCREEN SAVE", "SCREENSAVE", "SCREEN_SAVE", "DOSE_INFO", "SCREEN CAPTURE"})
 _TEXT_MODALITIES: Final = frozenset({"US", "IVUS", "ES", "XC", "OT", "SR", "DOC", "SC", "GM", "OP", "ECG"})
@@ -238,9 +244,9 @@ def _new_uid(dataset: DataSet, tag: int, edits: Edits) -> bool:
 
 
 def remap_uids(edits: Edits) -> None:
-    """Give every UID of the study a new one, in every reference, at every depth."""
+    """Give every UID of the study a new one, in every reference, at every depth; UIDs of kinds and codes stay."""
     def act(dataset: DataSet, tag: int, vr: str) -> bool:
-        return vr == "UI" and _new_uid(dataset, tag, edits)
+        return vr == "UI" and tag not in _KINDS and _new_uid(dataset, tag, edits)
 
     _each(edits.dataset, act, 0)
 
