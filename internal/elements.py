@@ -119,7 +119,9 @@ class DataSet:
         element = self.elements.get(tag)
         if element is None or not element.is_sequence:
             return []
-        return _Walk(self.source).items(element) if element.items is None else element.items
+        if element.items is None:
+            return _Walk(self.source).items(element)
+        return [item.copy() for item in element.items]
 
     def put(self, tag: int, vr: str, value: bytes) -> None:
         """Set a value, already padded to an even length; the element keeps its place or gets the one of its tag."""

@@ -145,11 +145,13 @@ def _masked(parts: Sequence[Piece], dataset: DataSet, masks: Sequence[Mask]) -> 
 
 def _holes(frames: _Frames, masks: Sequence[Mask]) -> list[tuple[int, int]]:
     """Return the byte ranges of the pixel data that are blacked out, in order and joined."""
+    if any(mask.left >= frames.columns or mask.top >= frames.rows for mask in masks):
+        raise EditFailed("a region to be masked lies outside the image", "may-show-patient")
     holes = sorted(
         (plane * frames.plane_bytes + row * frames.row_bytes + mask.left * frames.step_bytes,
          plane * frames.plane_bytes + row * frames.row_bytes
          + min(mask.left + mask.width, frames.columns) * frames.step_bytes)
-        for mask in masks if mask.left < frames.columns for plane in range(frames.planes)
+        for mask in masks for plane in range(frames.planes)
         for row in range(mask.top, min(mask.top + mask.height, frames.rows)))
     joined: list[tuple[int, int]] = []
     for start, end in holes:

@@ -38,7 +38,8 @@ _ACCESSION: Final = 0x00080050
 class Action:
     """One line of `do`: what it does, as written. `writes`: the top tags it may change; `sources`: where it looks up.
 
-    `remakes_identity`: UIDs change, so that SATUSEHAT could not recognise the study any more.
+    `remakes_identity`: UIDs change, so that SATUSEHAT could not recognise the study any more. `may_skip`: it can leave
+    the whole rule out.
     """
 
     text: str
@@ -46,6 +47,8 @@ class Action:
     writes: frozenset[int] = frozenset()
     source: LookUp | None = None
     remakes_identity: bool = False
+    deidentifies: bool = False
+    may_skip: bool = False
 
 
 Act = Callable[[Edits], None]
@@ -84,9 +87,9 @@ def _is_missing(path: Path, what: str, on_empty: str) -> None:
         raise EditFailed(f"{path.text}: {what} is empty, and the rule says hold", "source-empty")
 
 
-def _done(cursor: Cursor, path: Path, act: Act, **more: LookUp | None) -> Action:
+def _done(cursor: Cursor, path: Path, act: Act, source: LookUp | None = None, on_empty: str = "keep") -> Action:
     tags = frozenset({path.steps[0].tag})
-    return Action(cursor.text, act, tags, remakes_identity=bool(tags & _UID_TAGS), **more)
+    return Action(cursor.text, act, tags, source, remakes_identity=bool(tags & _UID_TAGS), may_skip=on_empty == "skip")
 
 
 # --- the verbs -----------------------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ def _set(cursor: Cursor) -> Action:
             return
         edits.put(path, "".join(texts))
 
-    return _done(cursor, path, act)
+    return _done(cursor, path, act, on_empty=on_empty)
 
 
 def _template(cursor: Cursor, text: str, at: int) -> list[str | Path]:
@@ -146,7 +149,7 @@ def _copy(cursor: Cursor, path: Path) -> Action:
         else:
             _is_missing(path, source.text, on_empty)
 
-    return _done(cursor, path, act)
+    return _done(cursor, path, act, on_empty=on_empty)
 
 
 def _replace(cursor: Cursor) -> Action:
@@ -207,7 +210,7 @@ def _map(cursor: Cursor) -> Action:
         else:
             edits.put(path, answer)
 
-    return _done(cursor, path, act, source=look_up)
+    return _done(cursor, path, act, look_up, on_empty)
 
 
 def _delete(cursor: Cursor) -> Action:
@@ -304,7 +307,7 @@ def _deidentify(cursor: Cursor) -> Action:
         raise cursor.problem("dates are either retained or shifted")
     profile = Profile(frozenset(retained), shifted=shifted, accepts_burned_in=accepts)
     return Action(cursor.text, lambda edits: deidentify(edits, profile, _days_of(edits) if shifted else 0),
-                  remakes_identity=True)
+                  remakes_identity=True, deidentifies=True)
 
 
 def _mask(cursor: Cursor) -> Action:

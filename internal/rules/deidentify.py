@@ -38,12 +38,20 @@ _DUMMIES: Final = {
     "IS": "0", "LO": "ANONYMIZED", "LT": "ANONYMIZED", "PN": "ANONYMIZED", "SH": "ANONYMIZED", "ST": "ANONYMIZED",
     "TM": "000000", "UC": "ANONYMIZED", "UR": "urn:anonymized", "UT": "ANONYMIZED", "AT": "00000000",
 }  # fmt: skip
+_NAMING: Final = frozenset({"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 # SOP classes whose pixels or content show text: ultrasound, secondary capture, documents, SR, visible light, video.
 _TEXT_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.6.", "1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.7",
     "1.2.840.10008.5.1.4.1.1.104.", "1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.77.1.",
     "1.2.840.10008.5.1.4.1.1.11.", "1.2.840.10008.5.1.4.1.1.9.",
 )
+# UIDs that say what kind of thing something is: SOP classes, transfer syntaxes, coding schemes, templates, contexts.
+_KINDS: Final = frozenset({
+    0x00000002, 0x00000003, 0x00020002, 0x00020010, 0x00020012, 0x00041510, 0x00041512, 0x0004151A, 0x00080016,
+    0x0008001A, 0x0008001B, 0x00080062, 0x0008010C, 0x0008010D, 0x00080117, 0x00080118, 0x00081150, 0x0008115A,
+    0x00083002, 0x0040DB0C, 0x0040DB0D, 0x04000010, 0x04000510,
+})
+_RETIRED: Final = frozenset({"1.2.840.10008.5.1.4.1.1.6"})  # ultrasound
 _CAPTURES: Final = frozenset({"SCREEN SAVE", "SCREENSAVE", "SCREEN_SAVE", "DOSE_INFO", "SCREEN CAPTURE"})
 _TEXT_MODALITIES: Final = frozenset({"US", "IVUS", "ES", "XC", "OT", "SR", "DOC", "SC", "GM", "OP", "ECG"})
 
@@ -64,8 +72,10 @@ class Profile:
 def why_may_show_patient(dataset: DataSet) -> str:
     """Return why the pixels or text of an instance may show who the patient is, "" if nothing speaks for it."""
     sop_class, modality = _text(dataset, 0x00080016), _text(dataset, 0x00080060)
-    if sop_class.startswith(_TEXT_CLASSES):
+    if sop_class in _RETIRED or sop_class.startswith(_TEXT_CLASSES):
         return "its kind of object often shows the patient in pixels or text"
+    if not sop_class.startswith(_STANDARD_UIDS):
+        return "nobody knows what its private kind of object shows"
     if modality in _TEXT_MODALITIES:
         return f"images of modality {modality} often show the patient"
     if _text(dataset, 0x00280301).upper() == "YES":
@@ -85,7 +95,7 @@ def deidentify(edits: Edits, profile: Profile, days: int) -> None:
     why = why_may_show_patient(edits.dataset)
     if why and not (profile.accepts_burned_in or edits.masks):
         raise EditFailed(f"{why}; mask the region or accept it in the rule", "may-show-patient")
-    pseudonym = _pseudonym(edits)
+    pseudonym = _text(edits.dataset, _PATIENT_ID) if edits.is_deidentified else _pseudonym(edits)
     _clean(edits.dataset, profile, edits, days, 0)
     for tag in (_PATIENT_ID, _PATIENT_NAME):
         _put(edits.dataset, tag, pseudonym)
@@ -107,20 +117,17 @@ def _clean(dataset: DataSet, profile: Profile, edits: Edits, days: int, depth: i
         raise EditFailed("sequences are nested too deep")
     changed = False
     for tag, element in list(dataset.elements.items()):
-        if tag >> 16 & 1 or _is_strange(tag, element):
-            changed = dataset.remove(tag)
-            continue
         row = row_of(tag)
-        if row is None or profile.retains(row):
+        if tag >> 16 & 1 or (row is None and dictionary.vr_of(tag) == dictionary.UNKNOWN_VR):
+            changed |= dataset.remove(tag)  # nobody can know what it holds
+        elif row is None and paths.vr_at(dataset, tag) == "PN":
+            dataset.put(tag, element.vr, b"")
+            changed = True
+        elif row is None or profile.retains(row):
             changed |= _inside(dataset, tag, element, profile, edits, days, depth)
         else:
             changed |= _change(dataset, tag, element, row, profile, edits, days, depth)
     return changed
-
-
-def _is_strange(tag: int, element: Element) -> bool:
-    """Return whether nobody can know what an element holds."""
-    return element.vr == "UN" and dictionary.vr_of(tag) == "UN"
 
 
 def _inside(
@@ -150,13 +157,27 @@ def _change(
         if action == "Z":
             dataset.put_items(tag, [])
             return True
-        return _inside(dataset, tag, element, profile, edits, days, depth)
+        done = _inside(dataset, tag, element, profile, edits, days, depth)
+        return _blank(dataset, tag) or done if action == "D" else done
     if vr == "UI":
         return _new_uid(dataset, tag, edits)
     if action == "Z":
         dataset.put(tag, element.vr, b"")
         return True
     _dummy(dataset, tag, element, vr)
+    return True
+
+
+def _blank(dataset: DataSet, tag: int) -> bool:
+    """Leave no text in the items of a sequence that identifies as a whole: codes and their meanings are names too."""
+    items = dataset.items(tag)
+    for item in items:
+        for inner, element in list(item.elements.items()):
+            if element.is_sequence:
+                _blank(item, inner)
+            elif (vr := paths.vr_at(item, inner)) in _NAMING:
+                _dummy(item, inner, element, vr)
+    dataset.put_items(tag, items)
     return True
 
 
@@ -177,7 +198,11 @@ def _put(dataset: DataSet, tag: int, text: str, vr: str = "") -> None:
 
 
 def _text(dataset: DataSet, tag: int) -> str:
-    return (paths.text_at(dataset, tag, "") or "") if tag in dataset.elements else ""
+    """Return a value, "" if there is none. Raises EditFailed where there is one that cannot be read."""
+    text = paths.text_at(dataset, tag, "") if dataset.length(tag) else ""
+    if text is None:
+        raise EditFailed(f"{dictionary.name_of(tag)} has a value that cannot be read")
+    return text
 
 
 def _say_so(dataset: DataSet, profile: Profile, masks: list[Mask]) -> None:
@@ -219,9 +244,9 @@ def _new_uid(dataset: DataSet, tag: int, edits: Edits) -> bool:
 
 
 def remap_uids(edits: Edits) -> None:
-    """Give every UID of the study a new one, in every reference, at every depth."""
+    """Give every UID of the study a new one, in every reference, at every depth; UIDs of kinds and codes stay."""
     def act(dataset: DataSet, tag: int, vr: str) -> bool:
-        return vr == "UI" and _new_uid(dataset, tag, edits)
+        return vr == "UI" and tag not in _KINDS and _new_uid(dataset, tag, edits)
 
     _each(edits.dataset, act, 0)
 

@@ -27,6 +27,7 @@ MODIFYING_SYSTEM: Final = "SATUSEHAT_ROUTER"
 _ORIGINAL_ATTRIBUTES: Final = 0x04000561
 _MODIFIED_ATTRIBUTES: Final = 0x04000550
 _PATIENT_ID: Final = 0x00100020
+_ISSUER: Final = 0x00100021
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,15 @@ class Edits:
         with_name(path, lambda: path.change(self.dataset, act))
 
     def patient_key(self) -> str:
-        """Return what new identities of this patient are made from: the Patient ID received, else the study's UID."""
-        header = self.facts.header
-        return header.patient_id.strip() or header.study_uid
+        """Return what new identities of this patient are made from: the Patient ID as it is now, and its issuer.
+
+        Written as in HL7 (``ID^^^issuer``). Raises EditFailed where there is no Patient ID.
+        """
+        used = paths.charset_of(self.dataset, "")
+        patient_id, issuer = ((paths.text_at(self.dataset, tag, used) or "").strip() for tag in (_PATIENT_ID, _ISSUER))
+        if not patient_id:
+            raise EditFailed("PatientID is empty: nothing says whose images these are", "source-empty")
+        return f"{patient_id}^^^{issuer}" if issuer else patient_id
 
     def try_rule(self, act: Callable[[], None]) -> bool:
         """Do all that a rule does; False, and nothing done, where it says that it is to be skipped."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import regex  # type: ignore[import-untyped]
 
-from internal.rules.failures import PatternTooSlow
+from internal.rules.failures import EditFailed, PatternTooSlow
 
 MAX_PATTERN: Final = 500
 MAX_VALUE: Final = 10_240
@@ -38,11 +38,19 @@ class Pattern:
             raise PatternTooSlow(_too_slow(self.text)) from None
 
     def replace(self, value: str, replacement: str) -> str:
-        r"""Return the value with every occurrence replaced; ``\1`` stands for a group. Raises PatternTooSlow."""
+        r"""Return the value with every occurrence replaced; ``\1`` stands for a group.
+
+        Raises PatternTooSlow, and EditFailed where the value or the result is too long: neither is ever cut.
+        """
+        if len(value) > MAX_VALUE:
+            raise EditFailed(f"a value longer than {MAX_VALUE} characters is not searched for a pattern")
         try:
-            return str(self._compiled.sub(replacement, value[:MAX_VALUE], timeout=TIMEOUT_S))[:_MAX_RESULT]
+            result = str(self._compiled.sub(replacement, value, timeout=TIMEOUT_S))
         except TimeoutError:
             raise PatternTooSlow(_too_slow(self.text)) from None
+        if len(result) > _MAX_RESULT:
+            raise EditFailed(f"the result would be longer than {_MAX_RESULT} characters")
+        return result
 
     def check_replacement(self, replacement: str) -> None:
         """Raise ValueError if the replacement is none, or names a group that is not there."""

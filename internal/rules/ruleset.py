@@ -18,7 +18,7 @@ from internal.rules.actions import MAX_ACTIONS, Action, parse_action
 from internal.rules.conditions import ALWAYS, Condition, Trace, parse_condition
 from internal.rules.edits import Edits, LookUp
 from internal.rules.facts import Facts
-from internal.rules.failures import RulesInvalid, SyntaxProblem
+from internal.rules.failures import EditFailed, RulesInvalid, SyntaxProblem
 from internal.rules.syntax import likely
 
 PLATFORM: Final = "satusehat"
@@ -56,6 +56,11 @@ class Rule:
     def routes(self) -> bool:
         """Return whether it has a say in where a study goes."""
         return bool(self.send_to or self.hold or self.keep or self.stop)
+
+    @property
+    def deidentifies(self) -> bool:
+        """Return whether its copies leave without the patient's identity."""
+        return any(action.deidentifies for action in self.actions)
 
     def edits_for(self, destination: str) -> bool:
         """Return whether it changes what goes to a destination."""
@@ -112,13 +117,28 @@ class RuleSet:
                        tuple(holds), kept_by, by_default)
 
     def edits_for(self, facts: Facts, destination: str) -> tuple[Rule, ...]:
-        """Return the rules that change this instance on its way to a destination. May raise EditFailed."""
-        return tuple(rule for rule in self.rules
-                     if rule.edits_for(destination) and rule.when.holds(facts) and rule.only.holds(facts))
+        """Return the rules that change this instance on its way to a destination.
+
+        Raises EditFailed, also where a rule sends de-identified copies there and none would de-identify this one.
+        """
+        editing = [rule for rule in self.rules if rule.edits_for(destination)]
+        firing = tuple(rule for rule in editing if rule.when.holds(facts) and rule.only.holds(facts))
+        if not any(rule.deidentifies for rule in firing):
+            for rule in editing:
+                if rule.deidentifies and destination in rule.send_to:
+                    raise EditFailed(f"{destination} gets de-identified copies by rule {rule.name}, whose conditions "
+                                     "are not true of this image")
+        return firing
 
     def apply(self, rules: Sequence[Rule], edits: Edits) -> tuple[str, ...]:
-        """Do what rules say, in order; return the names of those that did not skip themselves. Raises EditFailed."""
-        return tuple(rule.name for rule in rules if edits.try_rule(partial(_do_all, rule, edits)))
+        """Do what rules say, in order; return the names of those that did not skip themselves.
+
+        Raises EditFailed, also where a rule was to de-identify and the copy is not de-identified in the end.
+        """
+        done = tuple(rule.name for rule in rules if edits.try_rule(partial(_do_all, rule, edits)))
+        if not edits.is_deidentified and any(rule.deidentifies for rule in rules):
+            raise EditFailed("a rule that de-identifies was left out")
+        return done
 
     def explain(self, facts: Facts) -> list[tuple[Rule, bool, Trace]]:
         """Return of every rule whether it fires for this instance, and each test that it made; values included."""
@@ -260,9 +280,17 @@ class _Compiler:
             self._report("keep", "cannot stand with send_to or hold")
         if rule.edits_for(PLATFORM):
             self._check_platform(rule)
+        if rule.deidentifies:
+            self._check_never_skipped(rule)
         if PLATFORM in rule.send_to and rule.only is not ALWAYS:
             self._report("only", "cannot pick instances for satusehat, whose ImagingStudy names them all",
                          hint="use skip_sop_classes")
+
+    def _check_never_skipped(self, rule: Rule) -> None:
+        for action in rule.actions:
+            if action.may_skip:
+                self._report("do", "else skip would leave the de-identification out as well",
+                             max(0, self._entry("do").find(action.text)), hint="use else hold, or a rule of its own")
 
     def _check_platform(self, rule: Rule) -> None:
         for action in rule.actions:

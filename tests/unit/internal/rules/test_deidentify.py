@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from internal.rules import EditFailed
+from internal.rules import EditFailed, RulesInvalid
 from internal.rules.confidentiality import row_of
 
 from .rewriting import after, compiled, encoded, file_of, image, rewritten, rule
@@ -127,3 +127,76 @@ def test_another_key_makes_other_identities() -> None:
     assert KeyBytes(b"1").digest("uid", "1.2") != KeyBytes(b"2").digest("uid", "1.2")
     assert KeyBytes(b"1").digest("uid", "1.2") != KeyBytes(b"1").digest("pseudonym", "1.2")
     assert "b'1'" not in repr(KeyBytes(b"1"))
+
+
+def test_no_image_leaves_as_it_came_for_a_place_that_gets_deidentified_copies() -> None:
+    rules = compiled(rule(when="Modality = CT", do="deidentify", send_to="research"), rule("two", do="upper PatientID"))
+    with pytest.raises(EditFailed, match="research gets de-identified copies by rule one"):
+        rewritten(encoded(image(Modality="SR")), rules, "research")
+    assert rewritten(encoded(image(Modality="SR")), rules, "pacs").fired == ("two",)
+    assert rewritten(encoded(image()), rules, "research").fired == ("one", "two")
+
+
+def test_a_rule_that_deidentifies_cannot_skip_itself() -> None:
+    for action in ("set StationName = EthnicGroup else skip", 'set StationName = "{EthnicGroup}" else skip',
+                   "map StationName using table t else skip"):
+        with pytest.raises(RulesInvalid, match="else skip would leave the de-identification out"):
+            compiled(rule(do=f"deidentify\n{action}", send_to="research"))
+
+
+@pytest.mark.parametrize("keyword", ["PersonIdentificationCodeSequence", "OperatorIdentificationSequence",
+                                     "InstitutionCodeSequence", "VerifyingObserverSequence", "ContentSequence"])
+def test_a_code_that_names_somebody_is_replaced_in_every_item(keyword: str) -> None:
+    code, outer = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "DOE-17", "99SECRET", "JANE DOE"
+    outer.PersonIdentificationCodeSequence = Sequence([code, code])
+    outer.update(code)
+    found = after(image(**{keyword: Sequence([outer, outer])}), "deidentify")
+    assert len(found[keyword].value) == 2
+    for secret in ("DOE", "SECRET", "JANE"):
+        assert secret not in str(found)
+
+
+def test_what_no_dictionary_knows_goes_and_names_outside_the_table_are_emptied() -> None:
+    subject = image()
+    subject.add_new(0x00080FF7, "LO", "SECRET")
+    subject.add_new(0x00186FF3, "PN", "SECRET")
+    subject.add_new(0x00404999, "UT", "SECRET")
+    subject.add_new(0x00100216, "PN", "SECRET")
+    content = file_of(body := encoded(subject), rewritten(body, compiled(rule(do="deidentify", send_to="pacs"))))
+    assert b"SECRET" not in content
+
+
+@pytest.mark.parametrize("action", ["deidentify", "remap uids", "shift dates -3", "deidentify shift dates"])
+def test_a_value_that_cannot_be_read_holds_the_image(action: str) -> None:
+    tag, vr = (0x00080020, b"DA") if "shift" in action else (0x00200052, b"UI")
+    body = encoded(image(FrameOfReferenceUID="1.2.9"))
+    head = tag.to_bytes(4, "big")
+    at = body.index(bytes((head[1], head[0], head[3], head[2])) + vr)
+    length = int.from_bytes(body[at + 6 : at + 8], "little")
+    long = body[at : at + 4] + b"UN\0\0" + (70_000).to_bytes(4, "little") + b"1" * 70_000
+    with pytest.raises(EditFailed, match="cannot be read"):
+        rewritten(body[:at] + long + body[at + 8 + length :], compiled(rule(do=action, send_to="pacs")))
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3",
+                                       "1.2.840.10008.5.1.4.1.1.3.1", "1.3.12.2.1107.5.9.1"])
+def test_retired_ultrasound_and_private_objects_are_held_unless_accepted(sop_class: str) -> None:
+    with pytest.raises(EditFailed) as caught:
+        after(image(SOPClassUID=sop_class), "deidentify")
+    assert caught.value.code == "may-show-patient"
+    assert after(image(SOPClassUID=sop_class), "deidentify accept burned-in").PatientIdentityRemoved == "YES"
+
+
+def test_a_pseudonym_is_of_the_patient_as_named_when_it_is_made() -> None:
+    def pseudonym(*actions: str, **values: object) -> str:
+        return str(after(image(**values), *actions).PatientID)
+
+    named = ("set PatientID = EthnicGroup", "deidentify")
+    assert pseudonym(*named, EthnicGroup="A-1") != pseudonym(*named, EthnicGroup="A-2")
+    assert pseudonym(*named, EthnicGroup="A-1") == pseudonym("deidentify", PatientID="A-1")
+    assert pseudonym("deidentify", IssuerOfPatientID="RS1") != pseudonym("deidentify", IssuerOfPatientID="RS2")
+    assert pseudonym("deidentify", "deidentify") == pseudonym("deidentify")
+    for action in ("deidentify", "shift dates by patient"):
+        with pytest.raises(EditFailed, match="PatientID is empty"):
+            after(image(PatientID=" "), action)

@@ -295,3 +295,40 @@ def test_real_files_keep_everything_but_what_the_rule_names(name: str) -> None:
     for element in before:
         if element.tag not in (0x00100020, 0x04000561) and element.tag.element != 0:
             assert found[element.tag] == element
+
+
+@pytest.mark.parametrize("mask", ["mask 8,0,4,4", "mask 0,4,8,1"])
+def test_a_mask_that_hits_no_pixel_holds_the_image(mask: str) -> None:
+    with pytest.raises(EditFailed, match="outside the image"):
+        after(image(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), "mask 0,0,8,1", mask, "deidentify")
+
+
+def test_a_skipped_rule_leaves_no_change_inside_a_sequence_that_an_earlier_one_changed() -> None:
+    step = "RequestAttributesSequence[0].ScheduledProcedureStepID"
+    rules = compiled(rule(do=f'set {step} = "FIRST"'),
+                     rule("two", do=f'set {step} = "SECOND"\nset StationName = EthnicGroup else skip'))
+    body = encoded(image())
+    done = rewritten(body, rules)
+    assert done.fired == ("one",)
+    found = dcmread(io.BytesIO(file_of(body, done)))
+    assert found.RequestAttributesSequence[0].ScheduledProcedureStepID == "FIRST"
+
+
+def test_new_uids_leave_kinds_of_objects_and_coding_schemes_alone() -> None:
+    code, reference = Dataset(), Dataset()
+    code.CodingSchemeUID, code.ContextUID = "1.3.6.1.4.1.9.1", "1.3.6.1.4.1.9.2"
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = "1.3.12.2.1107.5.9.1", "1.2.3.9"
+    found = after(image(SOPClassUID="1.3.12.2.1107.5.9.1", ProcedureCodeSequence=[code],
+                        ReferencedImageSequence=[reference]), "remap uids")
+    assert found.SOPClassUID == "1.3.12.2.1107.5.9.1"
+    assert found.ReferencedImageSequence[0].ReferencedSOPClassUID == "1.3.12.2.1107.5.9.1"
+    assert found.ReferencedImageSequence[0].ReferencedSOPInstanceUID.startswith("2.25.")
+    assert (found.ProcedureCodeSequence[0].CodingSchemeUID, found.ProcedureCodeSequence[0].ContextUID) == (
+        "1.3.6.1.4.1.9.1", "1.3.6.1.4.1.9.2")
+
+
+def test_a_value_too_long_for_a_pattern_is_held_and_never_cut() -> None:
+    with pytest.raises(EditFailed, match="longer than 10240 characters"):
+        after(image(TextValue="x" * 10_241), 'replace TextValue "y" with "z"')
+    with pytest.raises(EditFailed, match="longer than 65534 characters"):
+        after(image(TextValue="x" * 10_000), 'replace TextValue "x" with "1234567"')
