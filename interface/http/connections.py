@@ -13,17 +13,14 @@ from typing import Any
 from interface.http.limits import Limits
 
 
-def limited_protocol(
-    max_connections: int, limits: Limits, proxies: frozenset[str] = frozenset(),
-) -> type[asyncio.Protocol]:
+def limited_protocol(max_connections: int, limits: Limits, proxies: frozenset[str] = frozenset()) -> type[Any]:
     """Return uvicorn's HTTP protocol with our limits; one address may hold half of all connections, a proxy all."""
     base: Any = _base()
     per_address: Counter[str] = Counter()
 
     class Limited(base):  # type: ignore[misc]  # one of uvicorn's two classes
         _head_timer: asyncio.TimerHandle | None = None
-        _head_bytes = 0
-        _ahead_bytes = 0
+        _head_bytes = _ahead_bytes = 0
         _address = ""
         _counted = False
 
@@ -41,9 +38,7 @@ def limited_protocol(
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_known()
             if self._counted:
-                per_address[self._address] -= 1
-                if not per_address[self._address]:
-                    del per_address[self._address]
+                _leave(per_address, self._address)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -54,11 +49,10 @@ def limited_protocol(
                 self._await_head()
             elif not before.more_body:  # pipelined: the parser keeps all of it until its turn comes
                 self._ahead_bytes += len(data)
-                if self._ahead_bytes > limits.ahead_bytes:
-                    self.transport.abort()
-                    return
             super().data_received(data)
-            if self.cycle is not before:
+            if self._ahead_bytes > limits.ahead_bytes:
+                self.transport.abort()
+            elif self.cycle is not before:
                 self._head_bytes = 0
                 self._head_known()
             elif self._head_bytes > limits.head_bytes and not self.transport.is_closing():
@@ -78,6 +72,12 @@ def limited_protocol(
                 self.transport.abort()
 
     return Limited
+
+
+def _leave(per_address: Counter[str], address: str) -> None:
+    per_address[address] -= 1
+    if not per_address[address]:
+        del per_address[address]
 
 
 def _base() -> type[asyncio.Protocol]:

@@ -14,8 +14,8 @@ class Limits:
 
     Attributes
     ----------
-    head_wait_s, head_bytes : from connecting (or the first byte) to the end of the head, and its size. ahead_bytes : most
-        that is taken of further requests while complete ones are being answered.
+    head_wait_s, head_bytes : from connecting (or the first byte) to the end of the head, and its size.
+    ahead_bytes : most that is taken of further requests while complete ones are being answered.
     chunk_wait_s : longest silence within a body. body_s, body_bytes_per_s : a body has `body_s` plus its size at this
         rate. json_depth : deepest nesting of a JSON body.
     """

@@ -228,7 +228,7 @@ def test_one_person_is_one_by_api_page_and_command(house: Doors, operator: Visit
     assert one.post(page, {"code": code}).status_code == 409
     assert operator.post(page, {"code": code}).status_code == 403
     for who in ("cli:Operator", "cli: user:OPERATOR", "key:abc", "operator"):
-        with pytest.raises(NotAllowed, match="another one|not by a key"), house.store.transaction() as tx:
+        with pytest.raises(NotAllowed, match=r"another one|not by a key"), house.store.transaction() as tx:
             withdrawals.confirm(tx, study, "ACC7", code, who=who, now=house.context.clock.now_ms())
     assert house.logged_in("admin").post(page, {"code": code}).status_code == 303
 
