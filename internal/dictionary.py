@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import difflib
 from functools import cache, lru_cache
-
-from pydicom.datadict import DicomDictionary, RepeatersDictionary, mask_match
+from typing import Any
 
 UNKNOWN_VR = "UN"
 
 
 @cache
+def _pydicom() -> Any:
+    """Return pydicom's table; loaded when a rule first needs it, so that indexing never loads anything of pydicom."""
+    from pydicom import datadict
+
+    return datadict
+
+
+@cache
 def _tags() -> dict[str, int]:
-    return {row[4]: tag for tag, row in DicomDictionary.items() if row[4]}
+    return {row[4]: tag for tag, row in _pydicom().DicomDictionary.items() if row[4]}
 
 
 @cache
@@ -64,8 +71,8 @@ def likely_keyword(word: str) -> str:
 
 
 def _row(tag: int) -> tuple[str, str, str, str, str] | None:
-    row: tuple[str, str, str, str, str] | None = DicomDictionary.get(tag)
+    row: tuple[str, str, str, str, str] | None = _pydicom().DicomDictionary.get(tag)
     if row is None and (tag >> 24) in (0x50, 0x60, 0x10, 0x20, 0x00, 0x7F):
-        mask = mask_match(tag)
-        row = RepeatersDictionary.get(mask) if mask else None
+        mask = _pydicom().mask_match(tag)
+        row = _pydicom().RepeatersDictionary.get(mask) if mask else None
     return row
