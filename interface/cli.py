@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_queue_commands(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     queue = add("queue", "list what is on its way: state, reason, next try")
     queue.add_argument("--state", help="only jobs in this state, such as waiting or held")
+    queue.add_argument("--reason", metavar="CODE", help="only jobs with this reason, such as no-order or not-proven")
     queue.add_argument("--json", action="store_true", help="a JSON list of objects")
     show = add("show", "tell the story of one study in plain words")
     show.add_argument("study", metavar="STUDY_UID|ACCESSION")

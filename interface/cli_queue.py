@@ -78,8 +78,9 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
     """List jobs, and studies that are still coming in; with --json the jobs as a list of objects."""
     state = _state(options.state)
     with opened(settings) as store, store.reading() as tx:
-        rows = [dataclasses.asdict(row) for row in jobs.list_jobs(tx, state=state, limit=_QUEUE_ROWS)]
-        unsettled = [] if state else index.studies_to_settle(tx, _QUEUE_ROWS)
+        rows = [dataclasses.asdict(row) for row in
+                jobs.list_jobs(tx, state=state, reason_code=options.reason, limit=_QUEUE_ROWS)]
+        unsettled = [] if state or options.reason else index.studies_to_settle(tx, _QUEUE_ROWS)
         receiving = [index.study(tx, one.study_uid) for one in unsettled]
     if options.json:
         print(json.dumps(rows, indent=1))

@@ -332,6 +332,12 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Balasan SATUSEHAT tidak dapat dipahami.", "Router mencoba lagi otomatis; laporkan bila berlanjut.",
         "The platform's reply could not be understood.", "The router tries again; report it if it lasts.", "platform",
     ),
+    "not-proven": Explanation(
+        "Terkirim, tetapi sebagian citra sudah ada di tujuan atau diterima tanpa jawaban jelas: isinya belum terbukti.",
+        "Tidak perlu tindakan; citranya tetap disimpan. `verify` memeriksa lagi; lihat `purge_unverified`.",
+        "Delivered, but some images were there already or were accepted without a clear answer: content not proven.",
+        "Nothing to do; the images are kept. `verify` looks again; see `purge_unverified`.",
+    ),
     "fhir-budget": Explanation(
         "Jatah panggilan FHIR per menit habis (setelan fhir_per_minute).", "Router melanjutkan otomatis.",
         "The FHIR calls of this minute are used up (setting fhir_per_minute).", "The router goes on by itself.",

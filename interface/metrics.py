@@ -21,7 +21,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from internal import alerts, conditions, devices, jobs, overview
+from internal import alerts, conditions, devices, job_list, jobs, overview
 from internal.conditions import Vitals
 from internal.errors import RouterError
 from internal.spool import Spool
@@ -168,6 +168,12 @@ class _Node(Collector):
         for (lane, state), age_s in ages.items():
             oldest.add_metric([lane, state], max(0.0, age_s))
         yield from (unfinished, oldest)
+        unproven = GaugeMetricFamily(
+            "router_not_proven", "Finished deliveries with receipts that do not prove that our bytes are there.",
+            labels=["lane"])
+        for lane, count in job_list.count_not_proven(tx).items():
+            unproven.add_metric([lane], count)
+        yield unproven
         queue = GaugeHistogramMetricFamily("router_queue_age_seconds", "How long unfinished jobs have been under way.",
                                            labels=["lane"])
         for lane, (sizes, sum_s) in overview.queue_ages(tx, AGE_BOUNDS_S, self._of.now_ms).items():

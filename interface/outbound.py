@@ -123,7 +123,8 @@ class Reply:
 class FileBody:
     """A request body streamed from a file object: exactly `size_bytes` bytes, never more in memory than a chunk.
 
-    `on_bytes` is told after each chunk how many bytes have been handed over in all.
+    `on_bytes` is told with each chunk how many bytes have been handed over in all. `has_left`: the system has taken
+    the last of them, since more was asked for.
     """
 
     def __init__(self, source: BinaryIO, size_bytes: int, on_bytes: Callable[[int], None] | None = None) -> None:
@@ -131,11 +132,13 @@ class FileBody:
         self._on_bytes = on_bytes
         self.size_bytes = size_bytes
         self.handed_over = 0
+        self.has_left = False
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes; raises BytesDamaged when the file ends early or cannot be read."""
         left = self.size_bytes - self.handed_over
         if left == 0:
+            self.has_left = True
             return b""
         try:
             data = self._source.read(min(left, size if size > 0 else CHUNK_BYTES))

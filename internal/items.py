@@ -152,18 +152,18 @@ def mark_sent(tx: Tx, job: Job, frozen: Sequence[tuple[Item, str, int, Mapping[s
 
 
 def take_back(tx: Tx, job: Job, items: Sequence[Item]) -> None:
-    """Undo the last `mark_sent` of items whose request surely was not carried out: it is no attempt.
+    """Undo the `mark_sent` that returned these items, because their requests surely were not carried out: no attempt.
 
-    One that was never sent otherwise is DUE again, with nothing frozen. Raises LeaseLost.
+    One that was never sent otherwise is DUE again, with nothing frozen. Needs no lease, since whoever lost it still
+    knows what did not leave; what was marked or answered since stays as it is.
     """
-    guard(tx, job)
     tx.executemany(
         "UPDATE item SET sends = sends - 1, state = CASE WHEN sends > 1 THEN state ELSE 'due' END,"
         " sha256 = CASE WHEN sends > 1 THEN sha256 ELSE '' END,"
         " size_bytes = CASE WHEN sends > 1 THEN size_bytes ELSE 0 END,"
         " recipe = CASE WHEN sends > 1 THEN recipe ELSE '{}' END"
-        " WHERE item_id = ? AND job_id = ? AND environment = ? AND state = 'sent' AND sends > 0",
-        [(item.item_id, job.job_id, job.environment) for item in items])
+        " WHERE item_id = ? AND job_id = ? AND environment = ? AND state = 'sent' AND sends = ?",
+        [(item.item_id, job.job_id, job.environment, item.sends) for item in items])
 
 
 def settle_items(tx: Tx, job: Job, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:

@@ -18,6 +18,9 @@ from internal.store import Row, Tx
 
 _COLUMNS = ("j.job_id, j.kind, j.destination, j.environment, j.study_uid, j.part, j.state, j.reason_code, j.reason,"
             " j.attempts, j.due_at, j.created_at, j.updated_at, j.opened_at, j.waiting_since")
+#: Reason of a delivery that is done, and not every receipt of it proves that our bytes are there.
+NOT_PROVEN = "not-proven"
+DONE_NOT_PROVEN = f"j.state = 'done' AND j.reason_code = '{NOT_PROVEN}'"
 _RECEIPTED = ", ".join(f"'{state}'" for state in sorted(RECEIPTED))
 
 
@@ -51,18 +54,25 @@ class JobRow:
 
 
 def list_jobs(
-    tx: Tx, *, state: State | None = None, destination: str | None = None, limit: int = 1000, before: int | None = None,
+    tx: Tx, *, state: State | None = None, reason_code: str | None = None, destination: str | None = None,
+    limit: int = 1000, before: int | None = None,
 ) -> list[JobRow]:
     """Return jobs, newest first, at most `limit`; `before` (a job id) goes on where the last page ended."""
-    conditions, params = ["1 = 1"], list[Any]()
-    for condition, value in (("j.state = ?", state and str(state)), ("j.destination = ?", destination),
-                             ("j.job_id < ?", before)):
+    conditions, params = [DONE_NOT_PROVEN if reason_code == NOT_PROVEN else "1 = 1"], list[Any]()
+    for condition, value in (("j.state = ?", state and str(state)),
+                             ("j.reason_code = ?", reason_code if reason_code != NOT_PROVEN else None),
+                             ("j.destination = ?", destination), ("j.job_id < ?", before)):
         if value is not None:
             conditions.append(condition)
             params.append(value)
     return _with_counts(tx, tx.rows(
         f"SELECT {_COLUMNS} FROM job j WHERE {' AND '.join(conditions)} ORDER BY j.job_id DESC LIMIT ?",
         (*params, limit)))
+
+
+def count_not_proven(tx: Tx) -> dict[str, int]:
+    """Return by destination how many finished deliveries have receipts that do not prove that our bytes are there."""
+    return dict(tx.rows(f"SELECT j.destination, COUNT(*) FROM job j WHERE {DONE_NOT_PROVEN} GROUP BY j.destination"))
 
 
 def jobs_of(tx: Tx, study_uid: str) -> list[JobRow]:

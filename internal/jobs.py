@@ -62,9 +62,9 @@ from internal.items import (
     unanswered_intent,
     unfinished_items,
 )
-from internal.job_list import JobRow, find_jobs, jobs_of, list_jobs
+from internal.job_list import NOT_PROVEN, JobRow, find_jobs, jobs_of, list_jobs
 from internal.lanes import Lane, alert_lane, clear_alert, hurry_lane, lane, lanes, pause_lane, resume_lane, stand_in
-from internal.model import FAILED, LEFT_OUT, RECEIPTED, Instance, Job
+from internal.model import FAILED, LEFT_OUT, RECEIPTED, UNPROVEN, Instance, Job
 from internal.rows import json_text, node_of
 from internal.set_aside import missing
 from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State, next_state
@@ -363,10 +363,12 @@ def _checked_finish(tx: Tx, job: Job, revision: int, finish: Finish) -> Outcome:
     if open_items:
         return Later("unfinished-items", f"{open_items} instances have no receipt yet")
     counts = count_items(tx, job)
+    unproven = sum(counts.get(state, 0) for state in UNPROVEN)
     refused = sum(counts.get(state, 0) for state in FAILED)
     lost = missing(tx, job.study_uid) if job.kind == DELIVER else 0
     if not refused and not lost:
-        return finish
+        note = finish.note or f"{unproven} images were there already or were accepted without a word: not proven"
+        return replace(finish, note=note, code=NOT_PROVEN) if unproven else finish
     arrived = sum(counts.get(state, 0) for state in RECEIPTED)
     total = sum(count for state, count in counts.items() if state not in LEFT_OUT) + lost
     return Refuse(PARTLY_DELIVERED, f"partly delivered {arrived}/{total}: {refused} refused by {job.destination},"
@@ -376,12 +378,13 @@ def _checked_finish(tx: Tx, job: Job, revision: int, finish: Finish) -> Outcome:
 
 def _consequences(outcome: Outcome, now: int, due_at: int) -> tuple[str, list[object]]:
     """Return the columns that this outcome sets, beside the state and the lease, and their values."""
-    fresh = "attempts = 0, reason_code = '', reason = '', detail = '{}', waiting_since = NULL, escalated_at = NULL"
+    fresh = "attempts = 0, detail = '{}', waiting_since = NULL, escalated_at = NULL, reason_code = ?, reason = ?"
     match outcome:
         case Finish():
-            return f"done_revision = revision, done_at = ?, turns = 0, news = news + 1, {fresh}", [now]
+            return (f"done_revision = revision, done_at = ?, turns = 0, news = news + 1, {fresh}",
+                    [now, outcome.code, outcome.note if outcome.code else ""])
         case More():
-            return f"due_at = ?, turns = turns + 1, {fresh}", [due_at]
+            return f"due_at = ?, turns = turns + 1, {fresh}", [due_at, "", ""]
         case Later():
             return ("due_at = ?, reason_code = ?, reason = ?, attempts = attempts + ?",
                     [due_at, outcome.code, outcome.reason, int(outcome.blame == "job")])
@@ -398,7 +401,7 @@ def _note_outcome(tx: Tx, job: Job, outcome: Outcome, state: State, now: int, be
     if isinstance(outcome, More):
         return
     if isinstance(outcome, Finish):
-        code, text = "", outcome.note or f"everything is confirmed by {job.destination}"
+        code, text = outcome.code, outcome.note or f"everything is confirmed by {job.destination}"
     else:
         code, text = outcome.code, outcome.reason
         if (code, text) == before:

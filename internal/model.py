@@ -187,6 +187,8 @@ class ItemState(StrEnum):
 
 #: States after which an item needs no further push.
 RECEIPTED = frozenset({ItemState.STORED, ItemState.UNVERIFIED, ItemState.UNREAD})
+#: Receipts that do not prove that our bytes are there.
+UNPROVEN = frozenset({ItemState.UNVERIFIED, ItemState.UNREAD})
 #: Answered, but not there: a study with one of these is only partly delivered.
 FAILED = frozenset({ItemState.REFUSED, ItemState.CONFLICT})
 #: Not there, and nobody misses it: neither delivered nor counted.

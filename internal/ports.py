@@ -102,7 +102,10 @@ class Work(Protocol):
         """
 
     def take_back(self, items: Sequence[Item]) -> None:
-        """Undo the last freeze of items whose request surely was not carried out: it does not count as an attempt."""
+        """Undo the freeze that returned these items: their requests surely were not carried out and are no attempts.
+
+        Also after the lease is lost; an item that was frozen or answered again since stays as it is.
+        """
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         """Write down the other side's answers (status, text, time) in one transaction."""

@@ -89,9 +89,13 @@ def can(state: State, event: Event) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Every item of the claimed revision has a receipt; `note` is shown to people."""
+    """Every item of the claimed revision has a receipt; `note` is shown to people.
+
+    `code` is given by `jobs.settle` alone, which looks at the receipts: why a finished job is worth a look.
+    """
 
     note: str = ""
+    code: str = ""
     event: Literal[Event.FINISH] = field(default=Event.FINISH, init=False)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from internal.index import normalise_accession
+from internal.job_list import DONE_NOT_PROVEN, NOT_PROVEN
 from internal.overview import RECEIVING, outcome_of
 from internal.rows import chunks, marks
 from internal.states import State
@@ -27,7 +28,7 @@ class Search:
     """What a person looks for; "" asks for anything.
 
     `text`: a Study Instance UID, an accession number, a Patient ID, or the beginnings of words of a name. `state`: a
-    job state, or ``receiving``. Days are study dates, YYYYMMDD, both included.
+    job state, ``receiving`` or ``not-proven``. Days are study dates, YYYYMMDD, both included.
     """
 
     text: str = ""
@@ -132,6 +133,8 @@ def _driver(search: Search) -> tuple[_Query, list[Condition]]:
     if search.state == RECEIVING:
         filters["state"] = ("EXISTS (SELECT 1 FROM study r WHERE r.study_uid = c.study_uid"
                             " AND r.revision > r.settled_revision)", ())
+    elif search.state == NOT_PROVEN:
+        filters["state"] = (f"EXISTS (SELECT 1 FROM job j WHERE j.study_uid = c.study_uid AND {DONE_NOT_PROVEN})", ())
     elif search.state:
         filters["state"] = ("EXISTS (SELECT 1 FROM job j WHERE j.study_uid = c.study_uid AND j.kind = 'deliver'"
                             " AND j.state = ?)", (search.state,))
@@ -163,6 +166,9 @@ def _has_term(kind: TermKind, term: str) -> Condition:
 def _by_state(state: str) -> _Query:
     if state == RECEIVING:
         return _Query("study c WHERE c.revision > c.settled_revision", "listed_at", ())
+    if state == NOT_PROVEN:
+        return _Query("(SELECT DISTINCT s.listed_at, s.study_uid FROM job j CROSS JOIN study s"
+                      f" WHERE s.study_uid = j.study_uid AND {DONE_NOT_PROVEN}) AS c WHERE 1 = 1", "listed_at", ())
     is_open = f" AND {_OPEN}" if state != State.CANCELLED else ""
     return _Query("(SELECT DISTINCT s.listed_at, s.study_uid FROM job j CROSS JOIN study s"
                   f" WHERE s.study_uid = j.study_uid AND j.kind = 'deliver' AND j.state = ?{is_open})"

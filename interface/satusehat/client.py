@@ -179,7 +179,8 @@ class Client:
     ) -> Pushed:
         """Send one instance as it is frozen and return what became of it; repeatable with the same bytes.
 
-        Raises UnknownOutcome when the reply is lost or says nothing, Transient when it was surely not taken.
+        Raises UnknownOutcome when the reply is lost or says nothing, Transient when it was surely not taken: also when
+        the connection broke before the last byte had left, since nobody then has the whole of it.
         Faults after the first byte blame the job, not the lane: this one instance may be what breaks the connection.
         """
         with self.governor.push_slot():
@@ -213,8 +214,13 @@ class Client:
         def send(authorized: Mapping[str, str]) -> Reply:
             with frozen.open() as source:
                 body = FileBody(source, frozen.size_bytes, on_bytes)
-                return self._session.exchange("POST", options.dicom_path, headers={**headers, **authorized}, body=body,
-                                              deadline=deadline)
+                try:
+                    return self._session.exchange("POST", options.dicom_path, headers={**headers, **authorized},
+                                                  body=body, deadline=deadline)
+                except UnknownOutcome as lost:
+                    if body.has_left or lost.status is not None:
+                        raise
+                    raise Transient(str(lost), code=lost.code, blame_lane=False) from None
 
         return self._authorized(send, deadline)
 

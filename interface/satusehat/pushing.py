@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 from interface.logs import PHRASES
 from interface.satusehat.client import Client
@@ -90,13 +91,14 @@ class _Tour:
         try:
             while self._launch():
                 self._collect()
-        except BaseException:
+        except BaseException as fault:
             self._stop.set()
-            for future in self._flying:
-                future.cancel()
+            idle = [frozen.item for future, (_, frozen) in self._flying.items() if future.cancel()]
+            if isinstance(fault, Exception):
+                with suppress(RouterError):  # a database that is away: they stay on record as attempts
+                    self._take_back(idle)
             raise
-        self._untaken += [frozen.item for _, frozen in self._ready]
-        self._write_untaken()
+        self._take_back([])
         if self._stopped is not None:
             raise self._stopped
         if self._unlisted:
@@ -104,6 +106,11 @@ class _Tour:
         if self._fault is not None:
             raise self._fault
         return More() if self._yielding or not self._at_end or self._again else None
+
+    def _take_back(self, idle: Sequence[Item]) -> None:
+        """Take back what was marked as sent and will not leave in this step."""
+        self._untaken += [*idle, *(frozen.item for _, frozen in self._ready)]
+        self._write_untaken()
 
     def _launch(self) -> bool:
         """Start pushes while there is room for them; return whether any is under way."""
@@ -157,6 +164,8 @@ class _Tour:
 
         def on_bytes(total: int) -> None:
             nonlocal handed_over
+            if total <= handed_over:
+                handed_over = 0  # from the beginning, with another token
             if handed_over == 0:
                 hit("push.mid")
             if self._stop.is_set():
@@ -183,7 +192,7 @@ class _Tour:
         self._yielding = self._yielding or self._run.work.should_yield()
 
     def _take(self, before: Item, frozen: Frozen, result: Result) -> None:
-        state = judge(before, frozen, result)
+        state = judge(frozen, result)
         if state is not None:
             self._understood = True
             self._answered.append(Answered(frozen.item, state, result))
@@ -251,8 +260,9 @@ class _Tour:
 
 
 def _was_not_carried_out(fault: RouterError) -> bool:
-    """Return whether the request surely had no effect: it did not leave, or was turned away unread."""
-    return isinstance(fault, Transient | CredentialsRefused) and not isinstance(fault, UnknownOutcome)
+    """Return whether the request surely had no effect: it did not leave as a whole, or was turned away unread."""
+    return (isinstance(fault, Transient | CredentialsRefused | BytesMissing | BytesDamaged)
+            and not isinstance(fault, UnknownOutcome))
 
 
 def _is_short_pause(fault: RouterError) -> bool:

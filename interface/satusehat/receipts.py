@@ -49,17 +49,16 @@ class Answered:
         return f"accepted, reply not understood: {self.result}"
 
 
-def judge(before: Item, frozen: Frozen, result: Result) -> ItemState | None:
+def judge(frozen: Frozen, result: Result) -> ItemState | None:
     """Return the state that `result` gives the item, None when it is not known yet.
 
-    409 "already exists" is a receipt for bytes of which an earlier attempt may have arrived, whole or in part (see
-    `Work.take_back`); else what is there is not known to be ours.
+    409 "already exists" is a receipt for bytes that an earlier attempt may have brought there as a whole: one that is
+    on record and was not taken back (see `Work.take_back`); else what is there is not known to be ours.
     """
     if not isinstance(result, Pushed):
         return None
     if result.verdict is Verdict.EXISTS:
-        sent_before = before.sends > 0 and before.sha256 == frozen.sha256
-        return ItemState.STORED if sent_before else ItemState.UNVERIFIED
+        return ItemState.STORED if frozen.item.sends > 1 else ItemState.UNVERIFIED
     return ItemState.STORED if result.verdict is Verdict.STORED else ItemState.REFUSED
 
 

@@ -454,6 +454,8 @@ CREATE TABLE tally (
 -- What is not delivered yet, and why; and what was delivered lately.
 CREATE INDEX job_open ON job (state, reason_code, destination, opened_at, job_id, kind, study_uid)
     WHERE state <> 'done' AND state <> 'cancelled';
+CREATE INDEX job_not_proven ON job (state, reason_code, job_id, destination)
+    WHERE state = 'done' AND reason_code = 'not-proven';
 CREATE INDEX job_delivered ON job (kind, state, updated_at, study_uid) WHERE state = 'done' AND kind = 'deliver';
 
 -- Who may come in, and who did what ------------------------------------------------------------------------------

@@ -25,17 +25,19 @@ from internal.timeline import Course
 
 routes = Routes("/api/v1/jobs", tags=["jobs"])
 StateQuery = Annotated[State | None, Query(description="Only jobs in this state.")]
+ReasonQuery = Annotated[str | None, Query(pattern=r"^[a-z0-9-]{1,64}$", description="Only jobs with this reason.")]
 LaneQuery = Annotated[str | None, Query(alias="destination", pattern=r"^[A-Za-z0-9_.@:-]{1,64}$")]
 
 
 @routes.get("", right=Right.VIEW)
 def list_jobs(
-    context: CurrentContext, actor: CurrentActor, state: StateQuery = None, destination: LaneQuery = None,
-    after: AfterNumber = 0, limit: Limit = PAGE,
+    context: CurrentContext, actor: CurrentActor, state: StateQuery = None, reason: ReasonQuery = None,
+    destination: LaneQuery = None, after: AfterNumber = 0, limit: Limit = PAGE,
 ) -> shapes.JobPage:
     """Return jobs, newest first."""
     with context.reading() as tx:
-        rows = jobs.list_jobs(tx, state=state, destination=destination, limit=limit + 1, before=after or None)
+        rows = jobs.list_jobs(tx, state=state, reason_code=reason, destination=destination, limit=limit + 1,
+                              before=after or None)
     shown = rows[:limit]
     context.note_view(actor, list(dict.fromkeys(row.study_uid for row in shown if row.study_uid)), "jobs")
     return shapes.JobPage(jobs=[job_shape(row) for row in shown],

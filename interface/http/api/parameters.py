@@ -59,7 +59,8 @@ class SearchBody(Body):
                                 " beginnings of words of a name.")] = ""
     modality: Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{0,16}$")] = ""
     caller: Annotated[Line, Field(max_length=16, description="Calling AE title.")] = ""
-    state: Annotated[str, Field(pattern=r"^(queued|active|deferred|waiting|held|done|cancelled|receiving)?$")] = ""
+    state: Annotated[str, Field(
+        pattern=r"^(queued|active|deferred|waiting|held|done|cancelled|receiving|not-proven)?$")] = ""
     first_day: Annotated[str, Field(pattern=r"^([0-9]{8})?$", description="YYYYMMDD")] = ""
     last_day: Annotated[str, Field(pattern=r"^([0-9]{8})?$", description="YYYYMMDD")] = ""
     after: Annotated[str, Field(pattern=r"^([0-9]{1,20}-[0-9.]{1,64})?$")] = ""

@@ -15,13 +15,14 @@ from interface.http.problems import Problem
 from interface.http.rights import Right
 from interface.http.routes import Routes
 from internal import study_list
+from internal.job_list import NOT_PROVEN
 from internal.overview import RECEIVING
 from internal.states import State
 from internal.study_list import Search
 from internal.study_terms import TermKind
 
 _STATES = (State.HELD, State.WAITING, State.DEFERRED, RECEIVING, State.QUEUED, State.ACTIVE, State.DONE,
-           State.CANCELLED)
+           NOT_PROVEN, State.CANCELLED)
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
 
 routes = Routes(in_schema=False)

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from interface.explain import explain
 from internal.events import EventRow
+from internal.job_list import NOT_PROVEN
 from internal.overview import NOWHERE, RECEIVING
 from internal.states import State
 
@@ -37,6 +38,7 @@ OUTCOMES: dict[str, tuple[str, str]] = {
     State.WAITING: ("wait", mark("Waiting")),
     State.HELD: ("held", mark("Held")),
     State.DONE: ("ok", mark("Delivered")),
+    NOT_PROVEN: ("ok", mark("Delivered, not proven")),
     State.CANCELLED: ("", mark("Cancelled")),
     RECEIVING: ("move", mark("Still coming in")),
     NOWHERE: ("", mark("Not routed")),

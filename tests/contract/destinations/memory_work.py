@@ -207,8 +207,10 @@ class MemoryWork:
                 return replace(item, sends=item.sends - 1)
             return replace(item, state=ItemState.DUE, sha256="", size_bytes=0, sends=0)
 
-        self._commit("taken back", lambda: self.ledger.items.update(
-            {one.item_id: undone(self.ledger.items[one.item_id]) for one in items}))
+        known = [self.ledger.items[one.item_id] for one in items]
+        self.ledger.commit("taken back", lambda: self.ledger.items.update(
+            {now.item_id: undone(now) for now, marked in zip(known, items, strict=True)
+             if (now.state, now.sends) == (ItemState.SENT, marked.sends)}))
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         self._commit("answers", lambda: self._write(answers, lambda now: now is not ItemState.STORED))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from interface.satusehat.delivery import Satusehat
 from interface.satusehat.run import Run
-from internal.errors import Transient
-from internal.model import ItemState
+from internal.errors import LeaseLost, Transient
+from internal.model import Item, ItemState
 from internal.states import Finish, More, NotYet, Refuse, State
 from tests.contract.destinations.conftest import Case
 from tests.contract.destinations.images import make_instance
@@ -295,22 +295,47 @@ def already_there(case: Case) -> dict[str, Any]:
     return {"00081198": {"vr": "SQ", "Value": [failed]}}
 
 
-@pytest.mark.parametrize(("fault", "receipt"), [
-    ({"reset": True, "after_bytes": 100}, ItemState.STORED),  # a part of it left: it may have been ours
-    ({"status": 500}, ItemState.STORED),
-    ({"status": 503}, ItemState.UNVERIFIED),  # "no healthy upstream": turned away unread
-    ({"status": 429, "headers": {"Retry-After": "0"}}, ItemState.UNVERIFIED),
-    ({"status": 401}, ItemState.UNVERIFIED),
+@pytest.mark.parametrize(("fault", "pixels", "receipt"), [
+    ({"reset": True, "after_bytes": 100}, 512, ItemState.STORED),  # it left as a whole: it may have been ours
+    ({"reset": True, "after_bytes": 100}, 16_000_000, ItemState.UNVERIFIED),  # its end never left this machine
+    ({"status": 500}, 512, ItemState.STORED),
+    ({"status": 503}, 512, ItemState.UNVERIFIED),  # "no healthy upstream": turned away unread
+    ({"status": 429, "headers": {"Retry-After": "0"}}, 512, ItemState.UNVERIFIED),
+    ({"status": 401}, 512, ItemState.UNVERIFIED),
 ])
 def test_already_there_is_a_receipt_only_after_an_attempt_that_may_have_arrived(
-    make_case: MakeCase, platform: Sandbox, fault: dict[str, Any], receipt: ItemState,
+    make_case: MakeCase, platform: Sandbox, fault: dict[str, Any], pixels: int, receipt: ItemState,
 ) -> None:
-    case = make_case(instances=1)
+    case = make_case(instances=0)
+    case.add(1, pixels=pixels)
     platform.control("POST", "/faults", [
         {"method": "POST", "path": "/dicom", "nth": 1, **fault},
         {"method": "POST", "path": "/dicom", "nth": 2, "status": 409, "body": already_there(case)}])
     assert isinstance(case.drive(), Finish)
     assert case.ledger.count() == {receipt: 1}
+
+
+class LosesItsLease(MemoryWork):
+    """Another worker has the job when the first answers are to be written down."""
+
+    def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        self.lost = True
+        super().settle_items(answers)
+
+
+def test_what_was_marked_and_not_begun_when_the_lease_was_lost_is_no_attempt(
+    make_case: MakeCase, platform: Sandbox,
+) -> None:
+    case = make_case(instances=40, push_parallel=1)
+    with pytest.raises(LeaseLost):
+        case.destination.step(LosesItsLease(case.ledger, case.clock))
+    held = list(case.ledger.items.values())
+    assert {(one.state, one.sends) for one in held[:16]} == {(ItemState.SENT, 1)}  # answered, not written down
+    assert {(one.state, one.sends, one.sha256) for one in held[18:]} == {(ItemState.DUE, 0, "")}
+    assert case.ledger.journal[-2:] == ["sent", "taken back"]
+    case.ledger.state = State.QUEUED
+    assert isinstance(case.drive(), Finish)
+    assert case.ledger.count() == {ItemState.STORED: 40}
 
 
 def test_a_platform_that_is_gone_before_the_pushes_leaves_no_attempt_on_record(

@@ -122,6 +122,8 @@ def test_unverified_counts_only_where_the_hospital_says_so(engine: Engine, count
     delivered(engine)
     engine.clock.ms += 31 * DAY
     assert passes(engine, retainer(engine, unverified_counts=counts)) == removed
+    with engine.store.reading() as tx:
+        assert [share.why for share in holdings.shares(tx)] == ([] if removed else ["delivered/not-proven"])
 
 
 def test_a_late_image_keeps_the_whole_study(engine: Engine) -> None:

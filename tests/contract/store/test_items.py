@@ -175,8 +175,25 @@ def test_an_attempt_that_is_taken_back_leaves_no_trace_but_an_earlier_one_stays(
         jobs.take_back(tx, job, sent)
     assert [(one.state, one.sha256, one.size_bytes, one.sends, one.recipe) for one in items(store, job)[:2]] == \
         [(SENT, "aa", 10, 1, {"rules": 3}), (DUE, "", 0, 0, {})]
+    with store.transaction() as tx:
+        jobs.take_back(tx, job, sent)  # once more: it is not the attempt that is on record now
+    assert [one.sends for one in items(store, job)[:2]] == [1, 0]
     (again,) = send(store, job, second, sha256="bb")
     answer(store, job, (again, STORED))
     with store.transaction() as tx:
         jobs.take_back(tx, job, [again])
     assert [(one.state, one.sends) for one in items(store, job)[:2]] == [(SENT, 1), (STORED, 1)]
+
+
+def test_who_lost_the_lease_takes_back_its_own_attempt_and_no_other(store: Store) -> None:
+    job = claimed(store)
+    first, second, _ = items(store, job)
+    sent = send(store, job, first, second)
+    with store.transaction() as tx:
+        jobs.settle(tx, job, More(), now=8000, due_at=8000)
+    again = claim(store, now=8000)
+    assert again is not None
+    send(store, again, first)
+    with store.transaction() as tx:
+        jobs.take_back(tx, job, sent)
+    assert [(one.state, one.sends) for one in items(store, again)[:2]] == [(SENT, 2), (DUE, 0)]

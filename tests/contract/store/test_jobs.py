@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from internal import index, jobs
+from internal import holdings, index, jobs, study_list
 from internal.claims import Poll
 from internal.errors import LeaseLost, NotFound
+from internal.items import revise_receipts
+from internal.job_list import DONE_NOT_PROVEN, NOT_PROVEN, count_not_proven
 from internal.model import ItemState, Job
 from internal.states import Event, Finish, Later, More, NotYet, Outcome, Refuse, State
 from internal.store import Store
+from internal.study_list import Search
 from tests.contract.store.samples import (
     LANE,
     NODE,
@@ -334,6 +337,45 @@ def test_finish(store: Store) -> None:
     job = finished(store)
     assert (job.state, job.done_revision, job.lease, job.attempts) == (State.DONE, 1, "", 0)
     assert behind(store) == []
+
+
+@pytest.mark.parametrize("state", [ItemState.UNVERIFIED, ItemState.UNREAD])
+def test_a_finished_delivery_without_proof_is_counted_and_found_until_it_has_it(store: Store, state: ItemState) -> None:
+    job = claimed(store)
+    deliver(store, job)
+    with store.transaction() as tx:
+        (first, *_) = jobs.items(tx, job, [ItemState.STORED], 10)
+        revise_receipts(tx, job, [(first, state, {"status": 409})])
+    assert settled(store, job, Finish("1 were there already, content not verified")) is State.DONE
+    with store.reading() as tx:
+        (found,) = jobs.list_jobs(tx, reason_code=NOT_PROVEN)
+        assert (found.job_id, found.state, found.receipts) == (job.job_id, State.DONE, 3)
+        assert found.reason == "1 were there already, content not verified"
+        assert count_not_proven(tx) == {LANE: 1}
+        assert [one.why for one in holdings.shares(tx)] == ["delivered/not-proven"]
+        assert [one.study_uid for one in study_list.find(tx, Search(state=NOT_PROVEN)).studies] == [STUDY]
+        assert study_list.find(tx, Search(state=NOT_PROVEN, text="nobody")).studies == ()
+    with store.transaction() as tx:
+        jobs.act(tx, [job.job_id], Event.REOPEN, who="ani", now=8100)
+    again = claim(store, now=8200)
+    assert again is not None
+    with store.transaction() as tx:
+        jobs.settle_items(tx, again, [(first, ItemState.STORED, {"status": 409})])
+    assert settled(store, again, Finish()) is State.DONE
+    with store.reading() as tx:
+        assert jobs.list_jobs(tx, reason_code=NOT_PROVEN) == []
+        assert count_not_proven(tx) == {}
+
+
+def test_what_is_not_proven_is_found_by_index(store: Store) -> None:
+    with store.reading() as tx:
+        if store.dialect == "postgresql":
+            return  # it plans by statistics, and an empty table has none
+        plans = [str(tx.rows(f"EXPLAIN QUERY PLAN {sql}")) for sql in (
+            f"SELECT j.destination, COUNT(*) FROM job j WHERE {DONE_NOT_PROVEN} GROUP BY j.destination",
+            f"SELECT j.job_id FROM job j WHERE {DONE_NOT_PROVEN} AND j.job_id < 7 ORDER BY j.job_id DESC LIMIT 9")]
+    assert all("job_not_proven" in plan for plan in plans), plans
+    assert "TEMP B-TREE" not in plans[1]
 
 
 def test_finish_with_an_unanswered_item_is_not_believed(store: Store) -> None:
