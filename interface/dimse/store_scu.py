@@ -149,6 +149,11 @@ class DimseStore:
                             raise
                     requestor, reused = self._pool.take(calling_aet, [_pair(one) for one in group])
                     continue
+                if reused and _was_not_offered(answer):
+                    left.append(frozen)  # the node may take it since: that is for a new association to say
+                    requestor.release()
+                    requestor, reused = self._pool.take(calling_aet, [_pair(one) for one in group])
+                    continue
                 reused = False
                 answered += 1
                 yield answer
@@ -202,6 +207,11 @@ class DimseStore:
 
 def _pair(frozen: Frozen) -> Pair:
     return frozen.header.sop_class_uid, frozen.header.transfer_syntax_uid
+
+
+def _was_not_offered(answer: Answer) -> bool:
+    """Return whether the image was refused without the node: its encoding was not agreed on."""
+    return answer.state is ItemState.REFUSED and not {"status", "tries"} & answer.said.keys()
 
 
 def _skip_meta(file: BinaryIO) -> int:

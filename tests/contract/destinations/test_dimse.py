@@ -277,6 +277,20 @@ def test_without_transcoding_it_is_refused_with_words(scp: Scp, make: Make) -> N
     assert ledger.items[2].state is ItemState.STORED
 
 
+def test_what_an_older_association_did_not_agree_on_is_asked_of_a_new_one(scp: Scp, make: Make) -> None:
+    to = make(scp.port, transcode=False)
+    assert isinstance(drive(to, study(to), SkewClock()), Finish)
+    encoded_study = study(to, 1)
+    encoded(encoded_study, 1, RLELossless)
+    assert isinstance(drive(to, encoded_study, SkewClock()), Refuse)
+    scp.stop()
+    scp._syntaxes = [ExplicitVRLittleEndian, RLELossless]
+    scp.start()
+    again = study(to, 1)
+    encoded(again, 1, RLELossless)
+    assert isinstance(drive(to, again, SkewClock()), Finish)
+
+
 def test_more_than_128_contexts_go_over_several_associations(scp: Scp, make: Make) -> None:
     to = make(scp.port)
     ledger = study(to, 70)
