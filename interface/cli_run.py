@@ -13,7 +13,7 @@ from interface import logs
 from interface.dimse.settings import ReceiveSettings
 from interface.roles import lock_wait_s, open_spool
 from interface.supervisor import Supervisor
-from internal import __version__, config
+from internal import __version__, config, failpoints
 from internal.config import Settings
 from internal.config.values import split_commitment_caller
 
@@ -28,6 +28,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Run until stopped; return the exit status."""
     role = options.role or "main"
     logs.configure(options.verbose, settings.router.log_format, settings.secrets(), role)
+    if failpoints.is_armed():
+        log.warning("ROUTER_FAULT is set: this router fails on purpose and may lose images")
     if options.role is None:
         return _supervise(options, settings)
     if options.role == "deliver":

@@ -2,7 +2,8 @@
 
 Layer 0, imports nothing of ours. A no-op unless the environment variable ROUTER_FAULT is set before start:
 ``name:action[:nth][,name:action...]`` with the actions kill9, exit, raise, eio, enospc and sleep=SECONDS; `nth`
-(default 1) is the first hit that acts, later hits act too. Changes when a test needs another way to fail.
+(default 1) is the first hit that acts, later hits act too. docs/development.md lists the names.
+Changes when a test needs another way to fail.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def parse_plan(text: str) -> dict[str, _Fault]:
 
 _plan = parse_plan(os.environ.get(ENVIRONMENT, ""))
 _lock = threading.Lock()
+
+
+def is_armed() -> bool:
+    """Return whether this process was told to fail anywhere."""
+    return bool(_plan)
 
 
 def active(name: str) -> bool:
