@@ -161,6 +161,8 @@ class Registration:
         return self._put(run, inventory, built, imaging_study_id)
 
     def _put(self, run: Run, inventory: Inventory, built: Built, imaging_study_id: str) -> Outcome | None:
+        # Whoever lost the lease on a slow platform must not put back what another worker has added to since.
+        run.work.renew()
         try:
             resource = self._client.update_imaging_study(imaging_study_id, built.resource)
         except Refused as refusal:

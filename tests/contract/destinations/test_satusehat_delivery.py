@@ -12,7 +12,7 @@ import pytest
 from interface.satusehat.delivery import Satusehat
 from interface.satusehat.run import Run
 from internal.errors import LeaseLost, Transient
-from internal.model import Item, ItemState
+from internal.model import Inventory, Item, ItemState
 from internal.states import Finish, More, NotYet, Refuse, State
 from tests.contract.destinations.conftest import Case
 from tests.contract.destinations.images import make_instance
@@ -329,13 +329,36 @@ def test_what_was_marked_and_not_begun_when_the_lease_was_lost_is_no_attempt(
     case = make_case(instances=40, push_parallel=1)
     with pytest.raises(LeaseLost):
         case.destination.step(LosesItsLease(case.ledger, case.clock))
-    held = list(case.ledger.items.values())
-    assert {(one.state, one.sends) for one in held[:16]} == {(ItemState.SENT, 1)}  # answered, not written down
-    assert {(one.state, one.sends, one.sha256) for one in held[18:]} == {(ItemState.DUE, 0, "")}
-    assert case.ledger.journal[-2:] == ["sent", "taken back"]
+    assert case.ledger.journal[-1] == "taken back"
+    arrived = case.stored().keys()
+    on_record = {one.instance.header.sop_uid for one in case.ledger.items.values() if one.sends}
+    assert arrived and arrived <= on_record and len(on_record) <= len(arrived) + 2  # what was under way counts
+    assert {(one.state, one.sends > 0, one.sha256 != "") for one in case.ledger.items.values()} == \
+        {(ItemState.SENT, True, True), (ItemState.DUE, False, False)}
     case.ledger.state = State.QUEUED
     assert isinstance(case.drive(), Finish)
     assert case.ledger.count() == {ItemState.STORED: 40}
+
+
+class LosesItWhileReading(MemoryWork):
+    """Another worker has the job by the time the images are read."""
+
+    def inventory(self) -> Inventory:
+        self.lost = True
+        return super().inventory()
+
+
+def test_who_lost_the_lease_puts_no_older_imaging_study(make_case: MakeCase, platform: Sandbox) -> None:
+    case = make_case(instances=2)
+    assert isinstance(case.drive(), Finish)
+    case.add(3)
+    before = platform.control("GET", "/counts")["requests"]
+    with pytest.raises(LeaseLost):
+        case.destination.step(LosesItWhileReading(case.ledger, case.clock))
+    after = platform.control("GET", "/counts")["requests"]
+    assert {one: after[one] for one in after if one.startswith("PUT")} == \
+        {one: before[one] for one in before if one.startswith("PUT")}
+    assert case.imaging_studies()[0]["numberOfInstances"] == 2
 
 
 def test_a_platform_that_is_gone_before_the_pushes_leaves_no_attempt_on_record(
