@@ -195,12 +195,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.record", description="Write the dated tables of docs/.")
     parser.add_argument("--proof", nargs="+", type=Path, metavar="JUNIT.xml", help="results of `make proof`")
     parser.add_argument("--attacks", nargs="+", type=Path, metavar="JUNIT.xml", help="results of attack tests alone")
+    parser.add_argument("--faults", nargs="+", type=Path, metavar="JUNIT.xml", help="results of tests/faults alone")
     parser.add_argument("--soak", type=Path, metavar="JUNIT.xml", help="the result of `make soak`")
     args = parser.parse_args(argv)
     try:
         if args.attacks:
             texts = [path.read_text(encoding="utf-8") for path in args.attacks]
             _write("security.md", "attacks", attack_table(texts, _stamp()))
+            return 0
+        if args.faults:
+            texts = [path.read_text(encoding="utf-8") for path in args.faults]
+            _write("reliability.md", "faults", faults_table(read_faults(texts), _stamp()))
             return 0
         if args.proof:
             texts = [path.read_text(encoding="utf-8") for path in args.proof]

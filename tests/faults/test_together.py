@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 
 import pytest
 
 from tests.faults import platform, senders
 from tests.faults.conftest import Keep, Record
 from tests.faults.stand import Fault, Stand, run_together
+from tests.system.rig import ROOT
 
 GROUPS = {"platform": platform.FAULTS, "senders and content": senders.FAULTS}
 
@@ -41,7 +43,7 @@ NOT_RUN = {
     "A21": "memory used up: the bounds are tests/contract/dimse/test_attacks.py",
     "C5": "database on a full disk: tests/contract/store/test_sqlite_faults.py",
     "C6": "a database of a newer version: tests/contract/store/test_store.py",
-    "C7": "PostgreSQL stops in a transaction: tests/contract/store",
+    "C7": "PostgreSQL stops in a transaction: tests/contract/store/test_store.py",
     "C9": "connection limit of PostgreSQL: one writer and four readers per process",
     "C11": "the clock goes back: no tool for it here; feeds order by transaction, not by time",
     "D1": "wrong credentials: tests/system/test_delivery.py",
@@ -53,13 +55,13 @@ NOT_RUN = {
     "D36": "proxies of the environment: tests/contract/outbound",
     "E2": "a dead line without FIN: tests/contract/dimse/test_attacks.py",
     "E7": "three studies in one association: tests/system/test_delivery.py",
-    "E11": "500 associations at once: tests/contract/dimse/test_load.py",
-    "E12": "10,000 health checks: tests/contract/dimse/test_load.py",
-    "E13": "a 4 GB object: bench/receive.py",
-    "E14": "100,000 small objects: bench/receive.py",
+    "E11": "500 associations at once: tests/contract/dimse/test_attacks.py, with 1,100",
+    "E12": "10,000 health checks: tests/contract/dimse/test_attacks.py, with 2,000 connections",
+    "E13": "a 4 GB object: bench/receive_costs.py",
+    "E14": "100,000 small objects: bench/receive_costs.py, minutes of small images",
     "E22": "storage commitment: tests/contract/engine/test_commitment.py",
     "E23": "commitment peer away: tests/contract/engine/test_commitment.py",
-    "E24": "asynchronous window: tests/contract/dimse",
+    "E24": "asynchronous window: tests/contract/dimse/test_store.py",
     "E25": "a slow sender: tests/contract/dimse/test_attacks.py",
 }
 
@@ -69,5 +71,6 @@ def test_what_is_not_brought_about_here_is_named(record: Record) -> None:
     for id_, why in NOT_RUN.items():
         text, _, where = why.partition(": ")
         assert id_ not in ran
+        assert all((ROOT / path).exists() for path in re.findall(r"(?:tests|bench)/[\w/]+(?:\.py)?", where)), where
         shown = f"shown by {where}" if where.startswith(("tests/", "bench/")) else where
         record(id_, text, f"not run: {shown}")
