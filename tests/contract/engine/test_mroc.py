@@ -5,11 +5,14 @@ from __future__ import annotations
 import email.parser
 import email.policy
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from interface.destinations import build, build_mroc
 from interface.mroc import Mroc, MrocOptions, is_own_choice
 from internal import jobs, notices
+from internal.config import load
 from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Outcome, State
@@ -123,3 +126,22 @@ def test_a_refusal_is_tried_again_and_deliveries_go_on(engine: Engine, hospital:
 ])
 def test_the_official_default_is_nobodys_choice(url: str, own: bool) -> None:
     assert is_own_choice(url) is own
+
+
+@pytest.mark.parametrize(("line", "made"), [
+    ("", False), ("mroc_client_url = http://localhost:8000", False),
+    ("mroc_client_url = http://192.168.1.5:8081", True),
+])
+def test_a_lane_is_made_only_where_the_hospital_set_a_client_of_its_own(
+    tmp_path: Path, line: str, made: bool,
+) -> None:
+    conf = tmp_path / "router.conf"
+    conf.write_text("[satusehat]\nurl = http://127.0.0.1:9\norganization_id = 100\nclient_key = k\nsecret_key = s\n"
+                    f"{line}\n[router]\ndata_dir = {tmp_path}\n")
+    conf.chmod(0o600)
+    settings = load(conf, {}, {}, require_platform=True)
+    destinations = build(settings)
+    lane = build_mroc(settings, destinations)
+    assert (lane is not None) is made
+    for one in [*destinations, *([lane] if lane else [])]:
+        one.close()  # type: ignore[attr-defined]
