@@ -39,7 +39,7 @@ def build_satusehat(settings: Settings, name: str) -> Destination:
         token_path=f"{platform.auth_pathsuffix}/accesstoken", fhir_path=platform.fhir_pathsuffix,
         dicom_path=platform.dicom_pathsuffix, tz_name=platform.tz_name, order_window_s=platform.order_window,
         index_lag_s=platform.index_lag, request_timeout_s=platform.request_timeout, user_agent=platform.user_agent,
-        skip_sop_classes=frozenset(platform.skip_sop_classes),
+        skip_sop_classes=frozenset(platform.skip_sop_classes), confirm_images=platform.confirm_images,
         reregister_max_s=settings.router.reregister_max, push_parallel=platform.push_parallel,
         fhir_per_minute=platform.fhir_per_minute, bandwidth_bytes_per_s=platform.bandwidth,
     ))

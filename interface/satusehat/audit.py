@@ -1,8 +1,8 @@
 """Proof of arrival, asked for afterwards: the ImagingStudy, and each instance where the platform shows them.
 
-`delivery` compares what was there already; `main.py verify` goes through studies that count as delivered. Imports
-client, run and internal. Changes when the platform offers another way to look at what it holds.
-Source: PS3.18 10.4 (WADO-RS); satusehat facts 3.
+`delivery` compares what was there already and asks once for what was pushed; `main.py verify` goes through studies that
+count as delivered. Imports client, run and internal. Changes when the platform offers another way to look at what it
+holds. Source: PS3.18 10.4 (WADO-RS); satusehat facts 3.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from dataclasses import dataclass, field
 from interface.satusehat.client import Client, Presence
 from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
 from internal import dicomfile
-from internal.errors import NotDicom
+from internal.errors import NotDicom, Transient
 from internal.model import RECEIPTED, Instance, Inventory, Item, ItemState
 from internal.states import More, Outcome
 
 PARALLEL = 8
 COMPARED = "compared_item"
+ASKED = "asked_item"
+ASKED_TOGETHER = 128
+#: Of so many, one at least must be shown before another counts as missing.
+WITNESSES = 4
 _META_BYTES = 132 + 64 * 1024
 
 
@@ -103,6 +107,40 @@ class Audit:
         missing = tuple(item for item, presence in zip(receipted, seen, strict=True)
                         if presence is Presence.ABSENT and here)
         return Finding(unlisted=unlisted, missing=missing, here=here, receipts=len(receipted), skipped=len(skipped))
+
+    def ask_for_stored(self, run: Run) -> Outcome | None:
+        """Ask once for each image with a full receipt, and make those due again that are not there; None: all asked.
+
+        Where the platform answers for none of the first few, nothing is concluded and the others are left alone.
+        """
+        work = run.work
+        while stored := work.items((ItemState.STORED,), ASKED_TOGETHER, max(run.number(ASKED), 0)):
+            first = self._look_for(stored[:WITNESSES])
+            answers = Presence.HERE in first
+            seen = [*first, *self._look_for(stored[WITNESSES:])] if answers else []
+            work.record_facts(**{ASKED: stored[-1].item_id})
+            if not answers:
+                return None
+            missing = [item for item, presence in zip(stored, seen, strict=True)
+                       if presence is Presence.ABSENT and item.instance.purged_at is None]
+            if missing:
+                work.revise_receipts([(item, ItemState.DUE, {"lost_receipt": dict(item.answer)}) for item in missing])
+                work.event("images-missing", f"SATUSEHAT does not have {len(missing)} images that it had confirmed: "
+                           "they are pushed again")
+            work.renew()
+            if work.should_yield():
+                return More()
+        return None
+
+    def _look_for(self, items: Sequence[Item]) -> list[Presence]:
+        with ThreadPoolExecutor(self.parallel) as threads:
+            return list(threads.map(self._look_for_one, items))
+
+    def _look_for_one(self, item: Item) -> Presence:
+        try:
+            return self.client.look_for(item.instance.header)
+        except Transient:
+            return Presence.UNKNOWN
 
     def read_status(self, imaging_study_id: str) -> str:
         """Return the status of an ImagingStudy, "" when it does not exist any more; raises what the client raises."""

@@ -177,6 +177,8 @@ class Satusehat:
             return NotYet("registration-changed", f"the ImagingStudy does not list {len(missing)} of the instances: "
                           "it will be updated", retry_after_s=1.0)
         outcome = self.audit.compare_unproven(run)
+        if outcome is None and self._options.confirm_images:
+            outcome = self.audit.ask_for_stored(run)
         if outcome is not None:
             return outcome
         counts = work.count_items()

@@ -190,6 +190,11 @@ class SatusehatSettings:
     skip_sop_classes: tuple[str, ...] = declare_list(
         parse_uid, "", "SOP Class UIDs that are kept here but not sent.",
         "SOP Class UID yang disimpan di sini tetapi tidak dikirim.", "UIDs with commas between")
+    confirm_images: bool = declare(
+        Kind.BOOL, parse_bool, "yes",
+        "Whether each image is asked for (HEAD) once after its push, and pushed again if SATUSEHAT does not have it.",
+        "Apakah tiap citra ditanyakan (HEAD) sekali setelah dikirim, dan dikirim lagi bila SATUSEHAT tak memilikinya.",
+        allowed="yes, no")
     request_timeout: float = declare_duration(
         "1s", "1h", "60s", "How long one request may stand still before it is given up.",
         "Berapa lama satu permintaan boleh diam sebelum dihentikan.")

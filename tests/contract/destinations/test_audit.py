@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -84,6 +85,50 @@ def test_the_audit_finds_what_is_missing(make_case: MakeCase, platform: Sandbox)
     case.add(4)
     platform.control("DELETE", "/faults")
     assert check(case)[3] == (case.ledger.items[4].instance.header.sop_uid,)
+
+
+@pytest.mark.parametrize(("asked", "pushes"), [(True, 4), (False, 3)])
+def test_an_image_that_is_not_there_after_its_push_is_pushed_again(
+    make_case: MakeCase, platform: Sandbox, asked: bool, pushes: int,
+) -> None:
+    """The platform says that it has stored one, and has not."""
+    case = make_case(instances=3, confirm_images=asked)
+    lost = case.ledger.items[2].instance.header
+    said = {"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": [lost.sop_uid]}}]}}
+    platform.control("POST", "/faults", [
+        {"method": "POST", "path": "/dicom", "body_contains": lost.sop_uid, "count": 1, "status": 200, "body": said}])
+    assert isinstance(case.drive(), Finish)
+    assert case.ledger.count() == {ItemState.STORED: 3}
+    assert (lost.sop_uid in case.stored()) is asked
+    assert sum(item.sends for item in case.ledger.items.values()) == pushes
+
+
+@pytest.mark.parametrize("fault", [
+    {"status": 404, "body": ""}, {"status": 405, "body": ""}, {"status": 500, "body": ""}, {"status": 403, "body": ""},
+])
+def test_a_platform_that_answers_for_no_image_ends_nothing_and_gets_nothing_twice(
+    make_case: MakeCase, platform: Sandbox, fault: dict[str, Any],
+) -> None:
+    case = make_case(instances=9)
+    platform.control("POST", "/faults", [{"method": "HEAD", "path": "/dicom", **fault}])
+    assert isinstance(case.drive(), Finish)
+    assert {one["times_received"] for one in case.stored().values()} == {1}
+    assert platform.control("GET", "/faults")[0]["hits"] == 4
+
+
+def test_an_image_that_is_denied_for_ever_is_pushed_once_more_and_no_more(
+    make_case: MakeCase, platform: Sandbox,
+) -> None:
+    case = make_case(instances=6)
+    denied = case.ledger.items[5].instance.header.sop_uid
+    platform.control("POST", "/faults", [{"method": "HEAD", "path": f"/dicom/v1/dicomWeb/studies/"
+                      f"{case.ledger.study_uid}/series/{case.ledger.study_uid}.1/instances/{denied}",
+                      "status": 404, "body": ""}])
+    assert isinstance(case.drive(), Finish)
+    assert case.ledger.items[5].sends == 2 and case.ledger.items[5].state is ItemState.STORED
+    case.add(7)
+    assert isinstance(case.drive(), Finish)
+    assert case.ledger.items[5].sends == 2
 
 
 def test_what_is_kept_here_is_not_missed(make_case: MakeCase) -> None:
