@@ -61,7 +61,7 @@ def deliver(router: stand.Router, study: stand.Study, timeout_s: float) -> Run:
 
         started_cpu_s = sum(process.cpu_times()[:2])
         stand.fill(router.spool, study)
-        stand.wait_until(done, timeout_s, every_s=0.2)
+        stand.wait_until(done, timeout_s, every_s=0.05)
         run = _read_run(store, study, sampled[2] - started_cpu_s, sampled[0] - started_cpu_s, int(sampled[1]))
         store.close()
         return run
