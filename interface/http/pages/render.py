@@ -110,13 +110,17 @@ def _counts(request: Request) -> dict[str, int]:
 
 
 def _notice(request: Request) -> tuple[str, str] | None:
-    """Return (class, sentence) of what the last action did, as its redirect says: a known code and a number."""
-    code = request.query_params.get("done", "")
+    """Return what the last action did, as its redirect says: a known code and a number."""
+    count = request.query_params.get("n", "1")
+    number = min(int(count), _MAX_NOTICES) if re.fullmatch(r"[0-9]{1,9}", count) else 1
+    return notice_of(request, request.query_params.get("done", ""), number)
+
+
+def notice_of(request: Request, code: str, number: int) -> tuple[str, str] | None:
+    """Return (class, sentence) of what an action did; None for a code that is none."""
     found = wording.NOTICES.get(code)
     if found is None:
         return None
-    count = request.query_params.get("n", "1")
-    number = min(int(count), _MAX_NOTICES) if re.fullmatch(r"[0-9]{1,9}", count) else 1
     kind, words = found
     return kind, pen_of(request).n(*words, number)
 

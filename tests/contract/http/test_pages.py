@@ -160,7 +160,7 @@ def test_a_device_is_asked_whether_it_answers(hospital: Doors, operator: Visitor
         learn(tx, [Caller("CT1", "127.0.0.1", now_ms())])
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = free.getsockname()[1]
-    for port, words in ((device, "the device answers"), (closed, "cannot be reached")):
+    for port, words in ((device, "Alat menjawab."), (closed, "Alat tidak dapat dihubungi.")):
         reply = operator.post("/devices/echo", {"device": "CT1@127.0.0.1", "port": str(port)})
         assert words in ended(operator, reply.headers["location"], "/devices")
     assert operator.post("/devices/echo", {"device": "CT1@192.0.2.99", "port": "104"}).status_code == 404
