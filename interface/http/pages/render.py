@@ -13,6 +13,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from fastapi import Request
@@ -71,11 +72,17 @@ def _environment(language: str) -> Environment:
     def plural(one: str, many: str, number: int) -> str:
         return catalogue.ngettext(one, many, number) % {"num": grouped(number, language)}
 
+    made.filters["segment"] = segment
     made.globals |= {
         "plural": plural,
         "Right": Right, "charts": charts, "wording": wording, "LANGUAGES": LANGUAGES, "THEMES": THEMES,
     }
     return made
+
+
+def segment(text: str) -> str:
+    """Return what comes from a device as one piece of an address on this host, whatever characters it has."""
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:

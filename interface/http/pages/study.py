@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from interface.destinations import PLATFORM
 from interface.http.actor import CurrentActor
+from interface.http.api.parameters import JobId
 from interface.http.context import CurrentContext, WebContext
 from interface.http.pages.render import page, part, pen_of
 from interface.http.rights import Right
@@ -60,7 +61,7 @@ def live(study_uid: str, request: Request, context: CurrentContext, actor: Curre
 
 @routes.get("/studies/{study_uid}/jobs/{job_id}/receipt", right=Right.VIEW)
 def receipt(
-    study_uid: str, job_id: int, request: Request, context: CurrentContext, actor: CurrentActor,
+    study_uid: str, job_id: JobId, request: Request, context: CurrentContext, actor: CurrentActor,
 ) -> HTMLResponse:
     """Show what proves that a study has arrived, image by image; made for printing too."""
     with context.reading() as tx:
