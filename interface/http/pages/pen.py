@@ -135,6 +135,18 @@ class Pen:
         address, _, organization = environment.partition("|")
         return f"{address} · {organization}" if organization else address
 
+    def element(self, name: str, value: str) -> str:
+        """Return one element of a patient as people write it, whichever side it comes from (DICOM or FHIR)."""
+        match name:
+            case "name":
+                return self.person(value)
+            case "birth_date":
+                return self.day(value.replace("-", ""))
+            case "sex":
+                known = wording.SEXES.get(value.upper())
+                return self._(known) if known else value
+        return value
+
     def share_words(self, share: Share) -> str:
         """Return what a bar of studies shows, in words."""
         return self._("%(total)s studies: %(delivered)s delivered, %(moving)s on the way, %(waiting)s waiting, "

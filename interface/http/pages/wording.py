@@ -137,6 +137,8 @@ ELEMENTS: dict[str, str] = {
     "name": mark("Name"), "birth_date": mark("Date of birth"), "sex": mark("Sex"), "mrn": mark("Medical record number"),
 }
 
+SEXES: dict[str, str] = {"M": mark("Male"), "MALE": mark("Male"), "F": mark("Female"), "FEMALE": mark("Female")}
+
 #: What an action did, by the code that its redirect carries: class, one, many.
 NOTICES: dict[str, tuple[str, tuple[str, str]]] = {
     "retry": ("ok", marks("%(num)s delivery is tried again.",
