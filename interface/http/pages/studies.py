@@ -25,7 +25,10 @@ from internal.study_terms import TermKind
 
 _STATES = (State.HELD, State.WAITING, State.DEFERRED, RECEIVING, State.QUEUED, State.ACTIVE, State.DONE,
            State.CANCELLED)
-_VERBS = ("send-now", "retry", "urgent", "resend", "cancel")
+_DUE = frozenset({State.QUEUED, State.WAITING, State.DEFERRED})
+#: Order for many: the deliveries that it moves, those whose own page has this button.
+_VERBS = {"send-now": _DUE, "urgent": _DUE, "retry": _DUE - {State.QUEUED} | {State.HELD, State.CANCELLED},
+          "resend": frozenset({State.DONE}), "cancel": frozenset(State) - {State.DONE, State.CANCELLED}}
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
 
 routes = Routes(in_schema=False)
@@ -78,7 +81,7 @@ def _order(context: WebContext, actor: CurrentActor, verb: str, study_uids: list
     """Move every delivery of these studies; return how many were moved (of "send-now": how many studies)."""
     with context.acting(actor, f"study.{verb}", subject=f"{len(study_uids)} studies", studies=study_uids) as action:
         found = study_list.rows_of(action.tx, study_uids)
-        ids = [one.job_id for row in found.values() for one in row.deliveries]
+        ids = [one.job_id for row in found.values() for one in row.deliveries if one.state in _VERBS[verb]]
         if verb == "send-now":
             actions.send_now(action.tx, list(found), ids, urgent=False, who=actor.author, now=action.now)
             moved = len(found)
