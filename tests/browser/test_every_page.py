@@ -23,7 +23,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/waiting": ("/waiting", "/waiting?reason=no-order&lane=satusehat"), "/held": ("/held",),
     "/destinations": ("/destinations",), "/devices": ("/devices",),
     "/devices/echo": ("/devices/echo?device=MRI_BARU@192.0.2.44",), "/settings": ("/settings",),
-    "/settings/history": ("/settings/history?kind=alias&name=ACC99",), "/audit": ("/audit",), "/users": ("/users",),
+    "/audit": ("/audit",), "/users": ("/users",),
     "/docs": ("/docs",), "/api/docs": (), "/api": (), "/progress/{task_id}": (),
 }  # one function answers the three addresses of the API's page; what answers a form is below
 #: Answers that are no pages: pieces of one, files, and the ways to the identity provider and back.
@@ -62,6 +62,10 @@ def answers(window: Visit) -> Iterator[str]:
     page.get_by_role("button", name="Minta").click()
     expect(page.locator(".figure.mono")).to_be_visible()
     yield "the code for a second person"
+    window.open("/settings")
+    page.get_by_role("button", name="revisi 2 ACC99").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("ACC99")
+    yield "the history of a setting"
     window.open("/devices/echo?device=MRI_BARU@192.0.2.44")
     page.get_by_role("button", name="C-ECHO").click()
     expect(page.locator("progress, .notice").first).to_be_visible()

@@ -247,7 +247,7 @@ def test_what_was_changed_is_shown_and_brought_back(hospital: Doors, visit: Call
     page = window.log_in("admin")
     window.open("/settings")
     expect(page.get_by_role("row", name="ACC99")).to_contain_text("user:ani")
-    page.get_by_role("link", name="revisi 2").click()
+    page.get_by_role("button", name="revisi 2").click()
     page.get_by_role("button", name="Kembalikan 1").click()
     expect(page.get_by_role("status").first).to_contain_text("Ini berlaku lagi.")
     expect(page.locator("tbody tr").first).to_contain_text("mengembalikan revisi 1")

@@ -6,16 +6,15 @@ Secrets are masked before they get here; rows hold none. Changes when settings c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
-from urllib.parse import urlencode
+from typing import Annotated, Any
 
-from fastapi import Form, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import Form, Request
+from fastapi.responses import HTMLResponse
 
 from interface.http.actor import CurrentActor
 from interface.http.api.revisions import tell_receiver
-from interface.http.context import CurrentContext
-from interface.http.pages.render import language_of, page
+from interface.http.context import CurrentContext, WebContext
+from interface.http.pages.render import language_of, notice_of, page
 from interface.http.pages.wording import mark
 from interface.http.rights import Right
 from interface.http.routes import Routes
@@ -32,8 +31,8 @@ _ROWS_SHOWN = 100
 
 routes = Routes(in_schema=False)
 
-Word = Annotated[str, Query(max_length=32)]
-Name = Annotated[str, Query(max_length=200)]
+Kind = Annotated[str, Form(max_length=32)]
+Name = Annotated[str, Form(max_length=200)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +63,33 @@ def settings(request: Request, context: CurrentContext) -> HTMLResponse:
                 totals={kind: len(found) for kind, found in rows.items()})
 
 
-@routes.get("/settings/history", right=Right.ADMINISTER)
-def history(request: Request, context: CurrentContext, kind: Word, name: Name) -> HTMLResponse:
-    """Show who changed one setting, when and to what."""
-    with context.reading() as tx:
-        found = catalogue.history(tx, kind, name, limit=_ROWS_SHOWN)
-    if not found:
-        raise NotFound("this was never changed here")
-    return page(request, "setting_history.html", kind=kind, name=name, revisions=found, kinds=KINDS)
-
-
 @routes.post("/settings/history", right=Right.ADMINISTER)
+def history(request: Request, context: CurrentContext, kind: Kind, name: Name) -> HTMLResponse:
+    """Show who changed one setting, when and to what; its name may be an accession number, so it stands in the body."""
+    return _history(request, context, kind, name)
+
+
+@routes.post("/settings/rollback", right=Right.ADMINISTER)
 def bring_back(
-    context: CurrentContext, actor: CurrentActor, kind: Annotated[str, Form(max_length=32)],
-    name: Annotated[str, Form(max_length=200)], revision: Annotated[int, Form(ge=1, le=1_000_000_000)],
-) -> Response:
-    """Bring back what an earlier revision said, as a new revision."""
+    request: Request, context: CurrentContext, actor: CurrentActor, kind: Kind, name: Name,
+    revision: Annotated[int, Form(ge=1, le=1_000_000_000)],
+) -> HTMLResponse:
+    """Bring back what an earlier revision said, as a new revision, and show the history."""
     with context.acting(actor, "settings.rollback", subject=f"{kind}/{name}", restores=revision) as action:
         before = catalogue.newest(action.tx, kind, name)
         done = settings_rows.rollback(action.tx, kind, name, revision, ground_of(context.settings), who=actor.author,
                                       now=action.now)
         action.fields |= {"before": before.body if before else None, "after": done.body, "revision": done.revision}
     tell_receiver(context)
-    return RedirectResponse(f"/settings/history?{urlencode({'kind': kind, 'name': name})}&done=brought-back",
-                            status_code=303)
+    return _history(request, context, kind, name, notice=notice_of(request, "brought-back", 1))
+
+
+def _history(request: Request, context: WebContext, kind: str, name: str, **values: Any) -> HTMLResponse:
+    with context.reading() as tx:
+        found = catalogue.history(tx, kind, name, limit=_ROWS_SHOWN)
+    if not found:
+        raise NotFound("this was never changed here")
+    return page(request, "setting_history.html", kind=kind, name=name, revisions=found, kinds=KINDS, **values)
 
 
 def sections_of(settings: Settings, language: str) -> list[Section]:

@@ -217,7 +217,8 @@ def test_what_needs_a_look_at_each_study_is_no_order_for_many(
 
 
 @pytest.mark.parametrize(("verb", "states"), [
-    ("retry", {State.QUEUED, State.DONE}), ("resend", {State.QUEUED, State.WAITING, State.HELD}), ("cancel", {State.CANCELLED, State.DONE}),
+    ("retry", {State.QUEUED, State.DONE}), ("resend", {State.QUEUED, State.WAITING, State.HELD}),
+    ("cancel", {State.CANCELLED, State.DONE}),
     ("urgent", {State.QUEUED, State.HELD, State.DONE}),
 ])
 def test_many_studies_take_one_order(hospital: Doors, operator: Visitor, verb: str, states: set[State]) -> None:
