@@ -67,6 +67,11 @@ def _get(path: str) -> Ask:
     return lambda browser, number: browser.get(path.format(uid=f"2.25.{10**30 + 977 * number + 31}"))
 
 
+def _receipt(browser: Browser, number: int) -> requests.Response:
+    at = 977 * number + 31
+    return browser.get(f"/studies/2.25.{10**30 + at}/jobs/{at + 1}/receipt")
+
+
 def _search(**form: str) -> Ask:
     return lambda browser, number: browser.post(
         "/studies", **{key: value.format(n=977 * number, name=hospital.FIRST[number % len(hospital.FIRST)][:4])
@@ -82,6 +87,7 @@ PAGES: dict[str, Ask] = {
     "Studies held": _search(state="held"), "Studies waiting": _search(state="waiting", modality="US"),
     "Studies of a month": _search(first="2000-01-01", last="2100-01-01", modality="XA"),
     "Study": _get("/studies/{uid}"), "Study, live part": _get("/studies/{uid}/live"),
+    "Receipt": _receipt,
     "Waiting room": _get("/waiting"), "Waiting room, one cause": _get("/waiting?reason=no-order&lane=satusehat"),
     "Held": _get("/held"), "Destinations": _get("/destinations"), "Devices": _get("/devices"),
     "Settings": _get("/settings"), "Audit trail": _get("/audit"), "Users": _get("/users"), "Login": _get("/login"),

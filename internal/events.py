@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from internal.rows import json_object, json_text
+from internal.rows import json_object, json_text, row_number
 from internal.store import Row, Tx
 
 #: The cursor of `events_after` that lies before every event.
@@ -57,7 +57,7 @@ def events_after(tx: Tx, cursor: str = START, limit: int = 1000) -> tuple[list[E
     transaction delays the feed, it never makes it lose anything. Raises ValueError for a cursor that is none.
     """
     xact, _, event_id = cursor.partition("-")
-    last = (int(xact), int(event_id))
+    last = (row_number(xact), row_number(event_id))
     rows = tx.rows(
         f"SELECT {_COLUMNS}, xact FROM event WHERE (xact, event_id) > (?, ?) AND {tx.ended_transactions}"  # noqa: S608
         " ORDER BY xact, event_id LIMIT ?", (*last, limit))

@@ -75,3 +75,11 @@ def chunks(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
     """Cut a sequence into pieces that fit into one list of placeholders."""
     for start in range(0, len(values), size):
         yield values[start:start + size]
+
+
+def row_number(text: str) -> int:
+    """Return a number that a caller gives back to us, as in a cursor; ValueError where no row could have it."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise ValueError("no row has this number")
+    return number

@@ -13,7 +13,7 @@ from typing import Any
 from internal.index import normalise_accession
 from internal.job_list import DONE_NOT_PROVEN, NOT_PROVEN
 from internal.overview import RECEIVING, outcome_of
-from internal.rows import chunks, marks
+from internal.rows import chunks, marks, row_number
 from internal.states import State
 from internal.store import Tx
 from internal.study_terms import TermKind, fold, words
@@ -111,7 +111,7 @@ def find(tx: Tx, search: Search, after: str = "", limit: int = PAGE) -> Page:
     if after:
         at, _, uid = after.partition("-")
         conditions.append(f"(c.{driver.at}, c.study_uid) < (?, ?)")
-        params += [int(at), uid]
+        params += [row_number(at), uid]
     where = "".join(f" AND {one}" for one in conditions)
     rows = tx.rows(f"SELECT c.{driver.at}, c.study_uid FROM {driver.source}{where}"
                    f" ORDER BY c.{driver.at} DESC, c.study_uid DESC LIMIT ?", (*params, limit + 1))
@@ -262,7 +262,7 @@ def open_jobs(
     if after:
         at, _, job_id = after.partition("-")
         conditions.append("(j.opened_at, j.job_id) > (?, ?)")
-        bound += [int(at), int(job_id)]
+        bound += [row_number(at), row_number(job_id)]
     ids = tx.rows(f"SELECT j.opened_at, j.job_id FROM job j WHERE {' AND '.join(conditions)}"
                   " ORDER BY j.opened_at, j.job_id LIMIT ?", (*bound, limit + 1))
     rows = _jobs(tx, [job_id for _, job_id in ids[:limit]])

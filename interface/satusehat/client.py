@@ -242,8 +242,8 @@ class Client:
         self, method: str, header: Header, sink: Callable[[bytes], None] | None, limit_bytes: int,
     ) -> Answer:
         options = self._options
-        target = "/".join((options.dicom_path, quote(header.study_uid, safe=""), "series",
-                           quote(header.series_uid, safe=""), "instances", quote(header.sop_uid, safe="")))
+        target = "/".join((options.dicom_path, _segment(header.study_uid), "series", _segment(header.series_uid),
+                           "instances", _segment(header.sop_uid)))
         headers = {"Accept": "application/dicom; transfer-syntax=*"}
         with self.governor.push_slot():
             floor_s = limit_bytes / options.push_floor_bytes_per_s
@@ -370,6 +370,11 @@ def _judge_failed(answer: Answer, store: StoreReply, sop_uid: str) -> Pushed:
     text = store.failed[sop_uid]
     verdict = Verdict.EXISTS if "already exist" in text.lower() else Verdict.REFUSED
     return Pushed(verdict, answer.status, answer.code, f"HTTP {answer.status}: {text}")
+
+
+def _segment(uid: str) -> str:
+    """Return a UID of an image as one piece of a path, whatever a device wrote there; dots alone lead nowhere else."""
+    return quote(uid, safe="") if uid.strip(".") else uid.replace(".", "%2E")
 
 
 def _resources(bundle: Mapping[str, Any]) -> list[Resource]:

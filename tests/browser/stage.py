@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from internal import jobs
+from internal import jobs, settings_rows
 from internal.devices import Caller, learn
 from internal.model import ItemState
 from internal.states import Finish, Later, NotYet, Outcome, Refuse
@@ -16,7 +16,10 @@ ENVIRONMENT = "https://staging.example|100000001"
 OUTCOMES: dict[int, Outcome | None] = {
     1: Finish(), 2: NotYet("no-order", "no ServiceRequest has this accession number"),
     3: Refuse("several-orders", "two orders"),
-    4: Refuse("patient-mismatch", "another", {"sides": "x", "differences": "name"}),
+    4: Refuse("patient-mismatch", "another", {
+        "images": {"name": "UTAMI^DEWI", "birth_date": "19900412", "sex": "F", "mrn": "RM904"},
+        "order": {"name": "Dewi Utomo", "birth_date": "1990-04-12", "sex": "female", "mrn": ""},
+        "differences": ["name"], "sides": "x"}),
     5: Later("timeout", "the platform did not answer in time", blame="job"), 6: None,
     7: Refuse("no-accession", "the images carry no accession number"), 8: Finish(),
 }
@@ -65,3 +68,5 @@ def fill(store: Store) -> None:
     now = time.time_ns() // 1_000_000
     with store.transaction() as tx:
         learn(tx, [Caller("MRI_BARU", "192.0.2.44", now)])
+        for meant in ("ACC990", "ACC991"):
+            settings_rows.change(tx, "alias", "ACC99", {"to": meant}, settings_rows.Ground(), who="user:ani", now=now)

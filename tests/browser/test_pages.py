@@ -10,17 +10,13 @@ import pytest
 from playwright.sync_api import expect
 
 from interface.http.auth.first_admin import FILE_NAME, ensure_first_admin
-from internal import devices, jobs
+from internal import corrections, devices, jobs
 from internal.states import State
 from tests.browser.conftest import Visit
-from tests.browser.stage import uid_of
+from tests.browser.stage import receive, uid_of
 from tests.contract.http.doors import Doors
 
 pytestmark = pytest.mark.chromium
-
-PAGES = ("/", "/studies", "/waiting", "/held", "/destinations", "/devices", "/settings", "/audit", "/users",
-         f"/studies/{uid_of(1)}", f"/studies/{uid_of(4)}", f"/studies/{uid_of(7)}", f"/studies/{uid_of(9)}",
-         "/password")
 
 
 def test_first_login_leads_to_a_new_password_and_to_today(
@@ -179,33 +175,95 @@ def test_everything_can_be_reached_by_keyboard_alone(hospital: Doors, visit: Cal
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
 
 
-@pytest.mark.long(seconds=8)
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_serious_stands_in_anybodys_way(hospital: Doors, visit: Callable[..., Visit], theme: str) -> None:
-    window = visit(hospital.url, color_scheme=theme)
-    window.open("/login")
-    faults = {"/login": window.faults()}
-    page = window.log_in("admin")
-    for path in PAGES:
-        window.open(path)
-        page.evaluate("document.querySelectorAll('main details').forEach(one => { one.open = true })")
-        faults[path] = window.faults()
-    assert {path: found for path, found in faults.items() if found} == {}
+def test_many_studies_of_a_search_take_one_order(hospital: Doors, visit: Callable[..., Visit]) -> None:
+    receive(hospital.store, 30, modality="XA")
+    receive(hospital.store, 31, modality="XA")
+    window = visit(hospital.url)
+    page = window.log_in("operator")
+    window.open("/studies?modality=XA")
+    expect(page.locator("#results tbody tr")).to_have_count(2)
+    page.get_by_label("Semua di halaman ini").check()
+    expect(page.get_by_text("2 dipilih")).to_be_visible()
+    page.get_by_role("button", name="Kirim sekarang").click()
+    expect(page.get_by_role("status").first).to_contain_text("2 studi dikirim tanpa menunggu")
+    expect(page.locator("#results tbody tr")).to_have_count(2)  # the search is still the same
+    with hospital.store.reading() as tx:
+        asked = tx.rows("SELECT settle_requested FROM study WHERE study_uid IN (?, ?)", (uid_of(30), uid_of(31)))
+    assert asked == [(1,), (1,)]
 
 
-def test_nobody_scrolls_sideways_on_a_telephone(hospital: Doors, visit: Callable[..., Visit]) -> None:
-    window = visit(hospital.url, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
-    window.open("/login")
-    assert not window.is_wider_than_window()
+def test_what_was_picked_is_not_swept_away_by_news(hospital: Doors, visit: Callable[..., Visit]) -> None:
+    window = visit(hospital.url)
+    page = window.log_in("operator")
+    window.open("/studies")
+    box = page.get_by_label("Pilih AGUS WIBOWO")
+    box.check()
+    with page.expect_response(lambda reply: reply.request.method == "POST") as answered:
+        page.evaluate("document.body.dispatchEvent(new CustomEvent('news'))")
+    answered.value.finished()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    expect(box).to_be_checked()
+
+
+def test_accession_orders_and_patients_are_never_changed_for_many(
+    hospital: Doors, visit: Callable[..., Visit],
+) -> None:
+    window = visit(hospital.url)
     page = window.log_in("admin")
-    wide = []
-    for path in PAGES:
+    offered = set()
+    for path in ("/studies", "/waiting", "/held", "/held?reason=several-orders&lane=satusehat"):
         window.open(path)
-        page.evaluate("document.querySelectorAll('main details').forEach(one => { one.open = true })")
-        if window.is_wider_than_window():
-            wide.append(path)
-    assert wide == []
-    window.open("/")
-    page.locator("summary", has_text="Menu").click()
-    page.get_by_role("navigation", name="Menu").get_by_role("link", name="Tertahan").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Tertahan")
+        assert page.locator(".bulk").count() == 1, path
+        offered |= set(page.locator("main form:has(.bulk) [name=verb]").evaluate_all("all => all.map(o => o.value)"))
+        assert page.locator("main form:has(.bulk) input:not([type=hidden], [type=checkbox])").count() == 0, path
+    assert offered == {"retry", "send-now", "urgent", "resend", "cancel"}
+
+
+def test_both_sides_of_another_patient_stand_side_by_side(hospital: Doors, visit: Callable[..., Visit]) -> None:
+    window = visit(hospital.url)
+    page = window.log_in("viewer")
+    window.open(f"/studies/{uid_of(4)}")
+    expect(page.get_by_role("row", name="Nama")).to_contain_text("DEWI UTAMI")
+    expect(page.get_by_role("row", name="Nama")).to_contain_text("Dewi Utomo")
+    expect(page.get_by_role("row", name="Nama")).to_contain_text("berbeda")
+
+
+def test_the_receipt_is_a_page_that_people_can_read(hospital: Doors, visit: Callable[..., Visit]) -> None:
+    window = visit(hospital.url)
+    page = window.log_in("viewer")
+    window.open(f"/studies/{uid_of(1)}")
+    page.get_by_role("link", name="Tanda terima").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Tanda terima: BUDI SANTOSO")
+    expect(page.locator("main")).to_contain_text("Tersimpan di sana: 3")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    with hospital.store.reading() as tx:
+        (row,) = jobs.jobs_of(tx, uid_of(1))
+    reply = hospital.logged_in("viewer").get(f"/studies/{uid_of(2)}/jobs/{row.job_id}/receipt")
+    assert reply.status_code == 404  # of another study
+
+
+def test_what_was_changed_is_shown_and_brought_back(hospital: Doors, visit: Callable[..., Visit]) -> None:
+    window = visit(hospital.url)
+    page = window.log_in("admin")
+    window.open("/settings")
+    expect(page.get_by_role("row", name="ACC99")).to_contain_text("user:ani")
+    page.get_by_role("button", name="revisi 2").click()
+    page.get_by_role("button", name="Kembalikan 1").click()
+    expect(page.get_by_role("status").first).to_contain_text("Ini berlaku lagi.")
+    expect(page.locator("tbody tr").first).to_contain_text("mengembalikan revisi 1")
+    with hospital.store.reading() as tx:
+        assert corrections.aliases(tx)["ACC99"] == "ACC990"
+    (entry,) = hospital.audit("settings.rollback")
+    assert (entry.author, entry.subject) == ("user:admin", "alias/ACC99")
+
+
+def test_a_refusal_is_said_in_the_readers_language(hospital: Doors, visit: Callable[..., Visit]) -> None:
+    window = visit(hospital.url)
+    page = window.log_in("viewer")
+    window.open("/studies/1.2.3")
+    expect(page.locator("main")).to_contain_text("Studi ini belum pernah diterima.")
+    page.get_by_role("button", name="English").click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    window.open("/studies/1.2.3")
+    expect(page.locator("main")).to_contain_text("No such study has been received.")
+    window.trouble.clear()  # the browser notes each 404

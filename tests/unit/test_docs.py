@@ -189,6 +189,7 @@ def test_the_changelog_is_newest_first_and_names_this_version() -> None:
     assert versions[0] == tuple(map(int, project["version"].split(".")))
 
 
+@pytest.mark.attack("S65")
 def test_requirements_are_pinned_by_hash_and_carry_no_address() -> None:
     files = sorted((ROOT / "requirements").glob("*.txt"))
     assert [file.stem for file in files] == ["demo", "postgres", "router", "test"]

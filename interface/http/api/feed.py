@@ -38,7 +38,7 @@ _LOOK_EVERY_S = 0.5
 _BEAT_S = 15.0
 _BATCH = 500
 _MAX_STUDIES = 50
-Cursor = Annotated[str, Query(pattern=r"^[0-9]{1,19}-[0-9]{1,19}$", description="`cursor` of the answer before.")]
+Cursor = Annotated[str, Query(pattern=r"^[0-9]{1,18}-[0-9]{1,18}$", description="`cursor` of the answer before.")]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=100,
                                            description="Sent by browsers that connect again.")]
 

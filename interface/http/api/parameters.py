@@ -63,7 +63,7 @@ class SearchBody(Body):
         pattern=r"^(queued|active|deferred|waiting|held|done|cancelled|receiving|not-proven)?$")] = ""
     first_day: Annotated[str, Field(pattern=r"^([0-9]{8})?$", description="YYYYMMDD")] = ""
     last_day: Annotated[str, Field(pattern=r"^([0-9]{8})?$", description="YYYYMMDD")] = ""
-    after: Annotated[str, Field(pattern=r"^([0-9]{1,20}-[0-9.]{1,64})?$")] = ""
+    after: Annotated[str, Field(pattern=r"^([0-9]{1,15}-[0-9.]{1,64})?$")] = ""
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = PAGE
 
     def criteria(self) -> dict[str, Any]:

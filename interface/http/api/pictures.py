@@ -106,7 +106,7 @@ def notice(reason: str, language: str) -> bytes:
     first, second = (escape(line) for line in _NOTICES[reason][language != "id"])
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="192" height="192" viewBox="0 0 192 192" role="img"'
-        f' aria-label="{first} {second}"><rect width="192" height="192" rx="8" fill="#e4e7eb"/>'
+        f' aria-label="{first} {second}"><rect width="192" height="192" fill="#e4e7eb"/>'
         '<path d="M72 58h48v36H72zM72 94l14-16 12 12 8-8 14 12" fill="none" stroke="#6b7684" stroke-width="3"/>'
         '<g font-family="sans-serif" font-size="15" fill="#3c4753" text-anchor="middle">'
         f'<text x="96" y="128">{first}</text><text x="96" y="149">{second}</text></g></svg>'

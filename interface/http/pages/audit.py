@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from typing import Annotated
+
+from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
 
 from interface.http.context import CurrentContext
@@ -18,7 +20,8 @@ routes = Routes(in_schema=False)
 
 @routes.get("/audit", right=Right.ADMINISTER)
 def audit(
-    request: Request, context: CurrentContext, before: int | None = None, author: str = "", action: str = "",
+    request: Request, context: CurrentContext, before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
+    author: str = "", action: str = "",
 ) -> HTMLResponse:
     """Show entries, those of one person or kind where asked for."""
     with context.reading() as tx:

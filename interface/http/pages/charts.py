@@ -15,6 +15,7 @@ from internal.tally import HOUR_MS
 PARTS = ("delivered", "moving", "waiting", "held")
 _WIDTH, _HEIGHT, _BASE = 720, 236, 208
 _BAR = 20
+_MARGIN = 44  # for the numbers at the end of the lines, in the larger letters of a telephone too
 
 
 def share_bar(share: Share, label: str, largest: int | None = None) -> Markup:
@@ -45,7 +46,7 @@ def hours_chart(hours: Mapping[int, Share], midnight: int, label: str) -> Markup
             drawn += Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
                 f"{number * step + step / 2 + 4:.1f}", _BASE + 22, f"{number:02d}")
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _WIDTH + 28, _HEIGHT, label, drawn)
+        _WIDTH + _MARGIN, _HEIGHT, label, drawn)
 
 
 def _column(share: Share, x: float, top: int) -> Markup:
@@ -64,8 +65,9 @@ def _grid(top: int) -> Markup:
     drawn = Markup()
     for value in (0, top // 2, top) if top > 1 else (0, top):
         y = _BASE - (_BASE - 14) * value / top
-        drawn += Markup('<line class="grid" x1="4" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}">{}</text>').format(
-            _WIDTH + 4, f"{y:.1f}", f"{y:.1f}", _WIDTH + 8, f"{y + 4:.1f}", value)
+        drawn += Markup('<line class="grid" x1="4" x2="{}" y1="{}" y2="{}"/>'
+                        '<text x="{}" y="{}" text-anchor="end">{}</text>').format(
+            _WIDTH + 4, f"{y:.1f}", f"{y:.1f}", _WIDTH + _MARGIN, f"{y + 4:.1f}", value)
     return drawn
 
 

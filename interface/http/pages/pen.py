@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
-from interface.http.pages import wording
+from interface.http.pages import sentences, wording
 from internal.overview import Share
 
 LANGUAGES = {"id": "Bahasa Indonesia", "en": "English"}
@@ -130,6 +130,23 @@ class Pen:
         given = " ".join(filter(None, rest.split("^")[:2]))
         return f"{given} {family}".strip()
 
+    def place(self, environment: str) -> str:
+        """Return where a delivery goes: the address, and the organization there if it has one."""
+        address, _, organization = environment.partition("|")
+        return f"{address} · {organization}" if organization else address
+
+    def element(self, name: str, value: str) -> str:
+        """Return one element of a patient as people write it, whichever side it comes from (DICOM or FHIR)."""
+        match name:
+            case "name":
+                return self.person(value)
+            case "birth_date":
+                return self.day(value.replace("-", ""))
+            case "sex":
+                known = wording.SEXES.get(value.upper())
+                return self._(known) if known else value
+        return value
+
     def share_words(self, share: Share) -> str:
         """Return what a bar of studies shows, in words."""
         return self._("%(total)s studies: %(delivered)s delivered, %(moving)s on the way, %(waiting)s waiting, "
@@ -140,6 +157,10 @@ class Pen:
     def why(self, code: str, reason: str) -> Markup:
         """Return the cause of a job in page words."""
         return wording.in_pages(wording.cause(code, reason, self.language), self._)
+
+    def said(self, sentence: str) -> str:
+        """Return a sentence of another part of the router in page words."""
+        return sentences.in_page_words(sentence, self._, self.language)
 
     def step(self, code: str) -> Markup:
         """Return what to do about a cause in page words."""

@@ -13,6 +13,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from fastapi import Request
@@ -71,11 +72,17 @@ def _environment(language: str) -> Environment:
     def plural(one: str, many: str, number: int) -> str:
         return catalogue.ngettext(one, many, number) % {"num": grouped(number, language)}
 
+    made.filters["segment"] = segment
     made.globals |= {
         "plural": plural,
         "Right": Right, "charts": charts, "wording": wording, "LANGUAGES": LANGUAGES, "THEMES": THEMES,
     }
     return made
+
+
+def segment(text: str) -> str:
+    """Return what comes from a device as one piece of an address on this host, whatever characters it has."""
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -110,13 +117,17 @@ def _counts(request: Request) -> dict[str, int]:
 
 
 def _notice(request: Request) -> tuple[str, str] | None:
-    """Return (class, sentence) of what the last action did, as its redirect says: a known code and a number."""
-    code = request.query_params.get("done", "")
+    """Return what the last action did, as its redirect says: a known code and a number."""
+    count = request.query_params.get("n", "1")
+    number = min(int(count), _MAX_NOTICES) if re.fullmatch(r"[0-9]{1,9}", count) else 1
+    return notice_of(request, request.query_params.get("done", ""), number)
+
+
+def notice_of(request: Request, code: str, number: int) -> tuple[str, str] | None:
+    """Return (class, sentence) of what an action did; None for a code that is none."""
     found = wording.NOTICES.get(code)
     if found is None:
         return None
-    count = request.query_params.get("n", "1")
-    number = min(int(count), _MAX_NOTICES) if re.fullmatch(r"[0-9]{1,9}", count) else 1
     kind, words = found
     return kind, pen_of(request).n(*words, number)
 

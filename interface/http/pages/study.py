@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from fastapi import Request
@@ -9,20 +10,22 @@ from fastapi.responses import HTMLResponse
 
 from interface.destinations import PLATFORM
 from interface.http.actor import CurrentActor
+from interface.http.api.parameters import JobId
 from interface.http.context import CurrentContext, WebContext
-from interface.http.pages.render import page, part
+from interface.http.pages.render import page, part, pen_of
 from interface.http.rights import Right
 from interface.http.routes import Routes
-from internal import corrections, decisions, timeline
+from internal import corrections, decisions, jobs, study_list, timeline
 from internal.decisions import Decision, Kind
 from internal.doctor import read_alias_file
 from internal.errors import NotFound
-from internal.model import Job
+from internal.model import ItemState, Job
 from internal.states import State
 from internal.store import Tx
 from internal.timeline import Story
 
 _UNSENT = (State.QUEUED, State.WAITING, State.DEFERRED, State.HELD, State.CANCELLED)
+_RECEIPTS_SHOWN = 500
 _PATIENT = ("patient-mismatch", "mixed-patients")
 
 routes = Routes(in_schema=False)
@@ -43,7 +46,7 @@ def show_study(
         values = _values(tx, story)
         values["proposals"] = _proposals(tx, context, values["correctable"])
     context.note_view(actor, [study_uid], "study")
-    notice = {"notice": ("held", fault)} if fault else {}
+    notice = {"notice": ("held", pen_of(request).said(fault))} if fault else {}
     return page(request, "study.html", status=409 if fault else 200, **values, **notice)
 
 
@@ -54,6 +57,23 @@ def live(study_uid: str, request: Request, context: CurrentContext, actor: Curre
         values = _values(tx, _story(tx, study_uid))
     context.note_view(actor, [study_uid], "study")
     return part(request, "study_live.html", **values)
+
+
+@routes.get("/studies/{study_uid}/jobs/{job_id}/receipt", right=Right.VIEW)
+def receipt(
+    study_uid: str, job_id: JobId, request: Request, context: CurrentContext, actor: CurrentActor,
+) -> HTMLResponse:
+    """Show what proves that a study has arrived, image by image; made for printing too."""
+    with context.reading() as tx:
+        job = jobs.job(tx, job_id)
+        found = study_list.rows_of(tx, [study_uid])
+        if job.study_uid != study_uid or study_uid not in found:
+            raise NotFound("this study has no such job")
+        items = jobs.items_of(tx, job_id, job.environment)
+    context.note_view(actor, [study_uid], "receipts")
+    counts = Counter(item.state for item in items)
+    return page(request, "receipt.html", job=job, study=found[study_uid], items=items[:_RECEIPTS_SHOWN],
+                total=len(items), outcomes=[(state, counts[state]) for state in ItemState if counts[state]])
 
 
 def _story(tx: Tx, study_uid: str) -> Story:

@@ -10,8 +10,9 @@ from fastapi.responses import RedirectResponse, Response
 from interface import actions
 from interface.acting import Action
 from interface.http.actor import CurrentActor
+from interface.http.api.parameters import JobId
 from interface.http.context import CurrentContext, WebContext
-from interface.http.pages.render import page
+from interface.http.pages.render import page, segment
 from interface.http.pages.study import show_study
 from interface.http.rights import Right
 from interface.http.routes import Routes
@@ -27,7 +28,8 @@ Word = Annotated[str, Form(max_length=64)]
 
 
 def _done(study_uid: str, code: str, number: int = 1) -> Response:
-    return RedirectResponse(f"/studies/{study_uid}?done={code if number else 'nothing'}&n={number}", status_code=303)
+    done = code if number else "nothing"
+    return RedirectResponse(f"/studies/{segment(study_uid)}?done={done}&n={number}", status_code=303)
 
 
 def _job(tx: Tx, study_uid: str, job_id: int) -> Job:
@@ -39,7 +41,7 @@ def _job(tx: Tx, study_uid: str, job_id: int) -> Job:
 
 
 @routes.post("/studies/{study_uid}/jobs/{job_id}", right=Right.OPERATE)
-def act(study_uid: str, job_id: int, context: CurrentContext, actor: CurrentActor, verb: Word = "") -> Response:
+def act(study_uid: str, job_id: JobId, context: CurrentContext, actor: CurrentActor, verb: Word = "") -> Response:
     """Try again, send first, send again, accept without some images, or stop one job."""
     with context.acting(actor, f"study.{verb or 'retry'}", study_uid=study_uid, subject=f"job {job_id}") as action:
         job = _job(action.tx, study_uid, job_id)
@@ -80,7 +82,7 @@ def send_now(study_uid: str, context: CurrentContext, actor: CurrentActor) -> Re
 
 @routes.post("/studies/{study_uid}/jobs/{job_id}/accession", right=Right.OPERATE)
 def accession(
-    study_uid: str, job_id: int, request: Request, context: CurrentContext, actor: CurrentActor, new: Word = "",
+    study_uid: str, job_id: JobId, request: Request, context: CurrentContext, actor: CurrentActor, new: Word = "",
     choice: Word = "", reason: Reason = "",
 ) -> Response:
     """Let the study go out under another accession number; what is typed counts before what is chosen."""
@@ -97,7 +99,7 @@ def accession(
 
 @routes.post("/studies/{study_uid}/jobs/{job_id}/same-patient", right=Right.OPERATE)
 def same_patient(
-    study_uid: str, job_id: int, request: Request, context: CurrentContext, actor: CurrentActor, reason: Reason = "",
+    study_uid: str, job_id: JobId, request: Request, context: CurrentContext, actor: CurrentActor, reason: Reason = "",
 ) -> Response:
     """Decide that both sides are one patient."""
     try:
@@ -132,7 +134,7 @@ def undo_discard(study_uid: str, context: CurrentContext, actor: CurrentActor) -
 
 @routes.post("/studies/{study_uid}/jobs/{job_id}/withdraw", right=Right.OPERATE)
 def withdraw(
-    study_uid: str, job_id: int, request: Request, context: CurrentContext, actor: CurrentActor, reason: Reason = "",
+    study_uid: str, job_id: JobId, request: Request, context: CurrentContext, actor: CurrentActor, reason: Reason = "",
 ) -> Response:
     """Ask to take a delivered study back; the code for the second person is shown once."""
     try:
@@ -146,7 +148,7 @@ def withdraw(
 
 @routes.post("/studies/{study_uid}/jobs/{job_id}/withdraw-confirm", right=Right.OPERATE)
 def withdraw_confirm(
-    study_uid: str, job_id: int, request: Request, context: CurrentContext, actor: CurrentActor, code: Word = "",
+    study_uid: str, job_id: JobId, request: Request, context: CurrentContext, actor: CurrentActor, code: Word = "",
 ) -> Response:
     """Confirm as the second person: the study is taken back for good."""
     try:

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from interface.explain import explain
 from internal.events import EventRow
 from internal.job_list import NOT_PROVEN
+from internal.model import ItemState
 from internal.overview import NOWHERE, RECEIVING
 from internal.states import State
 
@@ -103,7 +104,42 @@ EVENTS: dict[str, str] = {
     "decided-withdraw": mark("Taking back was asked for"),
     "discard-undone": mark("Brought back"),
     "lane-alert": mark("The destination needs attention"),
+    "job-cancelled": mark("Stopped"),
+    "escalated": mark("Waiting for long: a person should look"),
+    "routed-nowhere": mark("No rule sends this study anywhere"),
+    "late-images": mark("Images came after the study was delivered"),
+    "metadata-unparsed": mark("The header of an image could not be read in full"),
+    "bytes-damaged": mark("Images on the disk are damaged"),
+    "verified": mark("Compared with what the destination holds"),
+    "modality-replaced": mark("The device gives a modality that SATUSEHAT does not know: another one was sent"),
+    "modality-from-sop-class": mark("The device gives no modality: it was taken from the kind of image"),
+    "modality-unknown": mark("The modality is not known: sent as OT"),
+    "device-clock": mark("The device's clock is wrong: this date was left out"),
+    "date-before-floor": mark("A date before those that SATUSEHAT takes was left out"),
+    "time-left-out": mark("A time that is none was left out: only the date is sent"),
+    "number-left-out": mark("A number that is none was left out"),
+    "purged": mark("The images were removed from this router; the records stay"),
 }
+
+#: What becomes of one image of a delivery: class of its chip, words.
+ITEMS: dict[str, tuple[str, str]] = {
+    ItemState.DUE: ("", mark("Not sent yet")),
+    ItemState.SENT: ("move", mark("Sent, no answer yet")),
+    ItemState.STORED: ("ok", mark("Stored there")),
+    ItemState.UNVERIFIED: ("wait", mark("Exists there; whether it is the same is not known")),
+    ItemState.UNREAD: ("wait", mark("Accepted; the answer could not be read")),
+    ItemState.REFUSED: ("held", mark("Refused")),
+    ItemState.SKIPPED: ("", mark("Kept here by a setting")),
+    ItemState.CONFLICT: ("held", mark("Exists there with other content")),
+    ItemState.WAIVED: ("", mark("Left out by a person")),
+}
+
+#: What is compared of two sides of a study.
+ELEMENTS: dict[str, str] = {
+    "name": mark("Name"), "birth_date": mark("Date of birth"), "sex": mark("Sex"), "mrn": mark("Medical record number"),
+}
+
+SEXES: dict[str, str] = {"M": mark("Male"), "MALE": mark("Male"), "F": mark("Female"), "FEMALE": mark("Female")}
 
 #: What an action did, by the code that its redirect carries: class, one, many.
 NOTICES: dict[str, tuple[str, tuple[str, str]]] = {
@@ -139,6 +175,8 @@ NOTICES: dict[str, tuple[str, tuple[str, str]]] = {
         "The destination goes on.")),
     "device": ("ok", marks("The decision about %(num)s device holds now.",
         "The decision about %(num)s devices holds now.")),
+    "brought-back": ("ok", marks("This is in force again.",
+        "This is in force again.")),
     "user": ("ok", marks("The account was changed.",
         "The account was changed.")),
     "key-revoked": ("ok", marks("The key is worth nothing any more.",

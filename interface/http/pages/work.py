@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import Field
 
 from interface.http.actor import Actor, CurrentActor
 from interface.http.context import CurrentContext, WebContext
@@ -28,6 +29,7 @@ _CHUNK = 50
 routes = Routes(in_schema=False)
 
 Word = Annotated[str, Form(max_length=64)]
+Picked = Annotated[list[Annotated[int, Field(ge=1, le=2**53)]], Form(max_length=_CHUNK)]
 
 
 @routes.get("/waiting", right=Right.VIEW)
@@ -66,7 +68,7 @@ def _values(
 
 @routes.post("/waiting", right=Right.OPERATE)
 def order_waiting(
-    context: CurrentContext, actor: CurrentActor, job: Annotated[list[int], Form(max_length=_CHUNK)] = [],  # noqa: B006
+    context: CurrentContext, actor: CurrentActor, job: Picked = [],  # noqa: B006
     verb: Word = "", everything: Word = "", reason: Word = "", lane: Word = "", chosen: Word = "",
 ) -> Response:
     """Do the same to many that are not finished."""
@@ -75,7 +77,7 @@ def order_waiting(
 
 @routes.post("/held", right=Right.OPERATE)
 def order_held(
-    context: CurrentContext, actor: CurrentActor, job: Annotated[list[int], Form(max_length=_CHUNK)] = [],  # noqa: B006
+    context: CurrentContext, actor: CurrentActor, job: Picked = [],  # noqa: B006
     verb: Word = "", everything: Word = "", reason: Word = "", lane: Word = "", chosen: Word = "",
 ) -> Response:
     """Do the same to many that are held."""

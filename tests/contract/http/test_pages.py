@@ -10,9 +10,10 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from internal import decisions, jobs, sessions, users
-from internal.decisions import Kind
+from internal import corrections, decisions, devices, jobs, sessions, users
+from internal.decisions import Kind, KnownOrder
 from internal.devices import Caller, learn
+from internal.identity import Person
 from internal.model import Job
 from internal.states import NotYet, State
 from internal.users import Role
@@ -160,10 +161,77 @@ def test_a_device_is_asked_whether_it_answers(hospital: Doors, operator: Visitor
         learn(tx, [Caller("CT1", "127.0.0.1", now_ms())])
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = free.getsockname()[1]
-    for port, words in ((device, "the device answers"), (closed, "cannot be reached")):
+    for port, words in ((device, "Alat menjawab."), (closed, "Alat tidak dapat dihubungi.")):
         reply = operator.post("/devices/echo", {"device": "CT1@127.0.0.1", "port": str(port)})
         assert words in ended(operator, reply.headers["location"], "/devices")
     assert operator.post("/devices/echo", {"device": "CT1@192.0.2.99", "port": "104"}).status_code == 404
+
+
+@pytest.mark.parametrize(("verb", "verdict"), [
+    ("admit", "accept"), ("hold", "hold"), ("refuse", "refuse"), ("forget", None),
+])
+def test_a_device_is_decided_on(hospital: Doors, operator: Visitor, verb: str, verdict: str | None) -> None:
+    operator.post("/devices", {"verb": "refuse", "device": "MRI_BARU@192.0.2.44"})
+    reply = operator.post("/devices", {"verb": verb, "device": "MRI_BARU@192.0.2.44"})
+    assert reply.headers["location"] == "/devices?done=device&n=1"
+    with hospital.store.reading() as tx:
+        assert devices.decisions(tx).get(("MRI_BARU", "192.0.2.44")) == verdict
+    assert hospital.audit(f"device.{verb}")[0].author == "user:operator"
+
+
+def test_a_destination_is_tested_stage_by_stage(open_doors: Callable[..., Doors]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = free.getsockname()[1]
+    doors = open_doors(satusehat__url=f"http://127.0.0.1:{closed}", satusehat__organization_id="100",
+                       satusehat__client_key="client", satusehat__secret_key="secret-word")
+    doors.add_user("operator", Role.OPERATOR)
+    operator = doors.logged_in("operator")
+    reply = operator.post("/destinations/satusehat/test")
+    text = ended(operator, reply.headers["location"], "/destinations")
+    assert "127.0.0.1 = 127.0.0.1" in text and "tidak tersambung (ConnectionRefusedError)" in text
+    assert "Periksa jam komputer, proxy dan firewall" in text and "check this computer" not in text
+    assert "secret-word" not in text and operator.post("/destinations/other/test").status_code == 404
+
+
+def test_an_order_is_chosen_among_those_that_may_be_meant(hospital: Doors, operator: Visitor) -> None:
+    order = KnownOrder("SIMRS", "9", "ACC930", Person("WIBOWO^AGUS", mrn="RM903"), "US", "20261120")
+    with hospital.store.transaction() as tx:
+        corrections.order_came(tx, order, now_ms())
+    study = f"/studies/{uid_of(3)}"
+    text = operator.get(study).text
+    assert re.search(r'<input type="radio" name="choice" value="ACC930">', text)
+    job_id = job_of(hospital, 3).job_id
+    reply = operator.post(f"{study}/jobs/{job_id}/accession", {"choice": "ACC930", "reason": "angka tertukar"})
+    assert reply.headers["location"] == f"{study}?done=accession&n=1"
+    assert (job_of(hospital, 3).accession, job_of(hospital, 3).state) == ("ACC930", State.QUEUED)
+
+
+@pytest.mark.parametrize("path", ["/studies/orders", "/held", "/waiting"])
+@pytest.mark.parametrize("verb", ["accession", "same-patient", "discard", "withdraw", "choose", ""])
+def test_what_needs_a_look_at_each_study_is_no_order_for_many(
+    hospital: Doors, operator: Visitor, path: str, verb: str,
+) -> None:
+    form = {"verb": verb, "study": uid_of(3), "job": str(job_of(hospital, 3).job_id), "reason": "x", "new": "ACC1"}
+    assert operator.post(path, form).status_code == 404
+    assert job_of(hospital, 3).state is State.HELD
+
+
+@pytest.mark.parametrize(("verb", "states"), [
+    ("retry", {State.QUEUED, State.DONE}), ("resend", {State.QUEUED, State.WAITING, State.HELD}),
+    ("cancel", {State.CANCELLED, State.DONE}),
+    ("urgent", {State.QUEUED, State.HELD, State.DONE}),
+])
+def test_many_studies_take_one_order(hospital: Doors, operator: Visitor, verb: str, states: set[State]) -> None:
+    picked = [("study", uid_of(number)) for number in (1, 2, 3)] + [("study", "1.2.3.4")]
+    reply = operator.request("POST", "/studies/orders", data=[("csrf", operator.csrf()), ("verb", verb), *picked])
+    assert reply.status_code == 200, reply.text
+    assert {job_of(hospital, number).state for number in (1, 2, 3)} == states
+    (entry,) = hospital.audit(f"study.{verb}")
+    assert entry.fields["studies"] == [uid for _, uid in picked] and entry.fields["moved"] > 0
+
+
+def test_no_study_picked_is_said(operator: Visitor) -> None:
+    assert "Tidak ada yang dipilih" in operator.post("/studies/orders", {"verb": "retry"}).text
 
 
 def test_an_admin_adds_users_and_keys_and_sees_secrets_once(hospital: Doors) -> None:

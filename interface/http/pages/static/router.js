@@ -25,10 +25,10 @@
   document.addEventListener("htmx:beforeSwap", (event) => {
     const target = event.detail.target;
     const active = document.activeElement;
-    const isNews = target && target.id === "live";
-    if (isNews && target.contains(active) && /^(INPUT|SELECT|TEXTAREA)$/.test(active.tagName)) {
-      event.detail.shouldSwap = false;
-    }
+    const cause = event.detail.requestConfig && event.detail.requestConfig.triggeringEvent;
+    if (!target || !cause || cause.type !== "news") return;
+    const isBeingFilled = target.contains(active) && /^(INPUT|SELECT|TEXTAREA)$/.test(active.tagName);
+    if (isBeingFilled || target.querySelector("input[type=checkbox]:checked")) event.detail.shouldSwap = false;
   });
 
   // Opened details stay open, and those who hear the page are told, not interrupted.

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[4]
 TEMPLATES = ROOT / "interface" / "http" / "pages" / "templates"
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|\{(\w+)\}")
 #: Text between tags that is the same in every language.
-_NAMES = re.compile(r"[^A-Za-z]*|C-ECHO|DICOM Router|SATUSEHAT DICOM Router|SATUSEHAT|Study Instance UID|swagger.json")
+_NAMES = re.compile(r"[^A-Za-z]*|C-ECHO|DICOM Router|SATUSEHAT DICOM Router|SATUSEHAT|Study Instance UID|swagger.json"
+                    r"|SHA-256|HTTP")
 
 
 def messages(language: str) -> list[Message]:
