@@ -19,6 +19,7 @@ from tests.contract.http.doors import Doors
 pytestmark = pytest.mark.chromium
 
 PAGES = ("/", "/studies", "/waiting", "/held", "/destinations", "/devices", "/settings", "/audit", "/users",
+         "/rules", "/rules/test", "/rules/new",
          f"/studies/{uid_of(1)}", f"/studies/{uid_of(4)}", f"/studies/{uid_of(7)}", f"/studies/{uid_of(9)}",
          "/password")
 

@@ -139,6 +139,8 @@ NOTICES: dict[str, tuple[str, tuple[str, str]]] = {
         "The decision about %(num)s devices holds now.")),
     "user": ("ok", marks("The account was changed.",
         "The account was changed.")),
+    "rule": ("ok", marks("The rules were changed; they are in force within seconds.",
+        "The rules were changed; they are in force within seconds.")),
     "key-revoked": ("ok", marks("The key is worth nothing any more.",
         "The key is worth nothing any more.")),
 }
