@@ -13,6 +13,8 @@ from tests.contract.http.doors import Doors
 
 pytestmark = pytest.mark.chromium
 
+LINES = 'when = Modality = CT\ndo =\n    set PatientComments = "N"\nsend_to = satusehat'
+
 
 def test_a_rule_is_written_and_a_file_dropped_to_see_what_it_does(
     hospital: Doors, visit: Callable[..., Visit],
@@ -22,7 +24,7 @@ def test_a_rule_is_written_and_a_file_dropped_to_see_what_it_does(
     page.get_by_role("link", name="Aturan").first.click()
     page.get_by_role("link", name="Aturan baru").click()
     page.get_by_role("textbox", name="Nama", exact=True).fill("malam")
-    page.get_by_label("Baris-baris").fill('when = Modality = CT\ndo =\n    set PatientComments = "N"\nsend_to = satusehat')
+    page.get_by_label("Baris-baris").fill(LINES)
     page.get_by_role("button", name="Simpan").click()
     expect(page.get_by_role("status").first).to_contain_text("Aturan diubah")
     expect(page.get_by_role("row", name="malam")).to_contain_text("Modality = CT")

@@ -21,7 +21,8 @@ from internal.users import Role
 from tests.contract.http.doors import Doors, Visitor, now_ms
 from tests.contract.http.test_pages import ended
 
-LINES = 'when = called = DICOMRELAY\ndo =\n    set PatientID = EthnicGroup else hold\n    upper PatientName\nsend_to = pacs'
+LINES = ("when = called = DICOMRELAY\ndo =\n    set PatientID = EthnicGroup else hold\n    upper PatientName\n"
+         "send_to = pacs")
 IN_FILE = """
 [router]
 default_send_to = archive
