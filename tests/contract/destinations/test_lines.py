@@ -96,7 +96,7 @@ def reach(request: pytest.FixtureRequest) -> Iterator[Reach]:
 
 def study(to: Destination, images: int = IMAGES) -> Ledger:
     ledger = Ledger(new_study_uid(), "A1", to.environment)
-    ledger.add(make_instance(ledger.study_uid, number, "A1", pad=20_000) for number in range(1, images + 1))
+    ledger.add(make_instance(ledger.study_uid, number, "A1", pixels=20_000) for number in range(1, images + 1))
     return ledger
 
 

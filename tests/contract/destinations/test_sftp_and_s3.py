@@ -157,7 +157,8 @@ def test_a_store_without_room_is_tried_again(bucket: Bucket) -> None:
 def test_an_object_store_over_tls_is_believed_by_its_own_authority_alone(tmp_path: Path) -> None:
     for name in ("server", "other"):
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-                        f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout",
+                        f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-addext",
+                        "basicConstraints=critical,CA:FALSE", "-keyout",
                         str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.crt")],
                        check=True, capture_output=True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
