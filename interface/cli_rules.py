@@ -22,10 +22,9 @@ from interface.cli_cases import person
 from interface.cli_queue import iso, now_ms, opened
 from interface.lane_control import ground_of
 from interface.roles import open_spool
-from interface.rule_book import build_book, vault_of
+from interface.rule_book import build_book, entries_of, vault_of
 from internal import catalogue, rule_rows, rule_tester, settings_rows
 from internal.config import Settings
-from internal.config.conffile import scan
 from internal.errors import NotFound, RouterError
 from internal.model import Arrival
 from internal.rule_tester import Tested, TestedStudy
@@ -96,7 +95,7 @@ def _test(options: argparse.Namespace, settings: Settings) -> int:
     if not paths:
         raise NotFound("name at least one file or folder")
     arrival = Arrival(now_ms(), calling_aet=options.calling, called_aet=options.called, peer_address=options.address)
-    studies = rule_tester.test_files(book, rules, paths, arrival, everything=options.all)
+    studies = rule_tester.test_files(book, rules, rule_tester.files_at(paths), arrival, everything=options.all)
     if options.json:
         print(json.dumps([dataclasses.asdict(study) for study in studies], indent=1))
     else:
@@ -180,10 +179,7 @@ def read_rule(path: Path, name: str) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError):
         raise NotFound(f"{path} cannot be read as UTF-8 text") from None
-    conf = scan(f"[rule:{name}]\n{text}", path.name)
-    if conf.problems or set(conf.sections) != {f"rule:{name}"}:
-        raise NotFound("; ".join(map(str, conf.problems)) or f"{path} has sections: give the lines of one rule")
-    return {key: entry.text for (_, key), entry in conf.entries.items()}
+    return entries_of(text, path.name)
 
 
 def _name(options: argparse.Namespace, count: int, what: str) -> str:

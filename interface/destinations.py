@@ -97,7 +97,8 @@ def build_s3(settings: Settings, name: str) -> Destination:
     section = settings.section(f"s3:{name}")
     return S3(S3Options(
         name=name, bucket=section.bucket, access_key=section.access_key.reveal, secret_key=section.secret_key.reveal,
-        endpoint=section.endpoint, region=section.region, template=section.template, timeout_s=section.timeout))
+        endpoint=section.endpoint, region=section.region, template=section.template, timeout_s=section.timeout,
+        ca_file=section.ca if section.ca.name else None))
 
 
 KINDS: dict[str, Callable[[Settings, str], Destination]] = {

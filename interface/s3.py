@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from interface.naming import build_parts
 from interface.relay import Answer, conclude, send_all
-from internal.errors import BytesDamaged, CredentialsRefused, RouterError, Transient
+from internal.errors import BytesDamaged, ConfigurationInvalid, CredentialsRefused, RouterError, Transient
 from internal.failpoints import hit
 from internal.model import ItemState, Probe
 from internal.ports import Frozen, Work
@@ -28,7 +29,10 @@ _PART_BYTES: Final = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """A bucket; `endpoint` "" is Amazon's. The keys are revealed when the store is opened. Times in seconds."""
+    """A bucket; `endpoint` "" is Amazon's. The keys are revealed when the store is opened. Times in seconds.
+
+    `ca_file` (PEM) is trusted beside the usual authorities.
+    """
 
     name: str
     bucket: str
@@ -38,6 +42,7 @@ class S3Options:
     region: str = "us-east-1"
     template: str = "{accession}/{study}/{sop}.dcm"
     timeout_s: float = 60.0
+    ca_file: Path | None = None
 
 
 class S3:
@@ -86,7 +91,10 @@ class S3:
 
         if self._store is None:
             one = self._options
-            client = {"timeout": timedelta(seconds=one.timeout_s), "connect_timeout": timedelta(seconds=10)}
+            client: dict[str, Any] = {"timeout": timedelta(seconds=one.timeout_s),
+                                      "connect_timeout": timedelta(seconds=10)}
+            if one.ca_file is not None:
+                client["root_certificate"] = _certificates(one.ca_file)
             more = {"endpoint": one.endpoint} if one.endpoint else {}
             self._store = S3Store(
                 one.bucket, region=one.region, access_key_id=one.access_key(), secret_access_key=one.secret_key(),
@@ -170,6 +178,13 @@ class S3:
         for chunk in found.stream(min_chunk_size=_CHUNK):
             digest.update(chunk)
         return digest.hexdigest()
+
+
+def _certificates(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise ConfigurationInvalid(f"{path} cannot be read: it holds the object store's authority") from None
 
 
 def _read(frozen: Frozen) -> bytes:

@@ -124,8 +124,9 @@ class Sftp:
         except OSError:
             raise ConfigurationInvalid(f"{one.known_hosts} cannot be read: it holds the server's host key") from None
         try:
-            ssh.connect(one.host, one.port, one.user, **self._login(), timeout=_CONNECT_S, banner_timeout=_CONNECT_S,
-                        auth_timeout=_CONNECT_S, channel_timeout=_CONNECT_S, allow_agent=False, look_for_keys=False)
+            wait_s = min(_CONNECT_S, one.timeout_s)
+            ssh.connect(one.host, one.port, one.user, **self._login(), timeout=wait_s, banner_timeout=wait_s,
+                        auth_timeout=wait_s, channel_timeout=wait_s, allow_agent=False, look_for_keys=False)
         except paramiko.BadHostKeyException:
             raise Transient(f"{one.host} shows another host key than known_hosts has", code="sftp-host-key") from None
         except paramiko.AuthenticationException:

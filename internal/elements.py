@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from internal.dictionary import vr_of
 from internal.errors import NotDicom
@@ -22,7 +22,9 @@ MAX_VALUE_BYTES: Final = 1024 * 1024
 MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
 MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
 PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_NESTING: Final = frozenset({"SQ", "UN"})
 _NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS | LONG_VRS}
+_SHORT_NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS}
 _SHORT_HEADER: Final = {False: struct.Struct("<HH2sH"), True: struct.Struct(">HH2sH")}
 _WINDOW_BYTES: Final = 64 * 1024
 _UNDEFINED: Final = 0xFFFFFFFF
@@ -51,33 +53,31 @@ class Encoding:
 IMPLICIT_LITTLE: Final = Encoding(implicit=True, big=False)
 
 
-class Element:
-    """One element. `value` None: as it came, at `value_at` to `value_end` of the original; never changed in place.
+class Element(NamedTuple):
+    """One element. `value` None: as it came, at `value_at` to `value_end` of the original.
 
     `items`: the changed items of a sequence. `start` to `end` is the whole element as it came (-1: a new one).
     """
 
-    __slots__ = ("encoding", "end", "items", "start", "tag", "undefined", "value", "value_at", "value_end", "vr")
-
-    def __init__(
-        self, tag: int, vr: str, encoding: Encoding, *, value: bytes | None = None,
-        items: list[DataSet] | None = None, span: tuple[int, int, int, int] = (-1, -1, -1, -1), undefined: bool = False,
-    ) -> None:
-        self.tag = tag
-        self.vr = vr
-        self.encoding = encoding
-        self.value = value
-        self.items = items
-        self.start, self.value_at, self.value_end, self.end = span
-        self.undefined = undefined
+    tag: int
+    vr: str
+    encoding: Encoding
+    start: int = -1
+    value_at: int = -1
+    value_end: int = -1
+    end: int = -1
+    undefined: bool = False
+    value: bytes | None = None
+    items: list[DataSet] | None = None
 
     @property
     def is_sequence(self) -> bool:
         """Return whether its value are items."""
+        if self.items is None and self.vr not in _NESTING:
+            return False
         if self.tag in PIXEL_TAGS:
             return False
-        return self.vr == "SQ" or self.items is not None or (
-            self.vr == "UN" and (self.undefined or vr_of(self.tag) == "SQ"))
+        return self.vr == "SQ" or self.items is not None or self.undefined or vr_of(self.tag) == "SQ"
 
 
 class DataSet:
@@ -186,7 +186,9 @@ class Source:
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` to `end`. Raises NotDicom."""
-        at = self.need(start, end - start)
+        at = start - self.base
+        if not 0 <= at <= len(self.window) - (end - start):
+            at = self.need(start, end - start)
         return self.window[at : at + end - start]
 
 
@@ -225,18 +227,17 @@ class _Walk:
     ) -> tuple[dict[int, Element], int]:
         """Return the elements from `position` to `end` (or the delimiter) and where the next thing begins."""
         elements: dict[int, Element] = {}
-        source = self._source
-        short = _SHORT_HEADER[encoding.big].unpack_from
+        source, explicit = self._source, not encoding.implicit
+        short, make = _SHORT_HEADER[encoding.big].unpack_from, tuple.__new__
         while position < end:
-            start = position
+            start, vr = position, None
             at = position - source.base
-            vr = ""
-            if not encoding.implicit and 0 <= at <= len(source.window) - 8:  # most elements are short and at hand
+            if explicit and 0 <= at <= len(source.window) - 8:  # most elements are short and at hand
                 group, number, name, length = short(source.window, at)
-                if name in SHORT_VRS:
-                    tag, vr, value_at = group << 16 | number, _NAMES[name], position + 8
-                    self._budget -= 1
-            if not vr or self._budget < 0:
+                vr = _SHORT_NAMES.get(name)
+                tag, value_at = group << 16 | number, position + 8
+                self._budget -= vr is not None
+            if vr is None or self._budget < 0:
                 tag, vr, length, value_at = self._header(position, encoding)
             if tag == ends_with:
                 return elements, value_at
@@ -251,8 +252,8 @@ class _Walk:
                 raise NotDicom("an element is longer than the data set")
             if tag in elements:
                 raise NotDicom("an element stands twice")
-            elements[tag] = Element(tag, vr, encoding, span=(start, value_at, value_end, position),
-                                    undefined=length == _UNDEFINED)
+            elements[tag] = make(Element, (  # several times as fast as Element(...)
+                tag, vr, encoding, start, value_at, value_end, position, length == _UNDEFINED, None, None))
         if ends_with is not None:
             raise NotDicom("an item does not end")
         return elements, position

@@ -17,7 +17,6 @@ from internal import dicomfile
 from internal.elements import Piece
 from internal.errors import BytesDamaged
 from internal.model import Header, Instance, Item
-from internal.rewrite import Rewritten
 from internal.spool import Spool
 
 PLAIN: Mapping[str, Any] = {"kind": "plain"}
@@ -25,11 +24,26 @@ REWRITE = "rewrite"
 _CHUNK_BYTES = 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class NewForm:
+    """What an item is rewritten to: its pieces after the file meta, what they say of it, and the recipe for them."""
+
+    pieces: tuple[Piece, ...]
+    header: Header
+    recipe: Mapping[str, Any]
+    pseudonyms: Mapping[str, str] = field(repr=False)
+
+    @property
+    def new_bytes(self) -> int:
+        """Return how much of it is held in memory."""
+        return sum(len(one) for one in self.pieces if isinstance(one, bytes))
+
+
 class Rewriter(Protocol):
     """What changes an item on its way out."""
 
-    def rewrite(self, file: BinaryIO, item: Item) -> tuple[Rewritten, Mapping[str, Any]] | None:
-        """Return the new form of an item and its recipe, None if it leaves as it came; `file` is its spool file.
+    def rewrite(self, file: BinaryIO, item: Item) -> NewForm | None:
+        """Return the new form of an item, None if it leaves as it came; `file` is its spool file.
 
         Raises Refused with the cause if it cannot be done, and Transient if it cannot be done now.
         """
@@ -111,18 +125,18 @@ def freeze(spool: Spool, item: Item, on_read: Callable[[int], None], rewriter: R
     instance = item.instance
     with spool.open_entry(instance.id) as file:
         rewritten = rewriter.rewrite(file, item) if rewriter is not None else None
-        header = rewritten[0].header if rewritten else instance.header
+        header = rewritten.header if rewritten else instance.header
         meta = dicomfile.canonical_meta(header.sop_class_uid, header.sop_uid, header.transfer_syntax_uid)
-        body: tuple[Piece, ...] = rewritten[0].pieces if rewritten else ((0, instance.dataset_bytes),)
+        body: tuple[Piece, ...] = rewritten.pieces if rewritten else ((0, instance.dataset_bytes),)
         pieces = (meta, *body)
         sha256 = _hash(file, instance, pieces)
     if item.sha256 and item.sha256 != sha256:
         raise BytesDamaged(f"instance {instance.header.sop_uid} is no longer what was sent before")
     size_bytes = sum(len(one) if isinstance(one, bytes) else one[1] - one[0] for one in pieces)
-    recipe = rewritten[1] if rewritten else PLAIN
+    recipe = rewritten.recipe if rewritten else PLAIN
     sent = replace(item, sha256=sha256, size_bytes=size_bytes, recipe=recipe)
     return FrozenItem(sent, sha256, size_bytes, header, pieces, spool, on_read,
-                      rewritten[0].pseudonyms if rewritten else {})
+                      rewritten.pseudonyms if rewritten else {})
 
 
 def _hash(file: BinaryIO, instance: Instance, pieces: tuple[Piece, ...]) -> str:

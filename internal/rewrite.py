@@ -71,15 +71,11 @@ def rewrite(
 
 
 def _header(dataset: DataSet, received: Header) -> Header:
-    """Return the index fields of the new data set, read from its bytes as anybody would."""
-    inner = DataSet(dataset.source, dataset.encoding, {
-        tag: one for tag, one in dataset.elements.items() if tag in scan.FIELDS and not one.is_sequence})
-    syntax = scan.IMPLICIT_LITTLE if dataset.encoding.implicit else (
-        scan.EXPLICIT_BIG if dataset.encoding.big else scan.EXPLICIT_LITTLE)
-    whole = b"".join(_inline(dataset, elements.pieces(inner)))
-    found = scan.scan(whole, syntax)
-    return Header(**{name: getattr(found, name) for name in Header.__slots__ if name != "transfer_syntax_uid"},
-                  transfer_syntax_uid=received.transfer_syntax_uid)
+    """Return the index fields of the new data set, as the scanner would read them."""
+    values = {tag: value for tag, element in dataset.elements.items()
+              if tag in scan.FIELDS and not element.is_sequence
+              and dataset.length(tag) <= scan.MAX_VALUE_BYTES and (value := dataset.raw(tag)) is not None}
+    return scan.header_of(values, received.transfer_syntax_uid)
 
 
 def _inline(dataset: DataSet, parts: Sequence[Piece]) -> Iterator[bytes]:

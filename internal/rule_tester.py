@@ -7,15 +7,17 @@ more of what rules do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from internal import dicomfile, dictionary, elements, index, jobs, scan
 from internal.elements import DataSet
 from internal.errors import NotDicom, Transient
-from internal.model import Arrival
+from internal.model import Arrival, Inventory
 from internal.rewrite import rewrite
 from internal.rulebook import RuleBook
 from internal.rules import EditFailed, Facts, RuleSet
@@ -25,6 +27,10 @@ from internal.spool import Spool
 from internal.store import Store
 
 MAX_FILES: Final = 5000
+#: Of a stored study, so many series are looked into.
+MAX_SERIES: Final = 20
+#: So many studies are asked for in a dry run.
+MAX_DRY: Final = 1000
 _MAX_ROWS: Final = 5000
 _MAX_TEXT: Final = 200
 _MAX_NESTING: Final = 8
@@ -80,6 +86,14 @@ class TestedStudy:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """A file that somebody gives to be tried: its name for people, and how it is opened at its first byte."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+
+
+@dataclass(frozen=True, slots=True)
 class _Opened:
     name: str
     file: BinaryIO
@@ -87,8 +101,17 @@ class _Opened:
     facts: Facts
 
 
+def files_at(paths: Iterable[Path]) -> list[Given]:
+    """Return files of this machine as the tester takes them."""
+    return [Given(path.name, partial(_bytes_of, path)) for path in paths]
+
+
+def _bytes_of(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
 def test_files(
-    book: RuleBook, rules: RuleSet, paths: Sequence[Path], arrival: Arrival, *, everything: bool = False,
+    book: RuleBook, rules: RuleSet, given: Sequence[Given], arrival: Arrival, *, everything: bool = False,
 ) -> list[TestedStudy]:
     """Return what `rules` would do with these files, study by study, as if they had come as `arrival` says.
 
@@ -97,43 +120,77 @@ def test_files(
     opened: dict[str, list[_Opened]] = {}
     broken: list[Tested] = []
     try:
-        for path in list(paths)[:MAX_FILES]:
+        for one in list(given)[:MAX_FILES]:
             try:
-                one = _open(book, path, arrival)
-                opened.setdefault(one.facts.header.study_uid, []).append(one)
+                file = _open(book, one, arrival)
+                opened.setdefault(file.facts.header.study_uid, []).append(file)
             except (NotDicom, OSError) as error:
                 reason = str(error) if isinstance(error, NotDicom) else error.strerror or "cannot be read"
-                broken.append(Tested(path.name, "", "", fault=reason))
-        found = [_study(book, rules, uid, some, everything) for uid, some in opened.items()]
+                broken.append(Tested(one.name, "", "", fault=reason))
+        found = [_study(book, rules, uid, [one.facts for one in some], list(enumerate(some)), everything)
+                 for uid, some in opened.items()]
     finally:
-        for some in opened.values():
-            for one in some:
-                one.file.close()
+        _close(one for some in opened.values() for one in some)
     return [*found, *([TestedStudy("", (), (), (), "", by_default=False, files=tuple(broken))] if broken else [])]
 
 
-def _open(book: RuleBook, path: Path, arrival: Arrival) -> _Opened:
-    file = path.open("rb")
+def test_study(
+    book: RuleBook, rules: RuleSet, spool: Spool, inventory: Inventory, *, everything: bool = False,
+) -> TestedStudy:
+    """Return what `rules` would do with a study that is held here: where all of it goes, and one image of each series.
+
+    Raises BytesMissing where an image's file is gone, Refused where it cannot be read.
+    """
+    instances = inventory.instances
+    first = {one.header.series_uid: at for at, one in reversed(list(enumerate(instances)))}
+    shown: list[tuple[int, _Opened]] = []
+    try:
+        for at in sorted(first.values())[:MAX_SERIES]:
+            file = spool.open_entry(instances[at].id)
+            try:
+                dataset, facts = book.facts_of_file(file, instances[at])
+            except BaseException:
+                file.close()
+                raise
+            header = instances[at].header
+            shown.append((at, _Opened(f"{header.modality} {header.series_number}".strip(), file, dataset, facts)))
+        facts_of = [book.facts(spool, one) for one in instances]
+        return _study(book, rules, inventory.study_uid, facts_of, shown, everything)
+    finally:
+        _close(one for _, one in shown)
+
+
+def _close(opened: Iterable[_Opened]) -> None:
+    for one in opened:
+        one.file.close()
+
+
+def _open(book: RuleBook, given: Given, arrival: Arrival) -> _Opened:
+    file = given.open()
     try:
         meta = dicomfile.read_meta(file)
         file.seek(meta.dataset_offset)
         header = scan.scan(file, meta.transfer_syntax_uid)
-        size_bytes = path.stat().st_size - meta.dataset_offset
+        file.seek(0, os.SEEK_END)
+        size_bytes = file.tell() - meta.dataset_offset
         dataset = elements.read(file, meta.dataset_offset, size_bytes, meta.transfer_syntax_uid)
     except BaseException:
         file.close()
         raise
-    return _Opened(path.name, file, dataset, Facts(header, meta.arrival or arrival, lambda: dataset, book.zone))
+    return _Opened(given.name, file, dataset, Facts(header, meta.arrival or arrival, lambda: dataset, book.zone))
 
 
-def _study(book: RuleBook, rules: RuleSet, uid: str, opened: Sequence[_Opened], everything: bool) -> TestedStudy:
-    facts = [one.facts for one in opened]
+def _study(
+    book: RuleBook, rules: RuleSet, uid: str, facts: Sequence[Facts], shown: Sequence[tuple[int, _Opened]],
+    everything: bool,
+) -> TestedStudy:
+    """Decide about the study from all its facts; `shown` are the files to look into, each with its place in them."""
     try:
         routing = rules.route(facts, book.default)
     except EditFailed as error:
         return TestedStudy(uid, (), (), (str(error),), "", by_default=False, files=())
     files = []
-    for at, one in enumerate(opened):
+    for at, one in shown:
         names = [name for name, chosen in routing.destinations.items() if at in chosen]
         files.append(_file(book, rules, one, names, everything))
     return TestedStudy(
@@ -201,7 +258,7 @@ class DryRun:
         return {name for name, _ in self.destinations} != set(self.sent_before)
 
 
-def dry_run(book: RuleBook, store: Store, spool: Spool, since: int, limit: int = 1000) -> Iterator[DryRun]:
+def dry_run(book: RuleBook, store: Store, spool: Spool, since: int, limit: int = MAX_DRY) -> Iterator[DryRun]:
     """Yield what the set in force would do with each study that came since `since` (epoch ms), newest first."""
     with store.reading() as tx:
         uids = index.studies_since(tx, since, limit)

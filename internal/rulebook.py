@@ -12,15 +12,15 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from internal import catalogue, elements, rule_rows
 from internal.elements import DataSet
 from internal.errors import BytesMissing, ConfigurationInvalid, NotDicom, Refused, Transient
-from internal.frozen import PLAIN, REWRITE
+from internal.frozen import PLAIN, REWRITE, NewForm
 from internal.model import Instance, Inventory, Item
 from internal.pseudonyms import Vault
-from internal.rewrite import ENGINE, Rewritten, rewrite
+from internal.rewrite import ENGINE, rewrite
 from internal.rules import EditFailed, Facts, Routing, RuleSet, RulesInvalid, RuleText, compile_rules
 from internal.rules.edits import Find, LookUp
 from internal.spool import Spool
@@ -255,8 +255,8 @@ class ItemRewriter:
         """Whether a rule of the set can change an item that was never frozen."""
         return any(rule.edits_for(self.destination) for rule in self.rules.rules)
 
-    def rewrite(self, file: BinaryIO, item: Item) -> tuple[Rewritten, Mapping[str, Any]] | None:
-        """Return the new form of an item and its recipe, None if it leaves as it came (frozen.Rewriter)."""
+    def rewrite(self, file: BinaryIO, item: Item) -> NewForm | None:
+        """Return the new form of an item, None if it leaves as it came (frozen.Rewriter)."""
         recipe = item.recipe
         if recipe.get("kind") == PLAIN["kind"]:
             return None
@@ -274,5 +274,6 @@ class ItemRewriter:
                            recipe.get("found", {}))
         except EditFailed as error:
             raise Refused(f"a rule cannot be followed: {error}", code=error.code) from None
-        return done, {"kind": REWRITE, "engine": ENGINE, "rules": rules.revision, "key": self.book.vault.key_id,
-                      "found": dict(done.found)}
+        recipe = {"kind": REWRITE, "engine": ENGINE, "rules": rules.revision, "key": self.book.vault.key_id,
+                  "found": dict(done.found)}
+        return NewForm(done.pieces, done.header, recipe, done.pseudonyms)

@@ -72,8 +72,8 @@ def scan(source: bytes | bytearray | memoryview | BinaryIO, transfer_syntax_uid:
     Of a file, long values that are not needed are skipped by seeking; at most 32 MB are held in memory.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return _header(_walk(source, transfer_syntax_uid, whole=True).top(), transfer_syntax_uid)
-    return _header(_collect_from_file(source, transfer_syntax_uid), transfer_syntax_uid)
+        return header_of(_walk(source, transfer_syntax_uid, whole=True).top(), transfer_syntax_uid)
+    return header_of(_collect_from_file(source, transfer_syntax_uid), transfer_syntax_uid)
 
 
 def scan_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str, *, whole: bool) -> Header:
@@ -81,7 +81,7 @@ def scan_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str, *,
 
     Raises CutShort if the UIDs may lie behind `head` and it is not `whole`, otherwise NotDicom.
     """
-    return _header(_walk(head, transfer_syntax_uid, whole, wanted=_UID_TAGS).top(), transfer_syntax_uid)
+    return header_of(_walk(head, transfer_syntax_uid, whole, wanted=_UID_TAGS).top(), transfer_syntax_uid)
 
 
 def check_end(file: BinaryIO, transfer_syntax_uid: str) -> None:
@@ -134,7 +134,8 @@ def _collect_from_file(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, by
                 window = larger
 
 
-def _header(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
+def header_of(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
+    """Return the header that these values of FIELDS make; raises NotDicom where one of the four UIDs is missing."""
     character_set = values.get(0x00080005, b"").decode("ascii", "replace").strip(" \x00")
     fields: dict[str, str] = {}
     image_type: tuple[str, ...] = ()

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
 
 from internal import commitments, decisions, index, jobs
 from internal.failpoints import hit
-from internal.frozen import FrozenItem, freeze
+from internal.frozen import FrozenItem, NewForm, freeze
 from internal.identity import Person
 from internal.items import revise_receipts
 from internal.model import Intent, Inventory, Item, ItemState, Job
@@ -27,6 +27,26 @@ log = logging.getLogger("router.delivery")
 #: Below this rate a transfer no longer keeps its lease alive: it is stuck.
 FLOOR_BYTES_PER_S = 1024
 _REHEARSED = 100
+#: What rehearsing keeps for freezing: so much in all, each form counted with what stands around its bytes.
+_FORMS_BYTES = 16 * 1024 * 1024
+_FORM_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Rehearsed:
+    """Rewrites items; what was made of one while rehearsing is not made a second time."""
+
+    rewriter: ItemRewriter
+    forms: dict[int, NewForm | None]
+
+    @property
+    def edits(self) -> bool:
+        return self.rewriter.edits
+
+    def rewrite(self, file: BinaryIO, item: Item) -> NewForm | None:
+        if item.item_id in self.forms and not item.recipe:
+            return self.forms.pop(item.item_id)
+        return self.rewriter.rewrite(file, item)
 
 
 class LeasedWork:
@@ -48,6 +68,7 @@ class LeasedWork:
         self._yield_at_s = clock.monotonic_s() + step_s
         self._renewed_s = clock.monotonic_s()
         self._bytes_since_renewal = 0
+        self._forms: dict[int, NewForm | None] = {}
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -97,20 +118,24 @@ class LeasedWork:
         with self._store.reading() as tx:
             return jobs.count_items(tx, self.job)
 
-    def _rewriter(self) -> ItemRewriter | None:
+    def _rewriter(self) -> _Rehearsed | None:
         if self._book is None:
             return None
-        return self._book.rewriter(self._store, self.job.destination, self.job.rules)
+        return _Rehearsed(self._book.rewriter(self._store, self.job.destination, self.job.rules), self._forms)
 
     def rehearse(self) -> None:
-        """Make the new header of every item that was never frozen, and forget it."""
+        """Make the new header of every item that was never frozen; the first 16 MB of them are kept for `freeze`."""
         rewriter = self._rewriter()
-        last = 0
+        last, left_bytes = 0, _FORMS_BYTES
+        self._forms.clear()
         while rewriter is not None and rewriter.edits and (some := self.items((ItemState.DUE,), _REHEARSED, last)):
             for item in some:
                 if not item.recipe:
                     with self._spool.open_entry(item.instance.id) as file:
-                        rewriter.rewrite(file, item)
+                        form = rewriter.rewrite(file, item)
+                    left_bytes -= _FORM_BYTES + (form.new_bytes if form else 0)
+                    if left_bytes > 0:
+                        self._forms[item.item_id] = form
                     self.renew()
             last = some[-1].item_id
 

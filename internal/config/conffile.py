@@ -74,12 +74,15 @@ def is_open_to_all(status: os.stat_result) -> bool:
     return os.name != "nt" and bool(status.st_mode & stat.S_IROTH)
 
 
-def scan(text: str, name: str) -> ConfFile:
-    """Split a configuration text into numbered entries; mistakes of syntax are collected in `problems`."""
+def scan(text: str, name: str, section: str | None = None) -> ConfFile:
+    """Split a configuration text into numbered entries; mistakes of syntax are collected in `problems`.
+
+    `section`: that in which the first line stands.
+    """
     lines = re.split(r"\r\n|\r|\n", text)
     if len(lines) > MAX_LINES:
         raise ConfigurationInvalid([Problem(f"file {name}", "", f"has more than {MAX_LINES} lines")])
-    scanner = _Scanner(ConfFile(name))
+    scanner = _Scanner(ConfFile(name), section)
     for number, line in enumerate(lines, start=1):
         scanner.take(line, number)
     for entry in scanner.conf.entries.values():
@@ -90,9 +93,9 @@ def scan(text: str, name: str) -> ConfFile:
 class _Scanner:
     """The scan between two lines: current section, current entry and its indent."""
 
-    def __init__(self, conf: ConfFile) -> None:
+    def __init__(self, conf: ConfFile, section: str | None) -> None:
         self.conf = conf
-        self._section: str | None = None
+        self._section = section
         self._entry: Entry | None = None
         self._indent = 0
         self._headless = False

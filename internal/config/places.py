@@ -238,6 +238,7 @@ class S3Settings:
         Kind.URL, parse_service_url, "", "URL of the object store; empty for Amazon's.",
         "URL penyimpanan objek; kosong berarti milik Amazon.", allowed="https or http")
     plain_http: bool = _plain_http()
+    ca: Path = _ca()
     region: str = declare_text(parse_host, "us-east-1", "Region of the bucket.", "Region bucket itu.")
     access_key: Secret = declare_secret(
         "Access key of the account.", "Access key akun itu.", required=True)

@@ -104,14 +104,13 @@ def _set(cursor: Cursor) -> Action:
         return _copy(cursor, path)
     parts = _template(cursor, quoted, at)
     on_empty = _on_empty(cursor)
-    sources = [part for part in parts if isinstance(part, Path)]
-    constant = "".join(part for part in parts if isinstance(part, str))
-    if not sources and (fault := values.check(constant, path.vr if path.vr != "UN" else "LO", path.vm)):
+    fixed = not any(isinstance(part, Path) for part in parts)
+    if fixed and (fault := values.check("".join(map(str, parts)), path.vr if path.vr != "UN" else "LO", path.vm)):
         raise cursor.problem(f"{path.text}: {fault}", at=at)
 
     def act(edits: Edits) -> None:
         texts = [edits.text(part) if isinstance(part, Path) else part for part in parts]
-        if sources and not all(edits.text(one) for one in sources):
+        if not all(texts):  # fixed parts are never empty
             _is_missing(path, "one of its sources", on_empty)
             return
         edits.put(path, "".join(texts))

@@ -57,8 +57,10 @@ class Both:
         if trace is not None:
             held = [part.holds(facts, trace) for part in self.parts]
             return all(held) if self.every else any(held)
-        each = (part.holds(facts) for part in self.parts)
-        return all(each) if self.every else any(each)
+        for part in self.parts:
+            if part.holds(facts) is not self.every:
+                return not self.every
+        return self.every
 
 
 @dataclass(frozen=True, slots=True)

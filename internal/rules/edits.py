@@ -143,12 +143,15 @@ class Edits:
 
     def finish(self, received: DataSet) -> None:
         """Drop what is no change, drop group lengths, and write down the values before in (0400,0561)."""
+        before: dict[int, Element] = {}
         for tag, element in received.elements.items():
             now = self.dataset.elements.get(tag)
-            if now is not None and now is not element and _equal(received, self.dataset, tag):
+            if now is element:
+                continue
+            if now is not None and _equal(received, self.dataset, tag):
                 self.dataset.elements[tag] = element
-        before = {tag: element for tag, element in received.elements.items()
-                  if self.dataset.elements.get(tag) is not element}
+            else:
+                before[tag] = element
         added = self.dataset.elements.keys() - received.elements.keys()
         self.changed = [dictionary.name_of(tag) for tag in sorted(before.keys() | added)]
         if before or added:

@@ -34,7 +34,7 @@ class Facts:
     zone: tzinfo = UTC
     _dataset: DataSet | None = None
     _is_read: bool = False
-    _texts: dict[Path, list[str]] = field(default_factory=dict)
+    _texts: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def dataset(self) -> DataSet | None:
@@ -51,9 +51,9 @@ class Facts:
 
     def texts(self, path: Path) -> list[str]:
         """Return the values of an attribute, each of several as its own text, empty ones left out."""
-        known = self._texts.get(path)
+        known = self._texts.get(path.text)
         if known is None:
-            known = self._texts[path] = [one for one in self._read_texts(path) if one][:_MAX_TEXTS]
+            known = self._texts[path.text] = [one for one in self._read_texts(path) if one][:_MAX_TEXTS]
         return known
 
     def is_present(self, path: Path) -> bool:

@@ -66,12 +66,20 @@ class Path:
         """Return whether it stands in the data set itself."""
         return len(self.steps) == 1
 
+    @property
+    def is_plain(self) -> bool:
+        """Return whether it stands in the data set itself under a tag that needs no creator."""
+        return len(self.steps) == 1 and not self.steps[0].creator
+
     def places(self, dataset: DataSet) -> Iterator[tuple[DataSet, int, str]]:
         """Yield (data set, tag, character set) of each place where the attribute stands. Raises NotDicom."""
         yield from _places(dataset, self.steps, charset_of(dataset, ""))
 
     def texts(self, dataset: DataSet) -> list[str]:
         """Return the value at each place as text, whole; a place without text is left out."""
+        if self.is_plain:  # by far the most
+            text = text_at(dataset, self.tag, charset_of(dataset, ""))
+            return [] if text is None else [text]
         found = (text_at(*place) for place in self.places(dataset))
         return [text for text in found if text is not None]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -46,6 +46,10 @@ class Rule:
     hold: str = ""
     keep: bool = False
     stop: bool = False
+    deidentifies: bool = field(init=False, default=False)  # its copies leave without the patient's identity
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deidentifies", any(action.deidentifies for action in self.actions))
 
     @property
     def name(self) -> str:
@@ -56,11 +60,6 @@ class Rule:
     def routes(self) -> bool:
         """Return whether it has a say in where a study goes."""
         return bool(self.send_to or self.hold or self.keep or self.stop)
-
-    @property
-    def deidentifies(self) -> bool:
-        """Return whether its copies leave without the patient's identity."""
-        return any(action.deidentifies for action in self.actions)
 
     def edits_for(self, destination: str) -> bool:
         """Return whether it changes what goes to a destination."""

@@ -52,7 +52,9 @@ def to_text(raw: bytes, vr: str, character_set: str, order: str) -> str | None:
     text = charset.decode(raw, character_set).rstrip(" \0")
     if vr == "UN" and _CONTROL_IN_TEXT.search(text):
         return None
-    return text if vr in _SINGLE else "\\".join(part.strip(" ") for part in text.split("\\"))
+    if vr in _SINGLE:
+        return text
+    return text.strip(" ") if "\\" not in text else "\\".join(part.strip(" ") for part in text.split("\\"))
 
 
 def check(text: str, vr: str, vm: str) -> str:

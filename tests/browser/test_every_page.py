@@ -24,6 +24,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/destinations": ("/destinations",), "/devices": ("/devices",),
     "/devices/echo": ("/devices/echo?device=MRI_BARU@192.0.2.44",), "/settings": ("/settings",),
     "/audit": ("/audit",), "/users": ("/users",),
+    "/rules": ("/rules",), "/rules/new": ("/rules/new",), "/rules/test": ("/rules/test",), "/rule/{name}": (),
     "/docs": ("/docs",), "/api/docs": (), "/api": (), "/progress/{task_id}": (),
 }  # one function answers the three addresses of the API's page; what answers a form is below
 #: Answers that are no pages: pieces of one, files, and the ways to the identity provider and back.

@@ -9,6 +9,8 @@ from interface.http.pages import (
     devices,
     preferences,
     progress,
+    rule_trial,
+    rules,
     settings,
     studies,
     study,
@@ -21,5 +23,6 @@ from interface.http.routes import Routes
 
 FAMILIES: tuple[Routes, ...] = (
     assets.routes, preferences.routes, today.routes, studies.routes, study.routes, study_acts.routes, work.routes,
-    destinations.routes, devices.routes, settings.routes, audit.routes, users.routes, progress.routes,
+    destinations.routes, devices.routes, rules.routes, rule_trial.routes,
+    settings.routes, audit.routes, users.routes, progress.routes,
 )

@@ -73,6 +73,7 @@ EVENTS: dict[str, str] = {
     "job-reopened": mark("New images came: the delivery goes on"),
     "job-held": mark("Held: a person has to decide"),
     "job-done": mark("Everything is confirmed"),
+    "images-missing": mark("Images that were confirmed are missing at SATUSEHAT: they are sent again"),
     "job-deferred": mark("Did not work: it is tried again"),
     "job-waiting": mark("Waiting"),
     "job-queued": mark("In the queue"),
@@ -179,6 +180,8 @@ NOTICES: dict[str, tuple[str, tuple[str, str]]] = {
         "This is in force again.")),
     "user": ("ok", marks("The account was changed.",
         "The account was changed.")),
+    "rule": ("ok", marks("The rules were changed; they are in force within seconds.",
+        "The rules were changed; they are in force within seconds.")),
     "key-revoked": ("ok", marks("The key is worth nothing any more.",
         "The key is worth nothing any more.")),
 }

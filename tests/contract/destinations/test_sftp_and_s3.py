@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,3 +152,28 @@ def test_a_store_without_room_is_tried_again(bucket: Bucket) -> None:
     bucket.refuse = None
     assert isinstance(drive(to, ledger, SkewClock()), Finish)
     assert [line.ok for line in to.probe()] == [True]
+
+
+def test_an_object_store_over_tls_is_believed_by_its_own_authority_alone(tmp_path: Path) -> None:
+    for name in ("server", "other"):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+                        f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-addext",
+                        "basicConstraints=critical,CA:FALSE", "-keyout",
+                        str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.crt")],
+                       check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    both = tmp_path / "both.crt"
+    both.write_text((tmp_path / "other.crt").read_text() + (tmp_path / "server.crt").read_text())
+    with running(Bucket(tls)) as store:
+        for authority in (tmp_path / "server.crt", both):
+            to = s3(store, ca_file=authority)
+            assert isinstance(drive(to, study(to), SkewClock()), Finish)
+        before = dict(store.objects)
+        for stranger in (None, tmp_path / "other.crt"):
+            to = s3(store, ca_file=stranger)
+            outcome = step_once(to, study(to), SkewClock())
+            assert isinstance(outcome, Later) and (outcome.code, outcome.blame) == ("s3-unavailable", "lane")
+        assert store.objects == before
+    gone = s3(store, ca_file=tmp_path / "gone.crt")
+    assert [(line.ok, "cannot be read" in line.text) for line in gone.probe()] == [(False, True)]

@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 
 from internal import catalogue, jobs, rule_rows, settings_rows
+from internal import work as work_module
 from internal.config import RuleText
 from internal.errors import BytesMissing, ConfigurationInvalid, NotAllowed, NotFound, Transient
 from internal.model import ItemState
@@ -328,3 +329,24 @@ def test_a_pseudonym_leads_back_to_its_patient_with_the_key_alone(engine: Engine
         with pytest.raises(NotFound):
             vault.reveal(tx, "PNOBODY")
     assert (engine.root / "pseudonym.key").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 3_000, 1_000_000])
+def test_what_was_made_while_rehearsing_leaves_as_if_it_were_made_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, kept_bytes: int,
+) -> None:
+    monkeypatch.setattr(work_module, "_FORMS_BYTES", kept_bytes)
+    engine.use_rules(rule(when="StationName missing", do='set PatientID = "N-{PatientID}"', send_to="scripted"))
+    receiver = Receiver(lose=1)
+    engine.destination.script = lambda work: (work.rehearse(), receiver(work))[1]
+    for number in range(5):
+        engine.receive("1.2.3", sop_uid=f"1.9.{number}", pixels=bytes([number, 0]))
+    engine.settle()
+    assert engine.work()
+    engine.clock.ms += 60_000
+    while engine.work():
+        pass
+    assert engine.states() == [State.DONE]
+    assert {(image.SOPInstanceUID, image.PatientID, image.PixelData[0]) for image in receiver.images()} == {
+        (f"1.9.{number}", "N-P1", number) for number in range(5)}
+    assert receiver.files[0] == receiver.files[1], "what was sent before and never answered leaves as it was"

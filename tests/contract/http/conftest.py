@@ -17,9 +17,11 @@ def open_doors(tmp_path: Path) -> Iterator[Callable[..., Doors]]:
     """Start a web role with settings of one's own."""
     running: list[Doors] = []
 
-    def opened(database_url: str = "", limits: Limits | None = None, **settings: str) -> Doors:
+    def opened(
+        database_url: str = "", limits: Limits | None = None, configuration: str = "", **settings: str,
+    ) -> Doors:
         given = {name.replace("__", "."): value for name, value in settings.items()}
-        running.append(Doors(tmp_path / f"data{len(running)}", database_url, given, limits))
+        running.append(Doors(tmp_path / f"data{len(running)}", database_url, given, limits, configuration))
         return running[-1]
 
     yield opened

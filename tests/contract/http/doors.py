@@ -33,12 +33,16 @@ class Doors:
     """One running web role with its own folder and database."""
 
     def __init__(self, folder: Path, database_url: str = "", settings: Mapping[str, str] | None = None,
-                 limits: Limits | None = None) -> None:
+                 limits: Limits | None = None, configuration: str = "") -> None:
         given = {"router.data_dir": str(folder), "http.requests_per_minute": "1000000", **(settings or {})}
         if database_url.startswith("postgres"):
             given["database.url"] = database_url
-        self.settings: Settings = load(None, {}, given, require_platform=False)
         folder.mkdir(parents=True, exist_ok=True)
+        path = folder.with_suffix(".conf") if configuration else None
+        if path is not None:
+            path.write_text(configuration, encoding="utf-8")
+            path.chmod(0o600)
+        self.settings: Settings = load(path, {}, given, require_platform=False)
         self.store = Store.open(self.settings.database_url)
         self.store.migrate()
         self.spool = Spool.open(self.settings.spool_dir, fsync=False, create=True, min_free_bytes=0)
