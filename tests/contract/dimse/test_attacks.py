@@ -11,6 +11,7 @@ import statistics
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tests.contract.dimse.wire import (
     command,
     context,
     data_set,
+    explicit,
     p_data,
     pdu,
     pdv,
@@ -190,6 +192,46 @@ def test_many_long_commitment_requests_at_once(start: Callable[..., Role]) -> No
     for wire in wires:
         wire.release()
     assert role.temporary_files() == []
+
+
+def bombs() -> dict[str, tuple[str, bytes, int]]:
+    """Transfer syntax, data set and how many at once: each takes tens of MB to look for its UIDs."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    zeros = bytes(1 << 20)
+    long_value = struct.pack("<HH2sHI", 9, 0x1001, b"OB", 0, 200 << 20)
+    deflated = deflate.compress(explicit(8, 0x16, b"UI", CT.encode()) + long_value) + b"".join(
+        deflate.compress(zeros) for _ in range(100)) + deflate.flush()
+    nested = struct.pack("<HH2sHI", 9, 0x1001, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    nested += explicit(9, 0x1002, b"OB", bytes(3_000_000))
+    return {"deflated": ("1.2.840.10008.1.2.1.99", deflated, 40), "nested": (EXPLICIT, nested, 40)}
+
+
+@pytest.mark.parametrize("name", ["deflated", pytest.param("nested", marks=pytest.mark.long(seconds=8))])
+def test_data_sets_that_take_memory_to_look_at(start: Callable[..., Role], name: str) -> None:
+    """They are looked at one after the other; each is refused, and others are served meanwhile."""
+    syntax, body, count = bombs()[name]
+    role = start()
+    child = role.children()[0]
+    base = memory_bytes(child)
+    wires = [Wire(role.port, timeout=60) for _ in range(count)]
+    for wire in wires:
+        wire.associate(context(1, CT, syntax))
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda wire=wire: statuses.append(wire.store(1, "1.2.3", body).status))
+               for wire in wires]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    with Wire(role.port) as honest:
+        honest.associate()
+        assert honest.store(1, "1.2.4", data_set("1.2.4")).status == 0
+        honest.release()
+    for thread in threads:
+        thread.join()
+    assert statuses == [0xC000] * count
+    assert peak_bytes(child) - base < MOST_BYTES
+    for wire in wires:
+        wire.release()
+    assert list(role.data_sets()) == ["1.2.4"] and role.temporary_files() == []
 
 
 @pytest.mark.long(seconds=25)
