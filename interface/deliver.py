@@ -51,6 +51,7 @@ from internal.config.values import split_commitment_caller
 from internal.describe import Describer
 from internal.devices import Verdict
 from internal.doctor import Doctor
+from internal.doorbell import Doorbell
 from internal.errors import StorageFailed, StorageFull, Transient
 from internal.failpoints import hit
 from internal.fhir import dates
@@ -67,13 +68,6 @@ from internal.worker import Lane, LanePolicy
 log = logging.getLogger("router.deliver")
 
 _DRAIN_S = 20.0
-_DOORBELL_S = 0.05
-#: How often the doorbell is looked at once nothing has rung for _QUIET_S: waking up is most of what idling costs.
-_QUIET_DOORBELL_S = 0.2
-_QUIET_S = 5.0
-#: While images come in, they are gathered this long: each batch costs two commits of the disk that receiving waits for.
-_GATHER_S = 0.25
-_FULL_SCAN_S = 5.0
 _ASSEMBLE_S = 0.5
 _HOUSEKEEPING_S = 10.0
 #: A pause after each batch lets other processes' one-row commits through (the map, section 6).
@@ -219,15 +213,10 @@ class Deliver:
         log.info("Deliver role started", extra={"fields": {"resumed": len(released), "displaced": displaced}})
 
     def _loop(self) -> None:
-        bell, more, rang_s, scanned_s, assembled_s, kept_house_s = -1, False, 0.0, 0.0, 0.0, 0.0
+        bell, more, assembled_s, kept_house_s = Doorbell(), False, 0.0, 0.0
         while not self._stop.is_set():
             now_s = time.monotonic()
-            rang = self._spool.doorbell()
-            if rang != bell:
-                rang_s = now_s
-            rests = now_s - scanned_s < _GATHER_S
-            if more or (rang != bell and not rests) or now_s - scanned_s >= _FULL_SCAN_S:
-                bell, scanned_s = rang, now_s
+            if bell.is_due(self._spool.doorbell(), now_s) or more:
                 more = self._index()
             if now_s - assembled_s >= _ASSEMBLE_S:
                 assembled_s = now_s
@@ -236,8 +225,7 @@ class Deliver:
                 kept_house_s = now_s
                 self._keep_house()
             self._status.publish()
-            listens_s = _DOORBELL_S if now_s - rang_s < _QUIET_S else _QUIET_DOORBELL_S
-            self._stop.wait(_YIELD_S if more else listens_s)
+            self._stop.wait(_YIELD_S if more else bell.listen_s(now_s))
 
     def _index(self) -> bool:
         """Index what lies in new/, batch by batch, until the next duty is due; return whether more is left."""

@@ -71,7 +71,7 @@ _MAX_FRAMES = 12
 _MAX_CAUSES = 3
 _REDACTOR = Redactor()
 # urllib3 and uvicorn's access log write URLs with their queries (patient identifiers), pydicom and py.warnings write
-# values of elements, pynetdicom's debug log whole identifiers: they stay quiet at every verbosity.
+# values of elements, debug logs of DICOM libraries whole identifiers: they stay quiet at every verbosity.
 _QUIET = MappingProxyType({
     "urllib3": ERROR, "requests": ERROR, "uvicorn": WARNING, "uvicorn.error": WARNING, "asyncio": WARNING,
     "pynetdicom": ERROR, "psycopg": ERROR, "PIL": ERROR, "pydicom": logging.CRITICAL, "py.warnings": logging.CRITICAL,

@@ -43,9 +43,9 @@ FIELDS: Final = {
     0x0020000E: "series_uid", 0x00200010: "study_id", 0x00200011: "series_number", 0x00200013: "instance_number",
     0x00280008: "number_of_frames",
 }  # fmt: skip
-_LAST_FIELD: Final = max(FIELDS)
-_LAST_UID: Final = 0x0020000E
+_FIELD_TAGS: Final = frozenset(FIELDS)
 _UIDS: Final = ("sop_class_uid", "sop_uid", "study_uid", "series_uid")
+_UID_TAGS: Final = frozenset(tag for tag, name in FIELDS.items() if name in _UIDS)
 _PIXEL_DATA: Final = 0x7FE00008
 
 LONG_VRS: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
@@ -79,27 +79,27 @@ def scan(source: bytes | bytearray | memoryview | BinaryIO, transfer_syntax_uid:
     Of a file, long values that are not needed are skipped by seeking; at most 32 MB are held in memory.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return _header(_top(source, transfer_syntax_uid, _LAST_FIELD, whole=True), transfer_syntax_uid)
+        return _header(_top(source, transfer_syntax_uid, _FIELD_TAGS, whole=True), transfer_syntax_uid)
     return _header(_collect_from_file(source, transfer_syntax_uid), transfer_syntax_uid)
 
 
 def scan_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str, *, whole: bool) -> Header:
-    """Return a Header of which only the UIDs and what lies before them is filled, from the first bytes of a data set.
+    """Return a Header of which only the UIDs are filled, from the first bytes of a data set.
 
     Raises CutShort if the UIDs may lie behind `head` and it is not `whole`, otherwise NotDicom.
     """
-    return _header(_top(head, transfer_syntax_uid, _LAST_UID, whole=whole), transfer_syntax_uid)
+    return _header(_top(head, transfer_syntax_uid, _UID_TAGS, whole=whole), transfer_syntax_uid)
 
 
 def _top(
-    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, last: int, *, whole: bool,
+    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, wanted: frozenset[int], *, whole: bool,
 ) -> dict[int, bytes]:
     with ExitStack() as turn:
         if transfer_syntax_uid in DEFLATED:
             turn.enter_context(_one_at_a_time)
-        walk = _walk(data, transfer_syntax_uid, whole)
+        walk = _walk(data, transfer_syntax_uid, whole, wanted=wanted)
         try:
-            return walk.top(last)
+            return walk.top()
         finally:
             walk.go_on(b"", whole=True)  # the traceback of what is raised would keep all of it in memory
 
@@ -149,7 +149,7 @@ def _collect_by_windows(file: BinaryIO, transfer_syntax_uid: str, turn: ExitStac
     while True:
         walk = _read_window(file, position, window, transfer_syntax_uid, walk)
         try:
-            return walk.top(_LAST_FIELD)
+            return walk.top()
         except CutShort as cut:
             position += cut.resume_at
             if cut.resume_at == 0:
@@ -190,7 +190,8 @@ def _header(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
 
 
 def _walk(
-    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, whole: bool, earlier: _Walk | None = None
+    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, whole: bool, earlier: _Walk | None = None,
+    wanted: frozenset[int] = _FIELD_TAGS,
 ) -> _Walk:
     """Return the walk over `data`, going on where `earlier` ran out."""
     if earlier is not None and transfer_syntax_uid not in DEFLATED:
@@ -200,7 +201,7 @@ def _walk(
         data, whole = inflate(data, whole)
     return _Walk(
         data, whole, implicit=is_implicit(data[:6], transfer_syntax_uid), big=is_big(transfer_syntax_uid),
-        seekable=transfer_syntax_uid not in DEFLATED,
+        seekable=transfer_syntax_uid not in DEFLATED, wanted=wanted,
     )
 
 
@@ -244,7 +245,8 @@ class _Walk:
     """One pass over the bytes; every step checks what is left and how much has been done."""
 
     def __init__(
-        self, data: bytes | bytearray | memoryview, whole: bool, *, implicit: bool, big: bool, seekable: bool
+        self, data: bytes | bytearray | memoryview, whole: bool, *, implicit: bool, big: bool, seekable: bool,
+        wanted: frozenset[int],
     ) -> None:
         order = ">" if big else "<"
         self._explicit_header = struct.Struct(order + "HH2sH")
@@ -252,6 +254,8 @@ class _Walk:
         self._length = struct.Struct(order + "I")
         self._implicit = implicit
         self._seekable = seekable
+        self._wanted = wanted
+        self._last = max(wanted)
         self._budget = MAX_ELEMENTS
         self._values: dict[int, bytes] = {}
         self.go_on(data, whole)
@@ -262,17 +266,19 @@ class _Walk:
         self._end = len(data)
         self._whole = whole
 
-    def top(self, last: int) -> dict[int, bytes]:
-        """Return the values of the wanted elements of the outermost data set, up to `last` and all four UIDs."""
-        start = 0
+    def top(self) -> dict[int, bytes]:
+        """Return the values of the wanted elements of the outermost data set, up to the last one and all four UIDs."""
+        last, wanted, start = self._last, self._wanted, 0
         try:
             while start < self._end or not self._whole:
+                if not self._implicit:
+                    start = self._pass_over(start)
                 tag, length, position = self._element(start, self._implicit)
                 if tag > last and (tag >= _PIXEL_DATA or self._complete()):
                     break
                 if length == _UNDEFINED:
                     start = self._skip_sequence(position, self._implicit, 1)
-                elif tag in FIELDS and length <= MAX_VALUE_BYTES:
+                elif tag in wanted and length <= MAX_VALUE_BYTES:
                     start = position + length
                     self._check(start)
                     self._values.setdefault(tag, bytes(self._data[position:start]))
@@ -288,6 +294,23 @@ class _Walk:
             if not self._complete():  # damaged behind the UIDs: still registered and delivered
                 raise
         return self._values
+
+    def _pass_over(self, start: int) -> int:
+        """Return where the first element from `start` on begins that is not short, unwanted and wholly at hand.
+
+        The same steps as `top` takes, without a call for each: most elements of a header are of this kind.
+        """
+        data, wanted, last, end = self._data, self._wanted, self._last, self._end - 8
+        unpack, passed, budget = self._explicit_header.unpack_from, 0, self._budget
+        while start <= end and passed < budget:
+            group, number, vr, length = unpack(data, start)
+            tag = group << 16 | number
+            if tag > last or tag in wanted or vr not in SHORT_VRS or start + length > end:
+                break
+            start += 8 + length
+            passed += 1
+        self._budget -= passed
+        return start
 
     def to_the_end(self, budget: int) -> None:
         """Raise NotDicom unless the outermost elements, at most `budget` with all they hold, end with the bytes."""
@@ -352,5 +375,3 @@ class _Walk:
             position = self._skip_sequence(position, implicit, depth + 1) if length == _UNDEFINED else position + length
             self._check(position)
 
-
-_UID_TAGS: Final = {tag for tag, name in FIELDS.items() if name in _UIDS}

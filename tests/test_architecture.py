@@ -19,8 +19,8 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "errors states failpoints identity"),
     ("L0", "model"),
     ("L0", "ports config"),
-    ("L1", "usual_hours accession charset dicomfile filelock hours new_directory passwords report_box rows query"
-           " fhir dictionary tables"),
+    ("L1", "usual_hours accession charset dicomfile doorbell filelock hours new_directory passwords report_box rows"
+           " query fhir dictionary tables"),
     ("L1", "scan"),
     ("L1", "outline elements"),
     ("L1", "rules"),

@@ -2,7 +2,7 @@
 
 The worker's lane of a caller calls `step` with a job of kind "commit" and retries as for any destination. The report
 goes over the association of the request, where the caller waits for it there, else over an own one. Only the address
-in the configuration is called, never one that a request names. Imports commitments and pynetdicom.
+in the configuration is called, never one that a request names. Imports commitments and requestor.
 Changes when a report has to reach a peer in another way. Source: PS3.4 J.3.3, PS3.7 D.3.3.4 (role selection).
 """
 
@@ -17,10 +17,13 @@ from typing import Any, Final
 from interface.dimse.negotiation import (
     COMMITMENT_INSTANCE,
     EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     STORAGE_COMMITMENT,
     is_storage,
 )
+from interface.dimse.pdu import ProposedContext
+from interface.dimse.requestor import AssociationLost, Node, Requestor
 from internal.commitments import DUPLICATE_TRANSACTION_UID, Commitments, CommitRequest, lane_of
 from internal.errors import Transient
 from internal.model import Probe
@@ -31,10 +34,10 @@ from internal.states import Finish, NotYet, Outcome
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
 _ALL_COMMITTED, _SOME_FAILED = 1, 2
 _TIMEOUT_S: Final = 30.0
-_CONNECT_S: Final = 10.0
 _INDEXING_S: Final = 1.0
 _DELIVERY_S: Final = 30.0
 _LOOK_S: Final = 0.05
+_SYNTAXES: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,30 +124,27 @@ class CommitmentReport:
 
     def _report(self, request: CommitRequest, reasons: Mapping[str, int]) -> int:
         """Send the N-EVENT-REPORT as SCP on an association of ours and return the answer's status; raises Transient."""
-        from pynetdicom import AE, build_role
-
-        ae = AE(ae_title=request.called_aet if request.called_aet.isascii() and request.called_aet else self._own_aet)
-        ae.connection_timeout = _CONNECT_S
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _TIMEOUT_S
-        ae.add_requested_context(STORAGE_COMMITMENT)
-        association = ae.associate(
-            self._peer.host, self._peer.port, ae_title=self._peer.aet,
-            ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
-        )  # fmt: skip
-        if not association.is_established:
-            raise Transient(f"{self._peer.aet} does not take the report at {self._peer.host}:{self._peer.port}",
-                            code="commit-unreachable")
+        peer = self._peer
+        calling = request.called_aet if request.called_aet.isascii() and request.called_aet else self._own_aet
+        contexts = [ProposedContext(1, STORAGE_COMMITMENT, _SYNTAXES)]
         try:
-            answer, _ = association.send_n_event_report(
-                build_report(request, reasons), _event_of(reasons), STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
-        except (ValueError, RuntimeError) as error:  # no context in which we are SCP; the association has ended
-            raise Transient(f"{self._peer.aet} does not let us report: {error}", code="commit-refused") from None
+            requestor = Requestor(Node(peer.host, peer.port, peer.aet, _TIMEOUT_S), calling, contexts,
+                                  roles=[(STORAGE_COMMITMENT, 0, 1)])
+        except AssociationLost as lost:
+            raise Transient(f"{peer.aet} does not take the report: {lost}", code="commit-unreachable") from None
+        try:
+            found = requestor.find_context(STORAGE_COMMITMENT, _SYNTAXES)
+            if found is None or not any(uid == STORAGE_COMMITMENT and scp for uid, _, scp in requestor.accepted.roles):
+                raise Transient(f"{peer.aet} does not let us report: it does not take us as SCP of storage commitment",
+                                code="commit-refused")
+            report = encode_report(build_report(request, reasons), found[1])
+            return requestor.event_report(found[0], STORAGE_COMMITMENT, COMMITMENT_INSTANCE, _event_of(reasons),
+                                          report).status
+        except AssociationLost as lost:
+            raise Transient(f"{peer.aet} did not answer the report: {lost}", code="commit-refused",
+                            blame_lane=False) from None
         finally:
-            association.release()
-        status = getattr(answer, "Status", None)
-        if status is None:
-            raise Transient(f"{self._peer.aet} did not answer the report", code="commit-refused", blame_lane=False)
-        return int(status)
+            requestor.release()
 
     def may_poll(self) -> bool:
         """Return True: looking whether SATUSEHAT has confirmed asks nobody but our own index."""

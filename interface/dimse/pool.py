@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from interface.dimse.negotiation import EXPLICIT_LITTLE, IMPLICIT_LITTLE, VERIFICATION
+from interface.dimse.negotiation import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from interface.dimse.pdu import MAX_CONTEXTS, ProposedContext
 from interface.dimse.requestor import Node, Requestor
 
@@ -115,13 +115,4 @@ class Pool:
                 self._reaper.cancel()
                 self._reaper = None
         for _, _, requestor in idle:
-            requestor.release()
-
-    def echo(self, calling_aet: str) -> int:
-        """Return the status of a C-ECHO on an association of its own; raises AssociationLost."""
-        requestor = Requestor(self.node, calling_aet, [ProposedContext(1, VERIFICATION, (IMPLICIT_LITTLE,))])
-        try:
-            found = requestor.find_context(VERIFICATION, (IMPLICIT_LITTLE,))
-            return requestor.echo(found[0], VERIFICATION).status if found else 0
-        finally:
             requestor.release()

@@ -1,7 +1,7 @@
-"""An association that we ask for: C-STORE, C-ECHO and N-ACTION as SCU over one socket, used by one thread at a time.
+"""An association that we ask for: C-STORE, C-ECHO, N-ACTION and N-EVENT-REPORT over one socket, one thread at a time.
 
 A data set is read from its file into blocks that already hold the PDU headers and leaves with few system calls.
-Imports pdu and messages. Changes when another service is used as SCU. Source: PS3.8 9.3, PS3.7 9.1.1, 10.1.4.
+Imports pdu and messages. Changes when we ask for another service. Source: PS3.8 9.3, PS3.7 9.1.1, 10.1.1, 10.1.4.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Final
@@ -151,24 +151,32 @@ class Requestor:
 
     def echo(self, context_id: int, abstract_syntax: str) -> Reply:
         """C-ECHO; raises AssociationLost."""
-        self._message_id = self._message_id % 0xFFFF + 1
-        command = build_command({
-            messages.AFFECTED_SOP_CLASS_UID: abstract_syntax, messages.COMMAND_FIELD: messages.C_ECHO_RQ,
-            messages.MESSAGE_ID: self._message_id, messages.DATA_SET_TYPE: messages.NO_DATA_SET})
-        self._send(b"".join(messages.cut(context_id, command, is_command=True, max_pdu_bytes=self._room + 6)))
-        return self._read_reply(messages.C_ECHO_RQ)
+        return self._ask(messages.C_ECHO_RQ, context_id, b"", {messages.AFFECTED_SOP_CLASS_UID: abstract_syntax})
 
     def action(self, context_id: int, sop_class_uid: str, sop_uid: str, action: int, data_set: bytes) -> Reply:
         """N-ACTION with the action information `data_set`; raises AssociationLost. Source: PS3.7 10.1.4."""
+        return self._ask(messages.N_ACTION_RQ, context_id, data_set, {
+            messages.REQUESTED_SOP_CLASS_UID: sop_class_uid, messages.REQUESTED_SOP_INSTANCE_UID: sop_uid,
+            messages.ACTION_TYPE_ID: action})
+
+    def event_report(self, context_id: int, sop_class_uid: str, sop_uid: str, event: int, data_set: bytes) -> Reply:
+        """N-EVENT-REPORT with the event information `data_set`; raises AssociationLost. Source: PS3.7 10.1.1."""
+        return self._ask(messages.N_EVENT_REPORT_RQ, context_id, data_set, {
+            messages.AFFECTED_SOP_CLASS_UID: sop_class_uid, messages.AFFECTED_SOP_INSTANCE_UID: sop_uid,
+            messages.EVENT_TYPE_ID: event})
+
+    def _ask(self, field: int, context_id: int, data_set: bytes, elements: Mapping[int, int | str]) -> Reply:
+        """Send a request whose data set is in memory (none: b"") and return the answer."""
         self._message_id = self._message_id % 0xFFFF + 1
         command = build_command({
-            messages.REQUESTED_SOP_CLASS_UID: sop_class_uid, messages.COMMAND_FIELD: messages.N_ACTION_RQ,
-            messages.MESSAGE_ID: self._message_id, messages.DATA_SET_TYPE: 1,
-            messages.REQUESTED_SOP_INSTANCE_UID: sop_uid, messages.ACTION_TYPE_ID: action})
+            **elements, messages.COMMAND_FIELD: field, messages.MESSAGE_ID: self._message_id,
+            messages.DATA_SET_TYPE: messages.DATA_SET_FOLLOWS if data_set else messages.NO_DATA_SET})
         limit = self._room + 6
-        self._send(b"".join((*messages.cut(context_id, command, is_command=True, max_pdu_bytes=limit),
-                             *messages.cut(context_id, data_set, is_command=False, max_pdu_bytes=limit))))
-        return self._read_reply(messages.N_ACTION_RQ)
+        parts = [*messages.cut(context_id, command, is_command=True, max_pdu_bytes=limit)]
+        if data_set:
+            parts += messages.cut(context_id, data_set, is_command=False, max_pdu_bytes=limit)
+        self._send(b"".join(parts))
+        return self._read_reply(field)
 
     def await_request(self, seconds: float) -> Message | None:
         """Return a request that the peer sends to us within `seconds`, None if it sends none."""

@@ -1,6 +1,6 @@
 """Sending files to a DICOM node: what ``main.py send`` and the demo use.
 
-Imports dicomfile and pynetdicom; the data sets are sent as they lie in the files, never decoded. Changes when files can
+Imports dicomfile and requestor; the data sets are sent as they lie in the files, never decoded. Changes when files can
 come from another kind of container. Source: PS3.4 B (SCU).
 """
 
@@ -12,16 +12,17 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from interface.dimse.negotiation import is_safe_uid
+from interface.dimse.pdu import MAX_CONTEXTS, ProposedContext
+from interface.dimse.requestor import AssociationLost, Node, Requestor
 from internal.dicomfile import Meta, read_meta
-from internal.errors import NotDicom, Transient
+from internal.errors import BytesDamaged, NotDicom, Transient
 
-MAX_CONTEXTS: Final = 128
 MAX_ZIP_MEMBERS: Final = 100_000
 MAX_ZIP_MEMBER_BYTES: Final = 16 * 1024**3
 _MEDIA_STORAGE_DIRECTORY: Final = "1.2.840.10008.1.3.10"
@@ -118,6 +119,7 @@ def send_paths(
     that is refused or cannot be opened raises Transient if nothing has been sent yet, otherwise it fails its files.
     """
     began = time.monotonic()
+    node = Node(host, port, called, timeout_s)
     report = SendReport()
     found: list[_Found] = []
     for path in paths:
@@ -132,12 +134,13 @@ def send_paths(
             on_progress(result, done, len(found))
 
     for group in _groups(found):
+        before = done
         try:
-            _send_group(host, port, group, calling, called, timeout_s, note)
+            _send_group(node, group, calling, note)
         except Transient as error:
             if not report.results:
                 raise
-            for file in group:
+            for file in group[done - before :]:
                 note(FileResult(file.name, file.meta.sop_uid, None, str(error)))
     report.seconds = time.monotonic() - began
     return report
@@ -210,46 +213,49 @@ def _groups(found: Iterable[_Found]) -> Iterator[list[_Found]]:
         yield group
 
 
-def _send_group(
-    host: str, port: int, group: list[_Found], calling: str, called: str, timeout_s: float,
-    note: Callable[[FileResult], None],
-) -> None:  # fmt: skip
-    from pynetdicom import AE, _config
-
-    _config.STORE_SEND_CHUNKED_DATASET = True
-    entity = AE(ae_title=calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
-    for sop_class, transfer_syntax in dict.fromkeys(file.context for file in group):
-        entity.add_requested_context(sop_class, transfer_syntax)
-    association = entity.associate(host, port, ae_title=called)
-    if not association.is_established:
-        raise Transient(f"no association with {called} at {host}:{port}: {_why(association)}", code="no-association")
-    try:
-        for number, file in enumerate(group):
-            note(_send_one(association, file, number % 65535 + 1))
-    finally:
-        if association.is_established:
-            association.release()
-
-
-def _why(association: Any) -> str:
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        return f"rejected {answer.result}/{answer.result_source}/{answer.diagnostic}"
-    return "aborted" if association.is_aborted and association.acceptor.primitive else "the node cannot be reached"
+def _send_group(node: Node, group: list[_Found], calling: str, note: Callable[[FileResult], None]) -> None:
+    """Send files over one association, and another one after each file that broke off; raises AssociationLost."""
+    contexts = [ProposedContext(2 * number + 1, sop_class, (syntax,))
+                for number, (sop_class, syntax) in enumerate(dict.fromkeys(file.context for file in group))]
+    left = list(reversed(group))
+    while left:
+        requestor = Requestor(node, calling, contexts)
+        try:
+            while left:
+                note(_send_one(requestor, left[-1]))
+                left.pop()
+        except AssociationLost as lost:
+            requestor.cut()
+            for file in reversed(left):
+                note(FileResult(file.name, file.meta.sop_uid, None, f"the association was lost: {lost}"))
+            return
+        except (BytesDamaged, OSError) as error:
+            requestor.cut()
+            file = left.pop()
+            note(FileResult(file.name, file.meta.sop_uid, None, f"it cannot be read to its end ({_words(error)})"))
+        else:
+            requestor.release()
 
 
-def _send_one(association: Any, file: _Found, message_id: int) -> FileResult:
-    if not association.is_established:
-        return FileResult(file.name, file.meta.sop_uid, None, "the association was lost")
-    try:
-        with file.on_disk() as path:
-            answer = association.send_c_store(path, msg_id=message_id)
-    except (ValueError, AttributeError, RuntimeError, OSError, NotDicom) as error:
-        refused = isinstance(error, ValueError)
-        reason = "the node does not accept this kind of object" if refused else f"not sent ({type(error).__name__})"
-        return FileResult(file.name, file.meta.sop_uid, None, reason)
-    if "Status" not in answer:
-        return FileResult(file.name, file.meta.sop_uid, None, "the association was lost")
-    comment = str(answer.get("ErrorComment", "") or "")
-    return FileResult(file.name, file.meta.sop_uid, int(answer.Status), comment)
+def _send_one(requestor: Requestor, file: _Found) -> FileResult:
+    """Send a file; raises AssociationLost, and BytesDamaged or OSError when the file broke off while it was sent."""
+    uid = file.meta.sop_uid
+    sop_class, syntax = file.context
+    found = requestor.find_context(sop_class, (syntax,))
+    if found is None:
+        return FileResult(file.name, uid, None, "the node does not accept this kind of object")
+    with ExitStack() as stack:
+        try:
+            data_set = stack.enter_context(stack.enter_context(file.on_disk()).open("rb"))
+            size_bytes = data_set.seek(0, os.SEEK_END) - file.meta.dataset_offset
+            data_set.seek(file.meta.dataset_offset)
+            if size_bytes <= 0:
+                raise NotDicom("it has no data set any more")
+        except (OSError, RuntimeError, NotDicom, zipfile.BadZipFile) as error:
+            return FileResult(file.name, uid, None, f"not sent ({_words(error)})")
+        reply = requestor.store(found[0], sop_class, uid, data_set, size_bytes)
+    return FileResult(file.name, uid, reply.status, reply.comment)
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror or type(error).__name__).lower() if isinstance(error, OSError) else str(error)

@@ -1,7 +1,7 @@
 """The destination "dimse": a DICOM node that gets studies by C-STORE, over associations that are kept and reused.
 
-A worker calls `step` with the job it holds. Imports pool, requestor, relay, commitment_scu and the codec. Changes when
-a node is to be fed in another way. Source: PS3.4 B, PS3.7 9.1.1.
+A worker calls `step` with the job it holds. Imports pool, requestor, echo, relay, commitment_scu and the codec.
+Changes when a node is to be fed in another way. Source: PS3.4 B, PS3.7 9.1.1.
 
 An image goes as it lies here where the node takes its encoding; else uncompressed, decoded without loss and compared.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from interface.dimse.commitment_scu import Commitment
+from interface.dimse.echo import ask
 from interface.dimse.pool import FALLBACKS, Pair, Pool, fits
 from interface.dimse.requestor import AssociationLost, Node, Reply, Requestor
 from interface.dimse.statuses import Meaning, describe, meaning_of
@@ -91,13 +92,17 @@ class DimseStore:
 
     def probe(self) -> Iterator[Probe]:
         """C-ECHO the node."""
+        node = self._options.node
         try:
-            status = self._pool.echo(self._options.calling_aet)
+            status = ask(node, self._options.calling_aet)
         except AssociationLost as fault:
             yield Probe("dimse", False, str(fault), "Periksa alamat, port dan AE title di kedua sisi / check address, "
                         "port and AE titles at both sides")
             return
-        yield Probe("dimse", status == 0, f"{self._options.node} answers C-ECHO with {describe(status)}")
+        if status is None:
+            yield Probe("dimse", True, f"{node} takes associations, but no C-ECHO")
+        else:
+            yield Probe("dimse", status == 0, f"{node} answers C-ECHO with {describe(status)}")
 
     def close(self) -> None:
         """Release the associations and end the decoder."""
