@@ -1,8 +1,8 @@
 """Fuzz targets: bytes of an association over a socket pair, and files for the scanner.
 
 `python -m bench.fuzz --target association --seconds 60 --corpus tests/corpus` begins with the kept inputs and mutates
-them, keeps what reaches new lines (at most 2 MB in all) and writes an input that breaks a rule to the corpus folder,
-which ends the run with a traceback. The tests go through the kept corpus; what broke a rule once is added to it as `kept-`.
+them, keeps what reaches new lines (at most 2 MB in all) and writes an input that breaks a rule to the corpus folder;
+that ends the run with a traceback. The tests go through the kept corpus: what broke a rule once belongs in it.
 The rules: nothing but the documented errors, no input takes longer than its bound, no temporary file stays behind.
 """
 
