@@ -1,7 +1,8 @@
 """Fuzz targets: bytes of an association over a socket pair, and files for the scanner.
 
-`python -m bench.fuzz --target association --seconds 60` mutates seeds, keeps inputs that reach new lines (at most 2 MB
-in all) and writes an input that breaks a rule to the corpus folder, which ends the run with a traceback.
+`python -m bench.fuzz --target association --seconds 60 --corpus tests/corpus` begins with the kept inputs and mutates
+them, keeps what reaches new lines (at most 2 MB in all) and writes an input that breaks a rule to the corpus folder;
+that ends the run with a traceback. The tests go through the kept corpus: what broke a rule once belongs in it.
 The rules: nothing but the documented errors, no input takes longer than its bound, no temporary file stays behind.
 """
 
@@ -25,9 +26,9 @@ from types import FrameType
 from typing import Any
 
 from interface.dimse.association import Association, Receiver
-from interface.dimse.commitment import commitment
+from interface.dimse.commitment import commitment, commitment_answer
 from interface.dimse.counters import Counters
-from interface.dimse.negotiation import STORAGE_COMMITMENT, VERIFICATION
+from interface.dimse.negotiation import COMMITMENT_INSTANCE, STORAGE_COMMITMENT, VERIFICATION
 from interface.dimse.policy import PolicyFile
 from interface.dimse.records import Refusals, Register
 from interface.dimse.services import Services, echo
@@ -70,6 +71,23 @@ def _command(field: int, sop_class: bytes, has_data: bool) -> bytes:
             + _element(0x800, b"\0\0" if has_data else b"\1\1") + _element(0x1000, b"1.2.3.4\0"))  # fmt: skip
 
 
+def _asking(field: int, kind: int) -> bytes:
+    """The command of an N-ACTION or N-EVENT-REPORT of storage commitment."""
+    return (_element(2, STORAGE_COMMITMENT.encode()) + _element(3, STORAGE_COMMITMENT.encode())
+            + _element(0x100, struct.pack("<H", field)) + _element(0x110, b"\1\0") + _element(0x800, b"\0\0")
+            + _element(0x1001, COMMITMENT_INSTANCE.encode()) + _element(kind, b"\1\0"))  # fmt: skip
+
+
+def _references() -> bytes:
+    """What both of them carry, in explicit little endian."""
+    def short(number: int, value: bytes) -> bytes:
+        return struct.pack("<HH2sH", 8, number, b"UI", len(value)) + value
+
+    item = short(0x1150, CT.encode() + b"\0") + short(0x1155, b"1.2.3.4\0")
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
+    return short(0x1195, b"1.2.99") + struct.pack("<HH2sHI", 8, 0x1199, b"SQ", 0, len(items)) + items
+
+
 def _data_set() -> bytes:
     def short(group: int, number: int, vr: bytes, value: bytes) -> bytes:
         return struct.pack("<HH2sH", group, number, vr, len(value)) + value
@@ -93,9 +111,11 @@ def association_seeds() -> list[bytes]:
     request = _pdu(1, head + _item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + user)
     store = _p_data(1, 3, _command(1, CT.encode() + b"\0", True)) + _p_data(1, 2, _data_set())
     ping = _p_data(3, 3, _command(0x30, VERIFICATION.encode() + b"\0", False))
-    action = _p_data(5, 3, _command(0x130, STORAGE_COMMITMENT.encode(), True)) + _p_data(5, 2, _data_set())
+    action = _p_data(5, 3, _asking(0x130, 0x1008)) + _p_data(5, 2, _references())
+    report = _p_data(5, 3, _asking(0x100, 0x1002)) + _p_data(5, 2, _references())
     release = _pdu(5, bytes(4))
-    return [request + store + ping + action + release, request + ping + release, request + action, request + release]
+    return [request + store + ping + action + release, request + ping + release, request + action, request + report,
+            request + release]
 
 
 def scan_seeds() -> list[bytes]:
@@ -130,7 +150,8 @@ class AssociationTarget:
         spool = Spool.open(folder / "spool", fsync=False)
         self._writer = spool.writer("0")
         syntaxes = frozenset({VERIFICATION, STORAGE_COMMITMENT})
-        services = Services({0x30: echo, 0x130: commitment(self._writer, _Everybody())}, syntaxes)
+        services = Services({0x30: echo, 0x130: commitment(self._writer, _Everybody()),
+                             0x100: commitment_answer(self._writer)}, syntaxes)
         self._receiver = Receiver(PolicyFile(spool, settings), StoreLane(self._writer, 1 << 20), services,
                                   Register(self._writer), Refusals(), Counters(), spool.reports)
         self._defects = _Defects()

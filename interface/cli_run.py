@@ -41,11 +41,13 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
         environment = config.environment_name(settings.satusehat.url)
         return run_web(settings, environment, __version__, supervised=options.supervised)
+    from interface.cli import load_settings
     from interface.dimse.receive_role import run_receive
 
     return run_receive(
         receive_settings(settings, supervised=options.supervised), settings.spool_dir, options.slot,
         lambda slot: [*own_command(options, "receive"), "--slot", str(slot)],
+        reload=lambda: receive_settings(load_settings(options), supervised=options.supervised),
     )
 
 

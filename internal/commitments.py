@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from internal import jobs
-from internal.errors import BytesDamaged, BytesMissing, NotDicom, Transient
+from internal.errors import SHORTAGES, BytesDamaged, BytesMissing, NotDicom, Transient
 from internal.model import COMMITMENT_ANSWER, COMMITMENT_REQUEST
 from internal.rows import chunks, json_object, json_text, marks, node_of
 from internal.spool import Entry, EntryKind, Spool
@@ -28,6 +28,7 @@ PROCESSING_FAILURE = 0x0110
 NO_SUCH_OBJECT_INSTANCE = 0x0112
 CLASS_INSTANCE_CONFLICT = 0x0119
 DUPLICATE_TRANSACTION_UID = 0x0131
+RESOURCE_LIMITATION = 0x0213
 
 Policy = Literal["stored", "delivered"]
 
@@ -192,8 +193,8 @@ class Commitments:
             return Verdicts(reasons, waiting)
         damaged: dict[str, list[str]] = {}
         for uid, row in promised.items():
-            if not self._is_whole(row):
-                reasons[uid] = PROCESSING_FAILURE
+            reasons[uid] = self._check_bytes(row)
+            if reasons[uid] == PROCESSING_FAILURE:
                 damaged.setdefault(row.study_uid, []).append(uid)
             alive()
         self._mark([row.entry_id for uid, row in promised.items() if reasons[uid] == 0], now)
@@ -208,18 +209,24 @@ class Commitments:
             return NO_SUCH_OBJECT_INSTANCE
         return 0
 
-    def _is_whole(self, row: _Held) -> bool:
-        """Return whether the bytes are those that were accepted, as far as this node holds them."""
+    def _check_bytes(self, row: _Held) -> int:
+        """Return 0 if the bytes are those that were accepted, as far as this node holds them, else the reason.
+
+        RESOURCE_LIMITATION: they cannot be looked at now, which says nothing about them.
+        """
         if row.gone_at is not None or node_of(row.location) != self._spool.node:
-            return True
+            return 0
         try:
             with self._spool.open_entry(row.entry_id) as file:
                 if file.seek(0, 2) != row.dataset_offset + row.dataset_bytes:
-                    return False
+                    return PROCESSING_FAILURE
                 file.seek(row.dataset_offset)
-                return hashlib.file_digest(file, "sha256").hexdigest() == row.sha256  # type: ignore[arg-type]
-        except (BytesMissing, OSError):
-            return False
+                same = hashlib.file_digest(file, "sha256").hexdigest() == row.sha256  # type: ignore[arg-type]
+        except BytesMissing:
+            return PROCESSING_FAILURE
+        except OSError as fault:
+            return RESOURCE_LIMITATION if fault.errno in SHORTAGES else PROCESSING_FAILURE
+        return 0 if same else PROCESSING_FAILURE
 
     def flag(self, damaged: Mapping[str, Sequence[str]], now: int) -> None:
         """Tell people which studies have files that are no longer what was accepted; hold what is still to be sent."""

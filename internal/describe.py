@@ -6,14 +6,13 @@ the index fields alone, whatever a full parser thinks of its files. Changes when
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
 from collections.abc import Sequence
 
 from internal import claims, events, series_metadata
-from internal.errors import BytesDamaged, BytesMissing, NotDicom, StorageFailed, StorageFull, Transient
+from internal.errors import SHORTAGES, BytesDamaged, BytesMissing, NotDicom, StorageFailed, StorageFull, Transient
 from internal.parser import Parser
 from internal.ports import Clock
 from internal.rows import node_of
@@ -34,8 +33,6 @@ _REST_SHARE = 4
 _REST_MAX_S = 5.0
 _LOOK_S = 1.0
 _FAULT_REST_S = 30.0
-#: What this process or machine lacks for now; no file is at fault.
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 _PASSING = (Transient, StorageFull, StorageFailed, OSError)
 
 
@@ -161,6 +158,6 @@ class Describer:
         except NotDicom as refusal:
             return None, storable(str(refusal))
         except OSError as fault:
-            if fault.errno in _SHORTAGES:
+            if fault.errno in SHORTAGES:
                 raise
             return None, "the disk does not give it back"  # one bad sector must not keep all others waiting

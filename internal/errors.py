@@ -1,6 +1,6 @@
 """Every error the router raises, by meaning; raised up to the edge that can answer.
 
-Layer 0, imports nothing. Changes when an edge has to tell a new kind of failure apart.
+Layer 0, imports nothing of ours. Changes when an edge has to tell a new kind of failure apart.
 
     RouterError
     |-- ConfigurationInvalid     router.conf, environment or command line (exit 2)
@@ -26,6 +26,12 @@ The docstring of each class is its default message.
 """
 
 from __future__ import annotations
+
+import errno
+from typing import Final
+
+#: errno of what this process or machine lacks for now; no file is at fault.
+SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 
 
 class RouterError(Exception):

@@ -18,7 +18,7 @@ from typing import Any
 
 from internal import commitments, dicomfile, index, scan, set_aside
 from internal.commitments import CommitAnswer, CommitRequest
-from internal.errors import BytesMissing, NotDicom
+from internal.errors import SHORTAGES, BytesMissing, NotDicom
 from internal.model import Arrival, Header, Instance
 from internal.ports import Clock
 from internal.spool import Entry, EntryKind, Spool
@@ -35,8 +35,6 @@ _HEAD_BYTES = 256 * 1024
 READ_BYTES = 1024 * 1024
 #: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
 _STARTS_BEFORE_ASIDE = 2
-#: What this process or machine lacks for now; no entry is at fault.
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +162,7 @@ class Indexer:
             except NotDicom as refusal:
                 batch.bad.append(_Bad(entry, str(refusal), _association_of(self._spool, entry)))
             except OSError as fault:
-                if fault.errno in _SHORTAGES:
+                if fault.errno in SHORTAGES:
                     raise
                 # One file that cannot be read must not keep all others from being indexed.
                 reason = f"the disk does not give it back ({os.strerror(fault.errno or errno.EIO)})"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import threading
 import zlib
+from contextlib import ExitStack
 from typing import BinaryIO, Final, NoReturn
 
 from internal.charset import decode
@@ -22,6 +24,7 @@ MAX_ELEMENTS: Final = 100_000
 MAX_ELEMENTS_OF_FILE: Final = 5_000_000
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
+_INFLATE_STEP_BYTES: Final = 64 * 1024
 _WINDOWS: Final = (32 * 1024, 1024 * 1024, 32 * 1024 * 1024)
 
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
@@ -57,6 +60,10 @@ _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 
 
+#: Inflating, and windows beyond the first, take up to 70 MB: one data set after the other, however many come at once.
+_one_at_a_time = threading.RLock()
+
+
 class CutShort(NotDicom):
     """The bytes given end before the header does. `resume_at` (bytes) is where an element not yet read begins."""
 
@@ -72,7 +79,7 @@ def scan(source: bytes | bytearray | memoryview | BinaryIO, transfer_syntax_uid:
     Of a file, long values that are not needed are skipped by seeking; at most 32 MB are held in memory.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return header_of(_walk(source, transfer_syntax_uid, whole=True).top(), transfer_syntax_uid)
+        return header_of(_top(source, transfer_syntax_uid, _FIELD_TAGS, whole=True), transfer_syntax_uid)
     return header_of(_collect_from_file(source, transfer_syntax_uid), transfer_syntax_uid)
 
 
@@ -81,7 +88,20 @@ def scan_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str, *,
 
     Raises CutShort if the UIDs may lie behind `head` and it is not `whole`, otherwise NotDicom.
     """
-    return header_of(_walk(head, transfer_syntax_uid, whole, wanted=_UID_TAGS).top(), transfer_syntax_uid)
+    return header_of(_top(head, transfer_syntax_uid, _UID_TAGS, whole=whole), transfer_syntax_uid)
+
+
+def _top(
+    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, wanted: frozenset[int], *, whole: bool,
+) -> dict[int, bytes]:
+    with ExitStack() as turn:
+        if transfer_syntax_uid in DEFLATED:
+            turn.enter_context(_one_at_a_time)
+        walk = _walk(data, transfer_syntax_uid, whole, wanted=wanted)
+        try:
+            return walk.top()
+        finally:
+            walk.go_on(b"", whole=True)  # the traceback of what is raised would keep all of it in memory
 
 
 def check_end(file: BinaryIO, transfer_syntax_uid: str) -> None:
@@ -115,14 +135,19 @@ def _check_deflated(file: BinaryIO) -> None:
 
 
 def _collect_from_file(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, bytes]:
+    with ExitStack() as turn:
+        if transfer_syntax_uid in DEFLATED:
+            turn.enter_context(_one_at_a_time)
+        return _collect_by_windows(file, transfer_syntax_uid, turn)
+
+
+def _collect_by_windows(file: BinaryIO, transfer_syntax_uid: str, turn: ExitStack) -> dict[int, bytes]:
     position = file.tell()
     windows = iter(_WINDOWS)
     window = next(windows)
     walk: _Walk | None = None
     while True:
-        file.seek(position)
-        data = file.read(window)
-        walk = _walk(data, transfer_syntax_uid, len(data) < window, walk)
+        walk = _read_window(file, position, window, transfer_syntax_uid, walk)
         try:
             return walk.top()
         except CutShort as cut:
@@ -132,6 +157,18 @@ def _collect_from_file(file: BinaryIO, transfer_syntax_uid: str) -> dict[int, by
                 if larger is None:
                     raise NotDicom("one element of the header is longer than 32 MB") from None
                 window = larger
+        finally:
+            walk.go_on(b"", whole=True)
+        if window > _WINDOWS[0]:
+            turn.enter_context(_one_at_a_time)
+
+
+def _read_window(
+    file: BinaryIO, position: int, window: int, transfer_syntax_uid: str, earlier: _Walk | None
+) -> _Walk:
+    file.seek(position)
+    data = file.read(window)
+    return _walk(data, transfer_syntax_uid, len(data) < window, earlier)
 
 
 def header_of(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
@@ -184,14 +221,25 @@ def is_implicit(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) 
     return transfer_syntax_uid in (IMPLICIT_LITTLE, _PRIVATE_GE_IMPLICIT)
 
 
-def inflate(data: bytes | bytearray | memoryview, whole: bool) -> tuple[bytes, bool]:
-    """Return at most MAX_INFLATED_BYTES of the deflated data set, and whether that is all of it."""
+def inflate(data: bytes | bytearray | memoryview, whole: bool) -> tuple[memoryview, bool]:
+    """Return at most MAX_INFLATED_BYTES of the deflated data set, and whether that is all of it.
+
+    The memory is mapped for itself: it goes back to the system at once, in whatever thread it was needed.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    room = memoryview(mmap.mmap(-1, MAX_INFLATED_BYTES))
+    size = 0
     try:
-        plain = inflater.decompress(data, MAX_INFLATED_BYTES)
+        for start in range(0, len(data), _INFLATE_STEP_BYTES):
+            step: bytes | bytearray | memoryview = data[start : start + _INFLATE_STEP_BYTES]
+            while step and size < MAX_INFLATED_BYTES and not inflater.eof:
+                part = inflater.decompress(step, min(_INFLATE_STEP_BYTES, MAX_INFLATED_BYTES - size))
+                room[size : size + len(part)] = part
+                size += len(part)
+                step = inflater.unconsumed_tail
     except zlib.error:
         raise NotDicom("the deflated data set cannot be inflated") from None
-    return plain, whole and inflater.eof
+    return room[:size], whole and inflater.eof
 
 
 class _Walk:

@@ -22,6 +22,7 @@ from interface.dimse.negotiation import ACCEPTED, STORAGE_COMMITMENT, negotiate
 from interface.dimse.pdu import AssociateRequest, ContextResult, PduError
 from interface.dimse.policy import Policy, PolicyFile
 from interface.dimse.records import AssociationRecord, Refusals, Register, now_ms
+from interface.dimse.request_sink import RequestSink
 from interface.dimse.same_association import LOOK_EVERY_S, AwaitedReports
 from interface.dimse.services import Request, Services, unrecognized
 from interface.dimse.store_lane import StoreLane, StoreSink
@@ -32,7 +33,6 @@ from internal.model import Arrival
 from internal.report_box import ReportBox
 
 BUFFER_BYTES: Final = 320 * 1024  #: holds the largest A-ASSOCIATE-RQ; more bytes per system call gain nothing
-MAX_DATA_SET_BYTES: Final = 8 * 1024 * 1024  #: of anything but C-STORE
 _PDU_SLACK_BYTES: Final = 1024  #: some peers count their PDU's headers in, some do not
 _CONTEXTS_SHOWN: Final = 5
 _PDV: Final = struct.Struct(">IBB")
@@ -57,29 +57,6 @@ class Receiver:
     reports: ReportBox
 
 
-class MemorySink:
-    """The data set of a message that is not an image, held in memory if somebody will read it; bounded."""
-
-    def __init__(self, *, keep: bool) -> None:
-        self.data = bytearray()
-        self._keep = keep
-        self._taken_bytes = 0
-
-    def take(self, fragment: memoryview) -> None:
-        """Take the next bytes; raises PduError above 8 MB."""
-        self._taken_bytes += len(fragment)
-        if self._taken_bytes > MAX_DATA_SET_BYTES:
-            raise PduError("the data set of a request is too long")
-        if self._keep:
-            self.data += fragment
-
-    def flush(self) -> None:
-        """Nothing to do: take() has copied."""
-
-    def abandon(self) -> None:
-        """Nothing to do."""
-
-
 class Association:
     """One accepted connection. run() is the thread's top; stop() may be called from another thread."""
 
@@ -97,7 +74,7 @@ class Association:
         self._command_bytes = bytearray()
         self._command: Command | None = None
         self._context: ContextResult | None = None
-        self._sink: StoreSink | MemorySink | None = None
+        self._sink: StoreSink | RequestSink | None = None
         self._idle_lock = threading.Lock()
         self._idle = True  # nothing is in hand before the association stands
         self._stopping = False
@@ -309,7 +286,8 @@ class Association:
             store = self._receiver.lane.begin(command, context, self._arrival())
             self._sink, self._stream.before_refill = store, store.flush
         else:
-            self._sink = MemorySink(keep=command.field in self._receiver.services.handlers)
+            keep = self._receiver.services.reads_data_set(command.field)
+            self._sink = RequestSink(self._receiver.lane.writer, keep=keep)
         self._command = command
         if not command.has_data_set:
             self._complete(command, context)
@@ -344,8 +322,9 @@ class Association:
             self._answer_store(command, context, sink)
         elif command.field & messages.RESPONSE:
             self._reports.answered(command)
-        elif isinstance(sink, MemorySink):
-            self._answer_other(Request(command, context, bytes(sink.data)))
+        elif isinstance(sink, RequestSink):
+            self._answer_other(Request(command, context, sink.read))
+            sink.abandon()
         self._command = self._context = self._sink = None
 
     def _answer_store(self, command: Command, context: ContextResult, sink: StoreSink) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from interface.dimse.child import TLS_FLAG, TOKEN, ReceiveChild
+from interface.dimse.policy import Reload
 from interface.dimse.settings import ReceiveSettings
 from internal.spool import Spool
 
@@ -55,7 +56,7 @@ class Backend(Protocol):
         """Start it (again), when it is time."""
 
     def hang_up(self) -> None:
-        """Let it read run/policy.json and the certificate anew, and publish."""
+        """Let it read limits, run/policy.json and the certificate anew, and publish."""
 
     def close(self) -> None:
         """Tell it that nothing more comes: it drains and ends."""
@@ -201,8 +202,10 @@ class ChildProcess:
 class InProcess:
     """The one receive process of a platform that cannot hand sockets over: threads of the gate itself."""
 
-    def __init__(self, settings: ReceiveSettings, spool: Spool, wake: Callable[[], None]) -> None:
-        self._child = ReceiveChild(settings, spool, 0)
+    def __init__(
+        self, settings: ReceiveSettings, spool: Spool, wake: Callable[[], None], reload: Reload | None = None,
+    ) -> None:
+        self._child = ReceiveChild(settings, spool, 0, reload)
         self._wake = wake
         self._lock = threading.Lock()
         self._ended: list[str] = []

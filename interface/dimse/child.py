@@ -24,7 +24,7 @@ from interface.dimse.association import Association, Receiver
 from interface.dimse.commitment import commitment, commitment_answer
 from interface.dimse.counters import Counters
 from interface.dimse.negotiation import STORAGE_COMMITMENT, VERIFICATION
-from interface.dimse.policy import PolicyFile
+from interface.dimse.policy import PolicyFile, Reload
 from interface.dimse.records import Refusals, Register, now_ms
 from interface.dimse.services import Services, echo
 from interface.dimse.settings import ReceiveSettings
@@ -46,7 +46,9 @@ log = logging.getLogger("router.dimse")
 class ReceiveChild:
     """The associations of one slot of the spool. Raises AlreadyRunning if another process has the slot."""
 
-    def __init__(self, settings: ReceiveSettings, spool: Spool, slot: int) -> None:
+    def __init__(
+        self, settings: ReceiveSettings, spool: Spool, slot: int, reload: Reload | None = None,
+    ) -> None:
         self._settings = settings
         self._spool = spool
         self._published_name = f"receive-{slot}.json"
@@ -61,7 +63,7 @@ class ReceiveChild:
             dict.fromkeys((*settings.commitment_callers, *settings.commitment_nodes), frozenset({STORAGE_COMMITMENT})),
         )
         self._receiver = Receiver(
-            policy=PolicyFile(spool, settings),
+            policy=PolicyFile(spool, settings, reload),
             lane=StoreLane(self._writer, settings.max_object_bytes),
             services=services,
             register=Register(self._writer),
@@ -118,7 +120,8 @@ class ReceiveChild:
             if (context := self._tls.current) is None:
                 sock.close()
             else:
-                association = self._begin(shake_hands(sock, context, self._settings.association_timeout_s))
+                seconds = self._receiver.policy.current.settings.association_timeout_s
+                association = self._begin(shake_hands(sock, context, seconds))
         except OSError as error:
             self._receiver.counters.add("failed_handshakes")
             if self._receiver.refusals.add(str(peer), "", "", "TLS"):
@@ -141,7 +144,7 @@ class ReceiveChild:
             on_closed()
 
     def hang_up(self) -> None:
-        """Read run/policy.json and the certificate anew, in the publishing thread. Safe in a signal handler."""
+        """Read limits, run/policy.json and certificate anew, in the publishing thread. Safe in a signal handler."""
         self._reload.set()
         self._poke.set()
 
@@ -180,11 +183,12 @@ class ReceiveChild:
             self._poke.clear()
             if self._closing:
                 return
-            self._refresh_policy()
-            if self._reload.is_set():
+            if reloading := self._reload.is_set():
                 self._reload.clear()
-                if self._tls.reload() and self._tls.current is not None:
-                    log.info("the TLS certificate was read again")
+                self._receiver.policy.reload(quiet=True)  # the gate tells
+            self._refresh_policy()
+            if reloading and self._tls.reload() and self._tls.current is not None:
+                log.info("the TLS certificate was read again")
             self._publish()
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + _REFUSALS_EVERY_S
@@ -204,7 +208,7 @@ class ReceiveChild:
             log.warning("run/%s could not be written: %s", self._published_name, error)
 
 
-def run_child(settings: ReceiveSettings, spool_root: Path, slot: int) -> int:
+def run_child(settings: ReceiveSettings, spool_root: Path, slot: int, reload: Reload | None = None) -> int:
     """Serve slot `slot` with the connections that come over standard input (a socket to the gate) until it closes."""
     if sys.platform == "win32":
         raise NotImplementedError("Windows has one receive process")
@@ -215,7 +219,7 @@ def run_child(settings: ReceiveSettings, spool_root: Path, slot: int) -> int:
     spool = Spool.open(
         spool_root, fsync=settings.fsync, create=False, min_free_bytes=settings.min_free_bytes,
     )  # fmt: skip
-    child = ReceiveChild(settings, spool, slot)
+    child = ReceiveChild(settings, spool, slot, reload)
     signal.signal(signal.SIGHUP, lambda *_: child.hang_up())
     telling = threading.Lock()
 

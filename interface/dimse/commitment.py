@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
+import threading
 from collections.abc import Container
 from typing import Any, Final, Literal
 
@@ -48,6 +49,9 @@ _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 log = logging.getLogger("router.dimse")
+
+#: One request is read and taken apart at a time: a long one is 40 MB meanwhile, and many may come at once.
+_one_at_a_time = threading.Lock()
 
 DataSet = dict[int, Any]  # bytes, or a list of DataSet
 
@@ -171,7 +175,8 @@ def commitment(
 
     def handle(session: Session, request: Request) -> None:
         if session.record.calling_aet in callers:
-            status, comment = _keep(writer, same_association, session, request)
+            with _one_at_a_time:
+                status, comment = _keep(writer, same_association, session, request)
         else:
             status, comment = NOT_AUTHORISED, "this AE title may not ask for commitment"
         session.send(request.context.context_id, build_response(request.command, status, comment))
@@ -183,22 +188,27 @@ def commitment_answer(writer: SpoolWriter) -> Handler:
     """Return the N-EVENT-REPORT handler: what a node says to a request of ours; 0x0000 means that it is durable."""
 
     def handle(session: Session, request: Request) -> None:
-        try:
-            if request.context.abstract_syntax != STORAGE_COMMITMENT:
-                raise MalformedRequest("not the Storage Commitment Push Model")
-            transaction_uid, reasons = parse_report(request.data_set, request.context.transfer_syntax)
-            document = {"request": COMMITMENT_ANSWER, "arrived_at": now_ms(), "calling_aet": session.record.calling_aet,
-                        "transaction_uid": transaction_uid, "reasons": reasons}
-            writer.add_record(EntryKind.REQUEST, json.dumps(document).encode("ascii"))
-            status, comment = messages.SUCCESS, ""
-        except MalformedRequest as error:
-            status, comment = messages.INVALID_ARGUMENT_VALUE, str(error)
-        except RouterError as error:
-            log.error("an answer to a commitment request is refused: %s", error)
-            status, comment = messages.PROCESSING_FAILURE, str(error)
+        with _one_at_a_time:
+            status, comment = _keep_answer(writer, session, request)
         session.send(request.context.context_id, build_response(request.command, status, comment))
 
     return handle
+
+
+def _keep_answer(writer: SpoolWriter, session: Session, request: Request) -> tuple[int, str]:
+    try:
+        if request.context.abstract_syntax != STORAGE_COMMITMENT:
+            raise MalformedRequest("not the Storage Commitment Push Model")
+        transaction_uid, reasons = parse_report(request.read_data_set(), request.context.transfer_syntax)
+        document = {"request": COMMITMENT_ANSWER, "arrived_at": now_ms(), "calling_aet": session.record.calling_aet,
+                    "transaction_uid": transaction_uid, "reasons": reasons}
+        writer.add_record(EntryKind.REQUEST, json.dumps(document).encode("ascii"))
+    except MalformedRequest as error:
+        return messages.INVALID_ARGUMENT_VALUE, str(error)
+    except RouterError as error:
+        log.error("an answer to a commitment request is refused: %s", error)
+        return messages.PROCESSING_FAILURE, str(error)
+    return messages.SUCCESS, ""
 
 
 def _keep(
@@ -213,20 +223,19 @@ def _keep(
         return messages.INVALID_OBJECT_INSTANCE, "not the well-known Storage Commitment instance"
     if command.number(messages.ACTION_TYPE_ID) != _REQUEST_COMMITMENT:
         return messages.NO_SUCH_ACTION, "only action type 1 is offered"
+    record = session.record
     try:
-        transaction_uid, references = parse_commitment(request.data_set, request.context.transfer_syntax)
+        transaction_uid, references = parse_commitment(request.read_data_set(), request.context.transfer_syntax)
+        if len(references) > MAX_REFERENCES:
+            return messages.RESOURCE_LIMITATION, f"more than {MAX_REFERENCES} instances in one request"
+        document = {
+            "request": COMMITMENT_REQUEST, "arrived_at": now_ms(), "association_id": record.association_id,
+            "calling_aet": record.calling_aet, "called_aet": record.called_aet, "peer": record.peer,
+            "transaction_uid": transaction_uid, "references": references,
+        }  # fmt: skip
+        entry = writer.add_record(EntryKind.REQUEST, json.dumps(document).encode("ascii"))
     except MalformedRequest as error:
         return messages.INVALID_ARGUMENT_VALUE, str(error)
-    if len(references) > MAX_REFERENCES:
-        return messages.RESOURCE_LIMITATION, f"more than {MAX_REFERENCES} instances in one request"
-    record = session.record
-    document = {
-        "request": COMMITMENT_REQUEST, "arrived_at": now_ms(), "association_id": record.association_id,
-        "calling_aet": record.calling_aet, "called_aet": record.called_aet, "peer": record.peer,
-        "transaction_uid": transaction_uid, "references": references,
-    }  # fmt: skip
-    try:
-        entry = writer.add_record(EntryKind.REQUEST, json.dumps(document).encode("ascii"))
     except RouterError as error:
         log.error("a storage commitment request is refused: %s", error)
         return messages.PROCESSING_FAILURE, str(error)

@@ -25,7 +25,7 @@ from interface.dimse.child import TLS_FLAG
 from interface.dimse.counters import Counters
 from interface.dimse.lobby import Lobby
 from interface.dimse.pdu import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Rejection
-from interface.dimse.policy import PolicyFile
+from interface.dimse.policy import PolicyFile, Reload
 from interface.dimse.records import Refusals, now_ms
 from interface.dimse.settings import ReceiveSettings
 from interface.logs import PHRASES
@@ -111,11 +111,12 @@ class Gate:
     """The gate of one node. run() returns when it has been told to stop and the children have drained."""
 
     def __init__(
-        self, settings: ReceiveSettings, spool: Spool, child_argv: Callable[[int], Sequence[str]] | None
+        self, settings: ReceiveSettings, spool: Spool, child_argv: Callable[[int], Sequence[str]] | None,
+        reload: Reload | None = None,
     ) -> None:
         self._settings = settings
         self._spool = spool
-        self._policy = PolicyFile(spool, settings)
+        self._policy = PolicyFile(spool, settings, reload)
         self._selector = selectors.DefaultSelector()
         self._lobby = Lobby(self._selector)
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -137,7 +138,7 @@ class Gate:
         self._flush_at = time.monotonic() + _REFUSALS_EVERY_S
         self.backends: list[Backend] = []
         if child_argv is None:
-            self.backends.append(InProcess(settings, spool, self._wake))
+            self.backends.append(InProcess(settings, spool, self._wake, reload))
         else:
             self.backends.extend(
                 ChildProcess(slot, child_argv(slot), self._selector) for slot in range(max(settings.children, 1))
@@ -156,7 +157,7 @@ class Gate:
         self._wake()
 
     def hang_up(self) -> None:
-        """Read run/policy.json anew, in the children the certificate too, and publish. Safe in a signal handler."""
+        """Read limits and run/policy.json anew, in the children the certificate too. Safe in a signal handler."""
         self._hangups += 1
         self._wake()
 
@@ -196,6 +197,7 @@ class Gate:
         if self._hangups:
             self._hangups = 0
             self._publish_at = 0.0
+            self._policy.reload()
             for backend in self.backends:
                 backend.hang_up()
         if now >= self._publish_at:

@@ -41,7 +41,11 @@ _JPEG: Final = "1.2.840.10008.1.2.4."
 _LOSSLESS_COMPRESSED: Final = frozenset(
     {_JPEG + tail for tail in ("57", "70", "80", "90", "92", "110", "201", "202")} | {"1.2.840.10008.1.2.5"}
 )
-_OTHER_LOSSLESS: Final = frozenset({EXPLICIT_BIG, "1.2.840.10008.1.2.1.99"})
+#: Encodings that hardly anybody reads: big endian, encapsulated uncompressed, deflated (all or frames), retired JPEG.
+_OTHER_LOSSLESS: Final = frozenset(
+    {EXPLICIT_BIG, "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1"}
+    | {_JPEG + tail for tail in ("58", "65", "66")}
+)
 #: JPIP carries references to pixels instead of pixels: there would be nothing to keep.
 _REFERENCES: Final = frozenset({_JPEG + tail for tail in ("94", "95", "204", "205")})
 _UNCOMPRESSED: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG)

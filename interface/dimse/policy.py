@@ -1,28 +1,32 @@
-"""Whom we answer: AE titles, known callers and limits, the last good copy of run/policy.json ruling.
+"""Whom we answer, and the limits: the last good copy of run/policy.json and of the settings rules.
 
-Imports the spool and settings. The database's projection of devices and limits reaches the receiver only this way.
-Changes when a device can be more than accepted or refused.
+Imports the spool and settings. The database's projection of devices reaches the receiver only this way; limits stand in
+router.conf and are read again at SIGHUP. Changes when a device can be more than accepted or refused.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from interface.dimse.pdu import APPLICATION_CONTEXT, AssociateRequest, Rejection
 from interface.dimse.settings import ReceiveSettings
+from internal.errors import RouterError
 from internal.spool import POLICY_NAME, Spool
 
 _MAX_CALLERS = 100_000
-#: Limits that may be changed while running, with their lowest and highest value.
-_LIMITS = {
-    "max_associations": (1, 10_000), "max_associations_per_address": (1, 10_000), "max_object_bytes": (1024, 1 << 50),
-    "idle_timeout_s": (1, 86_400), "stall_timeout_s": (1, 3_600), "min_bytes_per_s": (0, 1 << 30),
-    "association_timeout_s": (1, 600),
-}  # fmt: skip
+#: What SIGHUP takes over, by its key in router.conf; associations that stand keep theirs. All else needs a restart.
+LIMITS = {
+    "max_associations": "max_associations", "max_associations_per_address": "max_associations_per_address",
+    "max_pdu_bytes": "max_pdu", "max_object_bytes": "max_object", "association_timeout_s": "associate_timeout",
+    "idle_timeout_s": "idle_timeout", "stall_timeout_s": "pdu_timeout", "min_bytes_per_s": "min_rate",
+}
+
+#: Reads the settings anew; raises RouterError.
+Reload = Callable[[], ReceiveSettings]
 
 CALLED_UNKNOWN = Rejection(1, 1, 7)
 CALLING_UNKNOWN = Rejection(1, 1, 3)
@@ -54,21 +58,12 @@ class Policy:
 
 
 def parse_policy(settings: ReceiveSettings, data: bytes) -> Policy:
-    """Return the policy in `data` over `settings`; raises ValueError if it is not of the agreed shape.
-
-    Unknown limits and those out of range are left at the configured value.
-    """
+    """Return the policy in `data` over `settings`; raises ValueError if it is not of the agreed shape."""
     document = json.loads(data)
     callers: Any = document.get("callers", []) if isinstance(document, dict) else None
-    limits: Any = document.get("limits", {}) if isinstance(document, dict) else None
-    if not isinstance(callers, list) or not isinstance(limits, dict) or len(callers) > _MAX_CALLERS:
-        raise ValueError("not of the shape {callers: [], limits: {}}")
-    verdicts = dict(_parse_caller(caller) for caller in callers)
-    allowed: dict[str, Any] = {
-        name: value for name, value in limits.items()
-        if name in _LIMITS and isinstance(value, int | float) and _LIMITS[name][0] <= value <= _LIMITS[name][1]
-    }
-    return Policy(replace(settings, **allowed), verdicts)
+    if not isinstance(callers, list) or len(callers) > _MAX_CALLERS:
+        raise ValueError("not of the shape {callers: []}")
+    return Policy(settings, dict(_parse_caller(caller) for caller in callers))
 
 
 def _parse_caller(caller: object) -> tuple[tuple[str, str], str]:
@@ -84,9 +79,9 @@ def _parse_caller(caller: object) -> tuple[tuple[str, str], str]:
 class PolicyFile:
     """The policy in force; `refresh` looks at run/policy.json, `current` never blocks and never fails."""
 
-    def __init__(self, spool: Spool, settings: ReceiveSettings) -> None:
+    def __init__(self, spool: Spool, settings: ReceiveSettings, reload: Reload | None = None) -> None:
         self._spool = spool
-        self._settings = settings
+        self._reload = reload
         self._seen: bytes | None = None
         self.current = Policy(settings)
         self.refresh()
@@ -101,6 +96,27 @@ class PolicyFile:
             return
         self._seen = data
         try:
-            self.current = parse_policy(self._settings, data)
+            self.current = parse_policy(self.current.settings, data)
         except (ValueError, RecursionError) as error:
             log.error("run/%s is not usable (%s); the last good one stays in force", POLICY_NAME, type(error).__name__)
+
+    def reload(self, *, quiet: bool = False) -> None:
+        """Take over the limits as the settings say now; settings that cannot be read change nothing."""
+        if self._reload is None:
+            return
+        level = logging.DEBUG if quiet else logging.WARNING
+        try:
+            wanted = self._reload()
+        except RouterError as error:
+            log.log(level, "the settings cannot be read again; the limits before stay in force: %s", error)
+            return
+        old = self.current.settings
+        changed = {each.name: value for each in fields(wanted)
+                   if (value := getattr(wanted, each.name)) != getattr(old, each.name)}
+        limits = {name: value for name, value in changed.items() if name in LIMITS}
+        self.current = replace(self.current, settings=replace(old, **limits))
+        if limits:
+            log.log(level, "limits in force from now on: %s",
+                    ", ".join(f"{LIMITS[name]} {getattr(old, name)} -> {value}" for name, value in limits.items()))
+        if later := sorted(changed.keys() - LIMITS.keys()):
+            log.log(level, "changed, but in force only after a restart: %s", ", ".join(later))

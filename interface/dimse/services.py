@@ -18,11 +18,14 @@ from interface.dimse.records import AssociationRecord
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole message with a bounded data set (not for C-STORE)."""
+    """A whole message with a bounded data set (not for C-STORE).
+
+    `read_data_set` returns it while the handler runs; raises RouterError if the disk did not take it.
+    """
 
     command: Command
     context: ContextResult
-    data_set: bytes
+    read_data_set: Callable[[], bytes]
 
 
 class Session(Protocol):
@@ -47,6 +50,10 @@ class Services:
     handlers: Mapping[int, Handler]
     abstract_syntaxes: frozenset[str]
     by_caller: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def reads_data_set(self, command_field: int) -> bool:
+        """Return whether anybody wants the data set that comes with a command."""
+        return command_field in self.handlers and command_field != messages.C_ECHO_RQ
 
     def offered_to(self, calling_aet: str) -> frozenset[str]:
         """Return what a caller may propose beside storage."""

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydicom._uid_dict import UID_dictionary
 
-from interface.dimse import commitment, commitment_report, messages, negotiation, tls
+from interface.dimse import commitment, commitment_report, messages, tls
 from internal import commitments
 from tests.contract.dimse.role import ROOT, Role
 from tests.contract.dimse.wire import (
@@ -63,8 +64,18 @@ def test_every_listed_syntax_is_ranked_as_the_page_says(role: Role) -> None:
         worse = [other for other_rank, other in usable if other_rank > rank]
         with Wire(role.port) as wire:
             assert wire.associate(context(1, CT, *worse, uid))[1] == (0, uid)
-    assert set(negotiation._LOSSLESS_COMPRESSED | negotiation._REFERENCES) - set(ranks) <= {
-        "1.2.840.10008.1.2.4.110"}
+
+
+def test_every_syntax_of_the_standard_is_listed() -> None:
+    """By the dictionary of another library, and what the standard has added since."""
+    ranks = {uid: rank for uid, _, rank in table("syntaxes")}
+    known = {uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax"}
+    since = {"1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112", "1.2.840.10008.1.2.8.1"}
+    assert set(ranks) == known | since
+    refused = {name for _, name, rank in table("syntaxes") if rank == "refused"}
+    assert all(name.startswith(("JPIP", "SMPTE", "RFC 2557", "XML", "Papyrus")) for name in refused)
+    lossless = {uid for uid, name, _ in table("syntaxes") if "Lossless" in name and "Near" not in name}
+    assert all(int(ranks[uid]) < 4 for uid in lossless)
 
 
 def test_contexts(role: Role) -> None:
@@ -153,7 +164,8 @@ def test_statuses(role: Role) -> None:
 def test_failure_reasons() -> None:
     assert {int(row[0], 16) for row in table("reasons")} == {
         commitments.PROCESSING_FAILURE, commitments.NO_SUCH_OBJECT_INSTANCE, commitments.CLASS_INSTANCE_CONFLICT,
-        commitments.DUPLICATE_TRANSACTION_UID, commitment_report.SOP_CLASS_NOT_SUPPORTED}
+        commitments.DUPLICATE_TRANSACTION_UID, commitments.RESOURCE_LIMITATION,
+            commitment_report.SOP_CLASS_NOT_SUPPORTED}
     assert messages.RESOURCE_LIMITATION == 0x0213
 
 

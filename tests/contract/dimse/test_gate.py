@@ -134,7 +134,7 @@ def caller(aet: str, address: str = "", verdict: str = "accept") -> dict[str, st
 def test_unknown_callers_are_refused_where_so_configured_and_policy_is_read_again(start: Callable[..., Role]) -> None:
     role = start(unknown_callers="refuse")
     assert rejection(role.port, calling="CT1") == (1, 1, 3)
-    policy = {"callers": [caller("CT1"), caller("CT2", "127.0.0.1"), caller("CT3", "10.9.9.9")], "limits": {"x": 1}}
+    policy = {"callers": [caller("CT1"), caller("CT2", "127.0.0.1"), caller("CT3", "10.9.9.9")]}
     role.spool.publish("policy.json", json.dumps(policy).encode())
     role.process.send_signal(signal.SIGHUP)
     until(lambda: not refused(role.port, "CT1"))

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from interface.dimse.tls import fingerprint
-from tests.contract.dimse.role import ROOT, Role, until
-from tests.contract.dimse.wire import Closed, Wire, data_set
+from tests.contract.dimse.role import ROOT, Role, memory_bytes, peak_bytes, until
+from tests.contract.dimse.wire import CT, Closed, Wire, command, data_set, p_data, pdv
 
 pytest.importorskip("cryptography")
 
@@ -103,8 +103,9 @@ def test_old_protocols_weak_suites_and_plain_bytes_are_refused(
         assert wire.echo() == 0
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_clients_need_a_certificate_where_so_configured(
-    tls: Callable[..., Role], pair: tuple[Path, Path], tmp_path: Path
+    tls: Callable[..., Role], pair: tuple[Path, Path], tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     from interface.cli_tls import make_certificate
 
@@ -112,14 +113,57 @@ def test_clients_need_a_certificate_where_so_configured(
     (tmp_path / "client.pem").write_bytes(key + certificate)
     (tmp_path / "ca.pem").write_bytes(certificate)
     role = tls(tls_client_ca=str(tmp_path / "ca.pem"))
-    known = trusting(pair[1])
+    known, stranger, nobody = trusting(pair[1]), trusting(pair[1]), trusting(pair[1])
     known.load_cert_chain(tmp_path / "client.pem")
+    key, certificate = make_certificate(("ct1.example",), datetime.datetime.now(datetime.UTC))
+    (tmp_path / "stranger.pem").write_bytes(key + certificate)
+    stranger.load_cert_chain(tmp_path / "stranger.pem")
+    for context in (known, stranger, nobody):
+        context.minimum_version = context.maximum_version = version
     with SecureWire(tls_port(role), known) as wire:
         wire.associate()
         assert wire.echo() == 0
-    with pytest.raises((OSError, Closed)), SecureWire(tls_port(role), trusting(pair[1])) as wire:
-        wire.associate()
+    for context in (stranger, nobody):
+        with pytest.raises((OSError, Closed)), SecureWire(tls_port(role), context) as wire:
+            wire.associate()
     until(lambda: "handshake with 127.0.0.1 failed" in role.log())
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x01\x00\x00\x00"],
+                         ids=["nothing", "a byte", "half a hello", "no TLS"])
+def test_sigterm_with_stalled_handshakes(tls: Callable[..., Role], hello: bytes) -> None:
+    """Their number changes nothing: memory stays flat, and the role ends in time."""
+    role = tls(children=2)
+    child = role.children()[0]
+    base = memory_bytes(child)
+    silent = [socket.create_connection(("127.0.0.1", tls_port(role)), timeout=15) for _ in range(150)]
+    for sock in silent:
+        sock.send(hello)
+    until(lambda: role.fresh("receive.json")["counters"].get("connections", 0) >= 150)
+    assert peak_bytes(child) - base < 100_000_000
+    assert role.stop(25) == 0
+    assert "Traceback" not in role.log()
+    for sock in silent:
+        sock.close()
+
+
+@pytest.mark.long(seconds=10)
+def test_memory_is_flat_with_as_many_as_fit(tls: Callable[..., Role], pair: tuple[Path, Path]) -> None:
+    role = tls(drain_s=1, max_associations=400, max_associations_per_address=250, max_pdu_bytes=131_072)
+    child = role.children()[0]
+    base = memory_bytes(child)
+    said = p_data(pdv(1, 3, command(1, 1, CT, "1.2"))) + p_data(pdv(1, 0, bytes(120_000))) * 4
+    wires = [SecureWire(tls_port(role), trusting(pair[1])) for _ in range(240)]
+    for wire in wires:
+        wire.associate()
+        wire.send(said)
+    with SecureWire(tls_port(role), trusting(pair[1])) as honest:
+        honest.associate()
+        assert honest.store(1, "1.2.3", data_set("1.2.3")).status == 0
+    assert peak_bytes(child) - base < 100_000_000
+    assert role.stop(25) == 0
+    for wire in wires:
+        wire.sock.close()
 
 
 def test_stalled_handshakes_hold_nobody_up_and_end(tls: Callable[..., Role], pair: tuple[Path, Path]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -123,6 +125,27 @@ def test_a_cut_file_is_not_committed(engine: Engine, modality: Modality, lane: R
     path.write_bytes(path.read_bytes()[:-1])
     lane()._once()
     assert failures(modality.reports[0][1]) == {"1.2.3.1": 0x0110}
+
+
+def test_a_file_that_cannot_be_looked_at_now_is_neither_committed_nor_called_damaged(engine: Engine) -> None:
+    engine.receive(STUDY, sop_uid="1.2.3.1")
+    engine.settle()
+    commitments = Commitments(engine.store, engine.spool, "stored")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                taken.append(os.dup(0))
+        verdicts = commitments.judge([(CT, "1.2.3.1")], 1, lambda: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+    assert verdicts.reasons == {"1.2.3.1": 0x0213} and not verdicts.damaged
+    assert marked(engine) == set()
+    assert commitments.judge([(CT, "1.2.3.1")], 1, lambda: None).reasons == {"1.2.3.1": 0}
 
 
 def test_an_altered_file_is_not_committed_and_its_study_is_held(

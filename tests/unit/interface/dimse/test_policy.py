@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from interface.dimse.pdu import AssociateRequest
-from interface.dimse.policy import parse_policy
+from interface.dimse.policy import LIMITS, PolicyFile, parse_policy
 from interface.dimse.settings import ReceiveSettings
+from internal.errors import ConfigurationInvalid, RouterError
+from internal.spool import Spool
 
 REQUEST = AssociateRequest(1, "DCMROUTER", "CT1", "1.2.840.10008.3.1.1.1", (), 0, "", (), b"")
 
@@ -37,13 +40,31 @@ def test_callers(unknown: str, callers: dict[str, str], expected: str | None) ->
     assert (str(rejection) if rejection else None) == expected
 
 
-def test_limits_in_range_replace_the_configured_ones() -> None:
-    limits = {"max_associations": 7, "idle_timeout_s": 0, "port": 1, "stall_timeout_s": "x", "min_bytes_per_s": 5}
-    settings = parse_policy(ReceiveSettings(), json.dumps({"limits": limits}).encode()).settings
-    assert settings == ReceiveSettings(max_associations=7, min_bytes_per_s=5)
+def test_reload_takes_the_limits_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found: list[ReceiveSettings | RouterError] = []
+
+    def read() -> ReceiveSettings:
+        if isinstance(found[0], RouterError):
+            raise found[0]
+        return found[0]
+
+    settings = ReceiveSettings()
+    spool = Spool.open(tmp_path / "spool")
+    spool.publish("policy.json", json.dumps({"callers": [{"aet": "A", "address": "", "verdict": "refuse"}]}).encode())
+    policy = PolicyFile(spool, settings, read)
+    every = {name: getattr(settings, name) + 1 for name in LIMITS}
+    found[:] = [replace(settings, **every, port=1, unknown_callers="refuse")]
+    policy.reload()
+    assert policy.current.settings == replace(settings, **every)
+    assert policy.current.callers == {("A", ""): "refuse"}
+    assert "after a restart: port, unknown_callers" in caplog.text
+    found[:] = [ConfigurationInvalid("router.conf, line 3: no number")]
+    policy.reload()
+    assert policy.current.settings == replace(settings, **every)
+    assert "line 3" in caplog.text and "stay in force" in caplog.text
 
 
-_KEYS = ["callers", "limits", "aet", "address", "verdict"]
+_KEYS = ["callers", "aet", "address", "verdict"]
 
 
 @given(st.one_of(st.binary(max_size=60), st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
