@@ -15,7 +15,7 @@ from rich.table import Table
 from interface.acting import changing, command_author
 from interface.alert_texts import detail_of, title_of
 from interface.alerts import build_alerts, channels_of
-from interface.cli_queue import iso, now_ms, opened
+from interface.cli_database import iso, now_ms, opened
 from internal import alerts
 from internal.config import Settings
 from internal.errors import NotFound

@@ -13,7 +13,7 @@ import sys
 
 from interface.acting import changing
 from interface.audit_message import render
-from interface.cli_queue import iso, opened
+from interface.cli_database import iso, opened
 from internal import audit_trail
 from internal.config import Settings
 from internal.store import Store

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from interface import actions
 from interface.acting import changing
-from interface.cli_queue import now_ms, opened
+from interface.cli_database import now_ms, opened
 from interface.destinations import PLATFORM
 from interface.explain import explain, state_text
 from interface.roles import open_spool

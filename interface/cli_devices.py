@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from interface.acting import changing
-from interface.cli_queue import iso, now_ms, opened
+from interface.cli_database import iso, now_ms, opened
 from interface.cli_settings import tell_receiver
 from internal import admission, devices
 from internal.config import Settings

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from interface import actions
 from interface.acting import changing
-from interface.cli_queue import iso, now_ms, opened
+from interface.cli_database import iso, now_ms, opened
 from interface.cli_settings import set_lane
 from interface.destinations import build
 from internal import jobs

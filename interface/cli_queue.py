@@ -10,10 +10,7 @@ import argparse
 import dataclasses
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +19,8 @@ from rich.table import Column, Table
 
 from interface import actions
 from interface.acting import changing
+from interface.cli_database import iso, now_ms, opened
+from interface.cli_lanes import print_trouble
 from interface.explain import explain, state_text
 from interface.roles import open_spool, open_store
 from internal import config, index, jobs, rule_rows, set_aside
@@ -37,29 +36,6 @@ from internal.store import Store, Tx
 _REINDEX_BATCH = 100
 _QUEUE_ROWS = 10_000
 _PIPE_COLUMNS = 160
-
-
-@contextmanager
-def opened(settings: Settings) -> Iterator[Store]:
-    """Open the database as it is; NotFound before the router's first start."""
-    if not settings.database.url and not settings.database_path.is_file():
-        raise NotFound(f"no data yet under {settings.data_dir}: start the router first (python main.py -v)")
-    store = open_store(settings)
-    try:
-        store.migrate()
-        yield store
-    finally:
-        store.close()
-
-
-def now_ms() -> int:
-    """Return this machine's clock."""
-    return time.time_ns() // 1_000_000
-
-
-def iso(at: int | None) -> str:
-    """Return a moment in local time, "" for none."""
-    return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).astimezone().isoformat(timespec="seconds")
 
 
 def age_text(age_ms: int) -> str:
@@ -103,8 +79,6 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
         )
     # A table that is cut to 80 columns on its way into a pipe or a file cannot be read.
     Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
-    from interface.cli_lanes import print_trouble
-
     with opened(settings) as store, store.reading() as tx:
         print_trouble(tx, settings)
     return 0

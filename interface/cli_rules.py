@@ -19,7 +19,7 @@ from rich.table import Table
 
 from interface.acting import changing
 from interface.cli_cases import person
-from interface.cli_queue import iso, now_ms, opened
+from interface.cli_database import iso, now_ms, opened
 from interface.lane_control import ground_of
 from interface.roles import open_spool
 from interface.rule_book import build_book, entries_of, vault_of

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from interface.acting import changing, command_author
-from interface.cli_queue import iso, now_ms, opened
+from interface.cli_database import iso, now_ms, opened
 from interface.lane_control import ground_of
 from interface.roles import open_spool
 from internal import admission, catalogue, lane_settings, settings_rows

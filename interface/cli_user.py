@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from interface.acting import changing, command_author
-from interface.cli_queue import iso, now_ms, opened
+from interface.cli_database import iso, now_ms, opened
 from internal import passwords, sessions, users
 from internal.config import Settings
 from internal.errors import NotAllowed

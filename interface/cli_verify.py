@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from interface.acting import changing
-from interface.cli_queue import now_ms, opened
+from interface.cli_database import now_ms, opened
 from interface.destinations import build
 from interface.satusehat.audit import Finding
 from interface.satusehat.delivery import Satusehat

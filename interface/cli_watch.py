@@ -11,7 +11,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from interface.cli_queue import iso, opened
+from interface.cli_database import iso, opened
 from internal import watched
 from internal.config import Settings
 

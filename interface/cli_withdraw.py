@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from interface.acting import changing
 from interface.cli_cases import one_delivery, person
-from interface.cli_queue import now_ms, opened
+from interface.cli_database import now_ms, opened
 from internal import jobs, withdrawals
 from internal.config import Settings
 from internal.errors import NotAllowed, NotFound
