@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -31,7 +32,8 @@ MAX_FILES: Final = 5000
 MAX_SERIES: Final = 20
 #: So many studies are asked for in a dry run.
 MAX_DRY: Final = 1000
-_MAX_ROWS: Final = 5000
+_MAX_ROWS: Final = 5000  # of one copy are shown
+_MAX_COMPARED: Final = 50_000
 _MAX_TEXT: Final = 200
 _MAX_NESTING: Final = 8
 
@@ -203,7 +205,7 @@ def _file(book: RuleBook, rules: RuleSet, one: _Opened, names: Sequence[str], ev
     try:
         judged = tuple(Judged(rule.name, fired, tuple(trace), tuple(action.text for action in rule.actions),
                               rule.send_to) for rule, fired, trace in rules.explain(one.facts))
-    except EditFailed as error:
+    except (EditFailed, NotDicom) as error:
         return Tested(one.name, one.facts.header.study_uid, one.facts.header.sop_uid, fault=str(error))
     copies = tuple(_copy(book, rules, one, name, everything) for name in names)
     return Tested(one.name, one.facts.header.study_uid, one.facts.header.sop_uid, judged, copies)
@@ -215,13 +217,22 @@ def _copy(book: RuleBook, rules: RuleSet, one: _Opened, name: str, everything: b
         if not firing and not everything:
             return Copy(name, (), ())
         done = rewrite(one.dataset, one.facts, rules, firing, book.find, book.vault.keys)
-        after = dict(_rows(done.dataset))
-    except (EditFailed, Transient) as error:
+        before, after = _compared(one.dataset), _compared(done.dataset)
+    except (EditFailed, NotDicom, Transient) as error:
         return Copy(name, (), (), str(error))
-    before = dict(_rows(one.dataset))
-    changes = tuple((key, before.get(key, ""), after.get(key, "")) for key in sorted(before.keys() | after.keys())
-                    if everything or before.get(key) != after.get(key))
-    return Copy(name, done.fired, changes)
+    changes = [(key, before.get(key, ""), after.get(key, "")) for key in sorted(before.keys() | after.keys())
+               if everything or before.get(key) != after.get(key)]
+    if len(changes) > _MAX_ROWS:
+        changes[_MAX_ROWS:] = [("...", "", "")]
+    return Copy(name, done.fired, tuple(changes))
+
+
+def _compared(dataset: DataSet) -> dict[str, str]:
+    """Return every attribute as people read it. Raises NotDicom for what cannot be taken apart, or has too many."""
+    rows = dict(islice(_rows(dataset), _MAX_COMPARED))
+    if len(rows) == _MAX_COMPARED:
+        raise NotDicom(f"it has more than {_MAX_COMPARED} attributes: too many to compare")
+    return rows
 
 
 def _rows(dataset: DataSet, prefix: str = "", used: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
