@@ -93,7 +93,8 @@ class Mroc:
 
     def probe(self) -> Iterator[Probe]:
         """Say where copies would go; sends nothing."""
-        yield Probe("mroc", True, f"{self._scheme}://{self._host}, while {_DISABLED_TEXT.replace(' not', '')}")
+        yield Probe("mroc", True, f"{self._scheme}://{self._host}, while the platform's flag SATUSEHAT_CLIENT_ENABLE"
+                    " is true")
 
     def close(self) -> None:
         """Close the connections."""

@@ -80,8 +80,9 @@ class S3:
 
         try:
             self._call(lambda store: next(iter(obstore.list(store, chunk_size=1)), None))
-        except RouterError as fault:
-            yield Probe("s3", False, str(fault), "Periksa endpoint, bucket, access_key dan secret_key / check "
+        except (RouterError, FileNotFoundError) as fault:
+            text = str(fault) if isinstance(fault, RouterError) else f"there is no bucket {self._options.bucket}"
+            yield Probe("s3", False, text, "Periksa endpoint, bucket, access_key dan secret_key / check "
                         "endpoint, bucket, access_key and secret_key")
             return
         yield Probe("s3", True, f"{self.environment.removeprefix('s3:')} can be used")

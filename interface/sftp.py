@@ -98,8 +98,8 @@ class Sftp:
             yield Probe("sftp", False, str(fault), advice)
         else:
             ok = stat.S_ISDIR(mode)
-            yield Probe("sftp", ok, f"{self.environment.removeprefix('sftp:')} {'is there' if ok else 'is no folder'}",
-                        "" if ok else advice)
+            where = self.environment.removeprefix("sftp:")
+            yield Probe("sftp", ok, f"{where} is there" if ok else f"{where} is no folder", "" if ok else advice)
         finally:
             self._drop()
 

@@ -109,6 +109,11 @@ def causes(tx: Tx) -> list[Cause]:
     return sorted(found, key=lambda one: (-one.jobs, one.oldest_at))
 
 
+def deliveries(found: Collection[Cause], *states: State) -> int:
+    """Return how many deliveries among `found` are in one of `states`; other work is not counted."""
+    return sum(one.jobs for one in found if one.kind == "deliver" and one.state in states)
+
+
 def queue_ages(tx: Tx, bounds_s: Sequence[int], now: int) -> dict[str, tuple[list[int], float]]:
     """Return by destination how many unfinished jobs are at most as old as each bound (and one more: the rest).
 

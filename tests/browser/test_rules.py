@@ -39,3 +39,16 @@ def test_a_rule_is_written_and_a_file_dropped_to_see_what_it_does(
     page.set_viewport_size({"width": 360, "height": 740})
     assert not window.is_wider_than_window()
     assert hospital.audit("settings.change")[0].subject == "rule/malam"
+
+
+def test_what_is_refused_while_files_are_dropped_is_said(
+    hospital: Doors, visit: Callable[..., Visit],
+) -> None:
+    window = visit(hospital.url)
+    page = window.log_in("operator")
+    window.open("/rules/test")
+    many = [{"name": f"{number}.dcm", "mimeType": "application/dicom", "buffer": b"DICM"} for number in range(21)]
+    page.get_by_label("Jatuhkan berkas DICOM").set_input_files(many)
+    page.get_by_role("button", name="Coba").first.click()
+    expect(page.locator("#notices")).to_contain_text("Ada isian yang salah.")
+    window.trouble.clear()  # the browser notes the 422

@@ -112,8 +112,8 @@ def _counts(request: Request) -> dict[str, int]:
             causes = overview.causes(tx)
     except RouterError:
         return {}
-    held = sum(one.jobs for one in causes if one.state is State.HELD)
-    return {"held": held, "waiting": sum(one.jobs for one in causes) - held}
+    return {"held": sum(one.jobs for one in causes if one.state is State.HELD),
+            "waiting": overview.deliveries(causes, State.WAITING, State.DEFERRED)}
 
 
 def _notice(request: Request) -> tuple[str, str] | None:

@@ -5,6 +5,7 @@ Changes when people may do something new with a rule. Trying rules is in rule_tr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -99,7 +100,8 @@ def add_rule(
     with context.reading() as tx:
         known = name in catalogue.current(tx, rule_rows.KIND)
     if known:
-        return _form(request, "", lines, position, (), fault=f"rule {name} stands already: change it there", given=name)
+        fault = f"rule {name} stands already: change it there"
+        return _form(request, "", lines, position, (), fault=fault, given=name)
     return _write(request, context, actor, name, lines, position, is_new=True)
 
 
@@ -110,7 +112,7 @@ def rule(name: str, request: Request, context: CurrentContext) -> HTMLResponse:
         past = _history(tx, name)
         body = catalogue.current(tx, rule_rows.KIND).get(name)
     shown = body or next((one.body for one in past if one.body is not None), None) or {"entries": {}, "position": 0}
-    return _form(request, name, lines_of(shown["entries"]), int(shown.get("position", 0)), past, removed=body is None)
+    return _form(request, name, lines_of(shown["entries"]), int(shown.get("position", 0)), past)
 
 
 def _history(tx: Tx, name: str) -> list[catalogue.Revision]:
@@ -180,15 +182,16 @@ def roll_back(
         with context.reading() as tx:
             past = _history(tx, name)
             then = catalogue.revision(tx, rule_rows.KIND, name, revision).body or {"entries": {}}
-        return _form(request, name, lines_of(then["entries"]), 0, past, fault=str(fault))
+        return _form(request, name, lines_of(then["entries"]), int(then.get("position", 0)), past, fault=str(fault))
     return RedirectResponse("/rules?done=rule", status_code=303)
 
 
 def _form(
-    request: Request, name: str, lines: str, position: int, past: list[catalogue.Revision] | tuple[()], *,
-    fault: str = "", given: str = "", removed: bool = False,
+    request: Request, name: str, lines: str, position: int, past: Sequence[catalogue.Revision], *,
+    fault: str = "", given: str = "",
 ) -> HTMLResponse:
     history = [Past(one.revision, one.at, one.author, one.restores,
                     None if one.body is None else lines_of(one.body["entries"])) for one in past]
     return page(request, "rule.html", status=409 if fault else 200, name=name, given=given, lines=lines,
-                position=position, history=history, faults=fault.split("\n") if fault else [], removed=removed)
+                position=position, history=history, faults=fault.split("\n") if fault else [],
+                removed=bool(past) and past[0].body is None)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse
+from pydantic import Field
 
 from interface import actions
 from interface.http.actor import CurrentActor
@@ -65,7 +66,7 @@ def search_studies(
 @routes.post("/studies/orders", right=Right.OPERATE)
 def order_studies(
     request: Request, context: CurrentContext, actor: CurrentActor,
-    study: Annotated[list[str], Form(max_length=study_list.PAGE)] = [],  # noqa: B006 - FastAPI copies it
+    study: Annotated[list[Annotated[str, Field(max_length=64)]], Form(max_length=study_list.PAGE)] = [],  # noqa: B006 - FastAPI copies it
     verb: Word = "", text: Annotated[str, Form(max_length=200)] = "", state: Word = "", modality: Word = "",
     caller: Word = "", first: Word = "", last: Word = "",
 ) -> HTMLResponse:

@@ -14,7 +14,6 @@ from interface.http.pages.render import page, part, pen_of
 from interface.http.rights import Right
 from interface.http.routes import Routes
 from internal import overview
-from internal.overview import Cause
 from internal.states import State
 
 _CAUSES_SHOWN = 12
@@ -45,12 +44,8 @@ def _values(request: Request, context: WebContext) -> dict[str, Any]:
         forecast = overview.forecast(tx, context.spool.free_bytes(), pen.now)
     return {
         "causes": [one for one in causes if one.state in _STUCK][:_CAUSES_SHOWN], "day": day, "receiving": receiving,
-        "open_jobs": _count(causes, *State), "held": _count(causes, State.HELD),
-        "waiting": _count(causes, State.WAITING, State.DEFERRED),
-        "moving": _count(causes, State.QUEUED, State.ACTIVE), "lanes": lanes, "forecast": forecast,
+        "open_jobs": overview.deliveries(causes, *State), "held": overview.deliveries(causes, State.HELD),
+        "waiting": overview.deliveries(causes, State.WAITING, State.DEFERRED),
+        "moving": overview.deliveries(causes, State.QUEUED, State.ACTIVE), "lanes": lanes, "forecast": forecast,
         "roles": {name: bool(role["ok"]) for name, role in read_roles(context.spool, pen.now).items()},
     }
-
-
-def _count(causes: list[Cause], *states: State) -> int:
-    return sum(one.jobs for one in causes if one.kind == "deliver" and one.state in states)

@@ -230,6 +230,24 @@ def test_many_studies_take_one_order(hospital: Doors, operator: Visitor, verb: s
     assert entry.fields["studies"] == [uid for _, uid in picked] and entry.fields["moved"] > 0
 
 
+def test_the_navigation_counts_what_the_first_page_says_is_waiting(operator: Visitor) -> None:
+    text = operator.get("/").text
+    badges = dict(re.findall(r'href="/(waiting|held)".*?<span class="count \w+">(\d+)</span>', text))
+    assert badges == {"waiting": "2", "held": "3"}, "the one in the queue is not counted"
+
+
+def test_the_audit_trail_speaks_in_words(hospital: Doors, operator: Visitor) -> None:
+    operator.get("/held")
+    admin = hospital.logged_in("admin")
+    for language, words in (("id", "Melihat daftar pasien"), ("en", "Looked at a list of patients")):
+        text = admin.get("/audit?action=patient", headers={"Accept-Language": language}).text
+        assert re.search(rf'<td[^>]*>{words}<span[^>]*>patient\.list</span>', text)
+
+
+def test_a_name_that_is_no_study_is_not_kept_for_an_order(operator: Visitor) -> None:
+    assert operator.post("/studies/orders", {"verb": "retry", "study": "1" * 65}).status_code == 422
+
+
 def test_no_study_picked_is_said(operator: Visitor) -> None:
     assert "Tidak ada yang dipilih" in operator.post("/studies/orders", {"verb": "retry"}).text
 

@@ -113,6 +113,18 @@ def test_a_mistake_is_named_with_its_line_and_changes_nothing(router: Doors, adm
     assert text.entries["send_to"] == "pacs"
 
 
+def test_what_can_no_longer_be_brought_back_is_shown_with_its_place(admin: Visitor) -> None:
+    write(admin, "keep = yes\nenabled = no", name="later")
+    write(admin, LINES.replace("send_to = pacs", "keep = yes"), name="relay")
+    assert admin.post("/rule/relay", {"lines": LINES, "position": "7"}).status_code == 303
+    assert admin.post("/rule/relay/remove").status_code == 303
+    reply = admin.post("/rule/relay", {"lines": "send_to = pcas", "position": "7"}, headers=ENGLISH)
+    assert reply.status_code == 409 and 'value="7"' in reply.text
+    assert "was taken out" in reply.text and "Take the rule out" not in reply.text
+    known = admin.post("/rules/new", {"name": "later", "lines": "keep = yes"}, headers={"Accept-Language": "id"})
+    assert "Aturan later sudah ada: ubah di halamannya." in known.text
+
+
 def test_who_may_only_try_changes_nothing(router: Doors, admin: Visitor) -> None:
     write(admin)
     operator, viewer = router.with_session("operator"), router.with_session("viewer")

@@ -1,4 +1,4 @@
-// The little that the pages do by themselves; everything works without it too. Own work.
+// The little that the pages do by themselves; all but trying rules works without it too. Own work.
 "use strict";
 
 (() => {
@@ -46,6 +46,26 @@
       window.setTimeout(() => { spoken.textContent = spoken.dataset.text; }, 100);
     }
   });
+
+  // What somebody asked for and did not get is said; news that do not come are left alone.
+  const lament = (event) => {
+    const cause = event.detail.requestConfig && event.detail.requestConfig.triggeringEvent;
+    const place = document.getElementById("notices");
+    if (!place || !cause || !/^(submit|change|input|click)$/.test(cause.type)) return;
+    let words = [place.dataset.failed];
+    try {
+      const said = JSON.parse(event.detail.xhr.responseText);
+      const language = document.documentElement.lang;
+      words = [said.message[language], said.next_step[language]];
+    } catch { /* no answer at all, or one that is none of ours */ }
+    const line = document.createElement("p");
+    line.className = "notice held";
+    line.textContent = words.filter(Boolean).join(" ");
+    place.replaceChildren(line);
+    place.scrollIntoView({ block: "nearest" });
+  };
+  document.addEventListener("htmx:responseError", lament);
+  document.addEventListener("htmx:sendError", lament);
 
   // "Look again": at most every other second, the last time included; no line is kept open for a hidden window.
   const PAUSE_MS = 2000;
