@@ -51,4 +51,8 @@ def test_what_is_refused_while_files_are_dropped_is_said(
     page.get_by_label("Jatuhkan berkas DICOM").set_input_files(many)
     page.get_by_role("button", name="Coba").first.click()
     expect(page.locator("#notices")).to_contain_text("Ada isian yang salah.")
+    page.get_by_label("Jatuhkan berkas DICOM").set_input_files(str(get_testdata_file("CT_small.dcm")))
+    page.get_by_role("button", name="Coba").first.click()
+    expect(page.locator("#tried")).to_contain_text("Akan dikirim ke satusehat")
+    expect(page.locator("#notices")).to_be_empty()
     window.trouble.clear()  # the browser notes the 422

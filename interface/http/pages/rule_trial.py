@@ -124,18 +124,20 @@ def dry_run(request: Request, context: CurrentContext, actor: CurrentActor, sinc
     def work(task: Task) -> None:
         with context.reading() as tx:
             task.total = len(index.studies_since(tx, start, rule_tester.MAX_DRY))
-        other = 0
+        elsewhere = held = 0
         for one in rule_tester.dry_run(book, context.store, context.spool, start):
             task.done += 1
-            held = bool(one.hold or one.faults)
-            task.failed += held
-            other += one.differs
-            if (held or one.differs) and len(task.lines) < _MAX_LINES:
-                task.lines.append(_line(one, pen, held=held))
+            is_held = bool(one.hold or one.faults)
+            held += is_held
+            elsewhere += one.differs
+            if (is_held or one.differs) and len(task.lines) < _MAX_LINES:
+                task.lines.append(_line(one, pen, held=is_held))
             if task.stopping:
                 return
-        task.lines.insert(0, Line("", True, pen.n("%(num)s study would go elsewhere than it went.",
-                                                  "%(num)s studies would go elsewhere than they went.", other)))
+        task.lines[:0] = [
+            Line("", True, pen.n("%(num)s study would go elsewhere than it went.",
+                                 "%(num)s studies would go elsewhere than they went.", elsewhere)),
+            Line("", not held, pen.n("%(num)s study would be held.", "%(num)s studies would be held.", held))]
 
     task = context.tasks.start(Task(mark("Dry run"), actor.author, "/rules/test", subject=since), work)
     return RedirectResponse(f"/progress/{task.task_id}", status_code=303)

@@ -113,16 +113,18 @@ def test_a_mistake_is_named_with_its_line_and_changes_nothing(router: Doors, adm
     assert text.entries["send_to"] == "pacs"
 
 
-def test_what_can_no_longer_be_brought_back_is_shown_with_its_place(admin: Visitor) -> None:
-    write(admin, "keep = yes\nenabled = no", name="later")
-    write(admin, LINES.replace("send_to = pacs", "keep = yes"), name="relay")
-    assert admin.post("/rule/relay", {"lines": LINES, "position": "7"}).status_code == 303
+def test_a_rule_that_was_taken_out_and_is_written_wrongly_is_still_out(admin: Visitor) -> None:
+    write(admin)
     assert admin.post("/rule/relay/remove").status_code == 303
     reply = admin.post("/rule/relay", {"lines": "send_to = pcas", "position": "7"}, headers=ENGLISH)
     assert reply.status_code == 409 and 'value="7"' in reply.text
     assert "was taken out" in reply.text and "Take the rule out" not in reply.text
-    known = admin.post("/rules/new", {"name": "later", "lines": "keep = yes"}, headers={"Accept-Language": "id"})
-    assert "Aturan later sudah ada: ubah di halamannya." in known.text
+
+
+def test_a_rule_that_stands_is_not_written_anew(admin: Visitor) -> None:
+    write(admin)
+    reply = admin.post("/rules/new", {"name": "relay", "lines": "keep = yes"}, headers={"Accept-Language": "id"})
+    assert reply.status_code == 409 and "Aturan relay sudah ada: ubah di halamannya." in reply.text
 
 
 def test_who_may_only_try_changes_nothing(router: Doors, admin: Visitor) -> None:
@@ -183,7 +185,12 @@ def test_a_stored_study_is_tried_and_a_day_is_run_dry(router: Doors, admin: Visi
     assert "No such study" in admin.post("/rules/test/study", {"study": "1.2.3"}, headers=ENGLISH).text
     progress = admin.post("/rules/dry-run", {"since": "2020-01-01"}, headers=ENGLISH).headers["location"]
     shown = plain(ended(admin, progress, "/rules/test"))
-    assert f"{uid} would go to pacs (1); went to" in shown or f"{uid} akan dikirim ke pacs (1)" in shown
+    assert f"{uid} would go to pacs (1); went to nowhere" in shown
+    assert "1 study would go elsewhere than it went. 0 studies would be held." in shown
+    assert admin.post("/rule/relay", {"lines": f"{LINES}\nhold = look first"}).status_code == 303
+    progress = admin.post("/rules/dry-run", {"since": "2020-01-01"}, headers=ENGLISH).headers["location"]
+    shown = plain(ended(admin, progress, "/rules/test"))
+    assert "1 study would be held." in shown and "Would be held: rule relay: look first" in shown
     assert admin.post("/rules/dry-run", {"since": "someday"}).status_code == 422
 
 

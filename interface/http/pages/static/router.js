@@ -47,23 +47,30 @@
     }
   });
 
-  // What somebody asked for and did not get is said; news that do not come are left alone.
-  const lament = (event) => {
+  // What somebody asked for and did not get is said until they ask again; news that do not come are left alone.
+  let refusal = null;
+  const isAsked = (event) => {
     const cause = event.detail.requestConfig && event.detail.requestConfig.triggeringEvent;
+    return Boolean(cause) && /^(submit|change|input|click)$/.test(cause.type);
+  };
+  const lament = (event) => {
     const place = document.getElementById("notices");
-    if (!place || !cause || !/^(submit|change|input|click)$/.test(cause.type)) return;
+    if (!place || !isAsked(event)) return;
     let words = [place.dataset.failed];
     try {
       const said = JSON.parse(event.detail.xhr.responseText);
       const language = document.documentElement.lang;
       words = [said.message[language], said.next_step[language]];
     } catch { /* no answer at all, or one that is none of ours */ }
-    const line = document.createElement("p");
-    line.className = "notice held";
-    line.textContent = words.filter(Boolean).join(" ");
-    place.replaceChildren(line);
+    refusal = document.createElement("p");
+    refusal.className = "notice held";
+    refusal.textContent = words.filter(Boolean).join(" ");
+    place.replaceChildren(refusal);
     place.scrollIntoView({ block: "nearest" });
   };
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (refusal && isAsked(event)) refusal.remove();
+  });
   document.addEventListener("htmx:responseError", lament);
   document.addEventListener("htmx:sendError", lament);
 
