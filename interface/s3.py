@@ -80,9 +80,8 @@ class S3:
 
         try:
             self._call(lambda store: next(iter(obstore.list(store, chunk_size=1)), None))
-        except (RouterError, FileNotFoundError) as fault:
-            text = str(fault) if isinstance(fault, RouterError) else f"there is no bucket {self._options.bucket}"
-            yield Probe("s3", False, text, "Periksa endpoint, bucket, access_key dan secret_key / check "
+        except RouterError as fault:
+            yield Probe("s3", False, str(fault), "Periksa endpoint, bucket, access_key dan secret_key / check "
                         "endpoint, bucket, access_key and secret_key")
             return
         yield Probe("s3", True, f"{self.environment.removeprefix('s3:')} can be used")
@@ -146,6 +145,8 @@ class S3:
             state = ItemState.STORED if self._hash(key, frozen.size_bytes) == frozen.sha256 else ItemState.CONFLICT
             text = "was there already" if state is ItemState.STORED else "is there with other content"
             return Answer(frozen, state, {**said, "text": text})
+        except FileNotFoundError:  # a put finds no object missing: what answers is no object store
+            raise Transient(f"there is no bucket {self._options.bucket}", code="s3-no-bucket") from None
         hit("push.mid")
         try:
             size = self._call(lambda store: obstore.head(store, key))["size"]

@@ -6,7 +6,9 @@ import getpass
 import ssl
 import subprocess
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -141,6 +143,30 @@ def test_keys_buckets_and_servers_that_do_not_work_say_so(bucket: Bucket, change
     assert SECRET not in outcome.reason and "wrong-secret-key" not in outcome.reason
     assert bucket.objects == {}
     assert [line.ok for line in to.probe()] == [False]
+
+
+def test_a_server_that_is_no_object_store_says_so() -> None:
+    class Nothing(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_error(404)
+
+        do_GET = do_PUT = do_HEAD = answer  # noqa: N815 - the library's names
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        to = S3(S3Options("cloud", access_key=lambda: ACCESS, secret_key=lambda: SECRET, bucket=BUCKET, timeout_s=5.0,
+                          endpoint=f"http://127.0.0.1:{server.server_port}"))
+        assert [line.ok for line in to.probe()] == [False]
+        outcome = step_once(to, study(to), SkewClock())
+        assert isinstance(outcome, Later) and (outcome.code, outcome.blame) == ("s3-no-bucket", "lane")
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_store_without_room_is_tried_again(bucket: Bucket) -> None:
