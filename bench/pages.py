@@ -90,6 +90,7 @@ PAGES: dict[str, Ask] = {
     "Receipt": _receipt,
     "Waiting room": _get("/waiting"), "Waiting room, one cause": _get("/waiting?reason=no-order&lane=satusehat"),
     "Held": _get("/held"), "Destinations": _get("/destinations"), "Devices": _get("/devices"),
+    "Rules": _get("/rules"), "Try the rules": _get("/rules/test"),
     "Settings": _get("/settings"), "Audit trail": _get("/audit"), "Users": _get("/users"), "Login": _get("/login"),
 }
 
