@@ -66,14 +66,17 @@ def refusal(codec: Codec, path: Path) -> str:
     return caught.value.code
 
 
+@pytest.mark.attack("S24")
 def test_a_stream_that_claims_another_size_is_not_decoded(codec: Codec, tmp_path: Path) -> None:
     assert refusal(codec, image(tmp_path / "bomb", bomb(40000, 40000), J2K, 16, 16)) == "damaged"
 
 
+@pytest.mark.attack("S24")
 def test_a_claim_beyond_the_cap_is_not_decoded(codec: Codec, tmp_path: Path) -> None:
     assert refusal(codec, image(tmp_path / "bomb", bomb(40000, 40000), J2K, 40000, 40000)) == "too-large"
 
 
+@pytest.mark.attack("S24")
 def test_a_claim_within_the_cap_ends_inside_the_memory_of_the_child(tmp_path: Path) -> None:
     path = image(tmp_path / "bomb", bomb(20000, 20000), J2K, 20000, 20000)
     with Codec(limits=Limits(memory_bytes=600 * 1024**2, cpu_s=20, wall_s=60)) as codec:
@@ -81,6 +84,7 @@ def test_a_claim_within_the_cap_ends_inside_the_memory_of_the_child(tmp_path: Pa
         assert codec.draw(sample("CT_small.dcm"), edge=64).width == 64
 
 
+@pytest.mark.attack("S24")
 def test_what_takes_too_long_is_ended_and_the_next_image_is_drawn(tmp_path: Path) -> None:
     noise = numpy.random.default_rng(1).integers(0, 256, (1500, 1500)).astype("u1")
     stream = imagecodecs.jpeg2k_encode(noise, level=0, codecformat="j2k", reversible=True)
@@ -152,11 +156,14 @@ def nested(depth: int) -> bytes:
     return inner * depth
 
 
+@pytest.mark.attack("S19")
+@pytest.mark.attack("S20")
 @pytest.mark.parametrize("depth", [33, 300, 100_000])
 def test_sequences_nested_deeper_than_is_read(codec: Codec, tmp_path: Path, depth: int) -> None:
     assert refusal(codec, raw(tmp_path / "deep", IMPLICIT_LITTLE, nested(depth))) == "too-large"
 
 
+@pytest.mark.attack("S21")
 def test_a_deflated_bomb_is_not_inflated(codec: Codec, tmp_path: Path) -> None:
     pack = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     body = b"".join(pack.compress(bytes(1024**2)) for _ in range(64)) + pack.flush()
@@ -172,6 +179,7 @@ FUZZED = ["CT_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_s
           "JPGLosslessP14SV1_1s_1f_8b.dcm", "SC_rgb_small_odd_jpeg.dcm", "MR_small_bigendian.dcm"]
 
 
+@pytest.mark.attack("S23")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_are_drawn_or_refused(codec: Codec, tmp_path: Path, data: st.DataObject) -> None:

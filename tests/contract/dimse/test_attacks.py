@@ -92,6 +92,9 @@ ROTATING = {"nothing", "half a request", "items that lie", "many contexts", "emp
             "an endless request that is no image", "half a data set"}
 
 
+@pytest.mark.attack("S2")
+@pytest.mark.attack("S4")
+@pytest.mark.attack("S6")
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=[pytest.mark.long(seconds=3)] if name in ROTATING else []) for name in ATTACKS
 ])
@@ -144,6 +147,8 @@ def crowded(start: Callable[..., Role], **settings: object) -> Role:
                  **settings)  # fmt: skip
 
 
+@pytest.mark.attack("S4")
+@pytest.mark.attack("S5")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long(seconds=8)) for name in CROWDS])
 def test_memory_is_flat_whatever_their_number(start: Callable[..., Role], descriptors: None, name: str) -> None:
     said, count = CROWDS[name]
@@ -174,6 +179,7 @@ def waiting_bytes(port: int) -> int:
     return total
 
 
+@pytest.mark.attack("S15")
 @pytest.mark.long(seconds=8)
 def test_many_long_commitment_requests_at_once(start: Callable[..., Role]) -> None:
     """Each takes 40 MB to read; they are read one after the other, each of them answered."""
@@ -206,6 +212,8 @@ def bombs() -> dict[str, tuple[str, bytes, int]]:
     return {"deflated": ("1.2.840.10008.1.2.1.99", deflated, 40), "nested": (EXPLICIT, nested, 40)}
 
 
+@pytest.mark.attack("S20")
+@pytest.mark.attack("S21")
 @pytest.mark.parametrize("name", ["deflated", pytest.param("nested", marks=pytest.mark.long(seconds=8))])
 def test_data_sets_that_take_memory_to_look_at(start: Callable[..., Role], name: str) -> None:
     """They are looked at one after the other; each is refused, and others are served meanwhile."""
@@ -257,6 +265,7 @@ def storm(port: int, stop: threading.Event, said: bytes) -> None:
             continue
 
 
+@pytest.mark.attack("S7")
 @pytest.mark.parametrize("said", [b"", associate_rq(PROPOSED), b"GET / HTTP/1.1\r\n\r\n"], ids=["", "RQ", "HTTP"])
 def test_sigterm_in_a_storm_of_connections(start: Callable[..., Role], said: bytes) -> None:
     role = start(children=2)
@@ -275,6 +284,7 @@ def test_sigterm_in_a_storm_of_connections(start: Callable[..., Role], said: byt
     assert "Traceback" not in role.log()
 
 
+@pytest.mark.attack("S8")
 def test_a_burst_of_200_from_200_threads(start: Callable[..., Role], record_property: Callable[..., None]) -> None:
     """All are accepted; the time is reported (the aim: p95 below 3 s on two free cores)."""
     role = start(children=2)
@@ -298,6 +308,7 @@ def test_a_burst_of_200_from_200_threads(start: Callable[..., Role], record_prop
     record_property("association_burst_p95_s", round(statistics.quantiles(took_s, n=20)[18], 3))
 
 
+@pytest.mark.attack("S7")
 @pytest.mark.long(seconds=15)
 def test_more_than_1024_descriptors(start: Callable[..., Role], descriptors: None) -> None:
     role = start(max_associations=2000, max_associations_per_address=2000)
@@ -312,6 +323,7 @@ def test_more_than_1024_descriptors(start: Callable[..., Role], descriptors: Non
         wire.sock.close()
 
 
+@pytest.mark.attack("S6")
 @pytest.mark.long(seconds=20)
 def test_five_hundred_sockets_with_one_byte_are_gone_in_ten_seconds(
     start: Callable[..., Role], descriptors: None
@@ -331,6 +343,7 @@ def test_five_hundred_sockets_with_one_byte_are_gone_in_ten_seconds(
     until(lambda: role.fresh("receive.json")["open"] == 0)
 
 
+@pytest.mark.attack("S7")
 @pytest.mark.long(seconds=15)
 def test_a_storm_of_connections_leaves_no_threads(start: Callable[..., Role]) -> None:
     role = start()
@@ -345,6 +358,7 @@ def test_a_storm_of_connections_leaves_no_threads(start: Callable[..., Role]) ->
         assert honest.echo() == 0
 
 
+@pytest.mark.attack("S5")
 def test_a_disk_that_takes_no_more_refuses_and_keeps_the_association(start: Callable[..., Role]) -> None:
     """A real limit of the kernel in the place of a full disk: files end at 400,000 bytes (EFBIG)."""
     role = start(prefix=["prlimit", "--fsize=400000"])

@@ -74,6 +74,7 @@ def test_an_answer_is_kept_before_it_is_acknowledged(role: Role) -> None:
     assert isinstance(parse_entry(json.dumps(document).encode()), CommitAnswer)
 
 
+@pytest.mark.attack("S15")
 def test_nobody_else_may_bring_answers_and_nonsense_is_refused(role: Role) -> None:
     assert bring(role, "STRANGER", report("1.2.3", ["1.2.4"], [])) is None
     assert bring(role, "ARCHIVE", report("1.2.3", [], [])) == 0x0115

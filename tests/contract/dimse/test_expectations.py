@@ -85,6 +85,7 @@ def test_classes_that_nobody_has_heard_of_are_kept(shared: Role) -> None:
         wire.release()
 
 
+@pytest.mark.attack("S21")
 def test_a_deflated_bomb_is_kept_without_being_inflated(start: Callable[..., Role]) -> None:
     role = start()
     base = memory_bytes(role.children()[0])
@@ -106,6 +107,7 @@ def test_a_deflated_bomb_is_kept_without_being_inflated(start: Callable[..., Rol
     assert role.data_sets() == {"1.2.1": bombs["1.2.1"]}
 
 
+@pytest.mark.attack("S55")
 def test_titles_and_uids_cannot_write_lines_or_control_codes_into_the_log(start: Callable[..., Role]) -> None:
     role = start(unknown_callers="refuse")
     evil = "A\nERROR x\x1b[2J"

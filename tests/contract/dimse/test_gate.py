@@ -68,6 +68,7 @@ def test_several_titles_and_both_address_families(start: Callable[..., Role]) ->
         wire.release()
 
 
+@pytest.mark.attack("S8")
 def test_caps_in_all_and_per_address_refuse_without_a_reset(start: Callable[..., Role]) -> None:
     role = start(max_associations=3, max_associations_per_address=2, children=2, bind=["0.0.0.0"])
     held = [Wire(role.port), Wire(role.port)]
@@ -131,6 +132,7 @@ def caller(aet: str, address: str = "", verdict: str = "accept") -> dict[str, st
     return {"aet": aet, "address": address, "verdict": verdict}
 
 
+@pytest.mark.attack("S11")
 def test_unknown_callers_are_refused_where_so_configured_and_policy_is_read_again(start: Callable[..., Role]) -> None:
     role = start(unknown_callers="refuse")
     assert rejection(role.port, calling="CT1") == (1, 1, 3)

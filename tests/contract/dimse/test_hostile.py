@@ -69,6 +69,8 @@ BEFORE_ASSOCIATION = {
 }
 
 
+@pytest.mark.attack("S2")
+@pytest.mark.attack("S13")
 @pytest.mark.parametrize("case", [name for name, (_, abort) in BEFORE_ASSOCIATION.items() if abort])
 def test_nonsense_before_an_association_is_aborted(shared: Role, case: str) -> None:
     data, abort = BEFORE_ASSOCIATION[case]
@@ -101,6 +103,7 @@ IN_ASSOCIATION = {
 }  # fmt: skip
 
 
+@pytest.mark.attack("S14")
 @pytest.mark.parametrize("case", IN_ASSOCIATION)
 def test_nonsense_in_an_association_is_aborted(shared: Role, case: str) -> None:
     data, abort = IN_ASSOCIATION[case]
@@ -119,6 +122,7 @@ def test_nonsense_in_an_association_is_aborted(shared: Role, case: str) -> None:
     assert shared.temporary_files() == []
 
 
+@pytest.mark.attack("S6")
 def test_sockets_that_send_one_byte_are_closed_whatever_their_number(start: Callable[..., Role]) -> None:
     role = start(association_timeout_s=1.0)
     wires = [Wire(role.port) for _ in range(60)]
@@ -132,6 +136,7 @@ def test_sockets_that_send_one_byte_are_closed_whatever_their_number(start: Call
     until(lambda: role.fresh("receive-0.json")["open_associations"] == 0)
 
 
+@pytest.mark.attack("S6")
 def test_a_byte_now_and_then_does_not_keep_a_connection(start: Callable[..., Role]) -> None:
     """The association's deadline is one for all bytes, and a message has a floor of bytes per window."""
     role = start(association_timeout_s=0.5, stall_timeout_s=0.5, min_bytes_per_s=1000)
@@ -199,6 +204,7 @@ def test_pipelined_stores_wait_in_the_network_not_in_memory(start: Callable[...,
     assert peak - base < 30_000_000
 
 
+@pytest.mark.attack("S7")
 def test_connections_that_come_and_go_leave_nothing(shared: Role) -> None:
     for _ in range(300):
         with socket.create_connection(("127.0.0.1", shared.port)):
@@ -231,12 +237,14 @@ def poke(role: Role, *parts: bytes) -> None:
             pass
 
 
+@pytest.mark.attack("S13")
 @FUZZ
 @given(st.binary(max_size=600))
 def test_any_first_bytes(quick: Role, data: bytes) -> None:
     poke(quick, data)
 
 
+@pytest.mark.attack("S13")
 @FUZZ
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=10))
 def test_any_damage_to_an_association_request(quick: Role, changes: list[tuple[int, int]]) -> None:
@@ -246,6 +254,7 @@ def test_any_damage_to_an_association_request(quick: Role, changes: list[tuple[i
     poke(quick, bytes(data))
 
 
+@pytest.mark.attack("S14")
 @FUZZ
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8), st.binary(max_size=40))
 def test_any_damage_to_messages(quick: Role, changes: list[tuple[int, int]], tail: bytes) -> None:

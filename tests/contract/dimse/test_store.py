@@ -128,6 +128,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.attack("S1")
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_an_image_is_refused_at_once_and_the_association_goes_on(shared: Role, case: str) -> None:
     uid, sop_class, body, status, comment = REFUSED[case]

@@ -80,6 +80,7 @@ def test_images_come_in_over_tls_and_in_the_clear_beside(tls: Callable[..., Role
     assert role.stop() == 0
 
 
+@pytest.mark.attack("S10")
 def test_old_protocols_weak_suites_and_plain_bytes_are_refused(
     tls: Callable[..., Role], pair: tuple[Path, Path]
 ) -> None:
@@ -103,6 +104,7 @@ def test_old_protocols_weak_suites_and_plain_bytes_are_refused(
         assert wire.echo() == 0
 
 
+@pytest.mark.attack("S10")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_clients_need_a_certificate_where_so_configured(
     tls: Callable[..., Role], pair: tuple[Path, Path], tmp_path: Path, version: ssl.TLSVersion
@@ -129,6 +131,7 @@ def test_clients_need_a_certificate_where_so_configured(
     until(lambda: "handshake with 127.0.0.1 failed" in role.log())
 
 
+@pytest.mark.attack("S9")
 @pytest.mark.parametrize("hello", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x01\x00\x00\x00"],
                          ids=["nothing", "a byte", "half a hello", "no TLS"])
 def test_sigterm_with_stalled_handshakes(tls: Callable[..., Role], hello: bytes) -> None:
@@ -147,6 +150,7 @@ def test_sigterm_with_stalled_handshakes(tls: Callable[..., Role], hello: bytes)
         sock.close()
 
 
+@pytest.mark.attack("S9")
 @pytest.mark.long(seconds=10)
 def test_memory_is_flat_with_as_many_as_fit(tls: Callable[..., Role], pair: tuple[Path, Path]) -> None:
     role = tls(drain_s=1, max_associations=400, max_associations_per_address=250, max_pdu_bytes=131_072)
@@ -166,6 +170,7 @@ def test_memory_is_flat_with_as_many_as_fit(tls: Callable[..., Role], pair: tupl
         wire.sock.close()
 
 
+@pytest.mark.attack("S9")
 def test_stalled_handshakes_hold_nobody_up_and_end(tls: Callable[..., Role], pair: tuple[Path, Path]) -> None:
     role = tls(association_timeout_s=2)
     silent = [socket.create_connection(("127.0.0.1", tls_port(role)), timeout=15) for _ in range(30)]

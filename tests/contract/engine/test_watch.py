@@ -124,6 +124,7 @@ def test_a_file_that_still_grows_is_left_until_it_stands_still(bench: Bench) -> 
     assert bench.look() == 1 and bench.ledger()["a.dcm"].refused == 0
 
 
+@pytest.mark.attack("S29")
 def test_a_cd_tree_is_found_by_content(bench: Bench, tmp_path: Path) -> None:
     import pydicom
 
@@ -214,6 +215,7 @@ def bomb() -> bytes:
     return zipped({"a": bytes(64 * 1024 * 1024)})
 
 
+@pytest.mark.attack("S28")
 def test_hostile_archives_are_refused_within_bounds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_FREE_BYTES", 1024 * 1024)
     monkeypatch.setattr(archive, "MAX_MEMBERS", 50)
@@ -278,6 +280,7 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(bench: Bench, monkeypatch
     assert bench.look() == 1
 
 
+@pytest.mark.attack("S28")
 def test_links_pipes_and_folders_that_may_not_be_read_are_left(bench: Bench, tmp_path: Path) -> None:
     secret = tmp_path / "secret.dcm"
     secret.write_bytes(image())

@@ -131,6 +131,8 @@ def test_a_data_set_without_one_of_the_uids_is_refused(missing: int) -> None:
         scan(b"".join(parts) + element(0x20, 0x4000, b"LT", b"a remark"), EXPLICIT)
 
 
+@pytest.mark.attack("S19")
+@pytest.mark.attack("S20")
 def test_nesting_is_bounded() -> None:
     def nested(depth: int) -> bytes:
         start = struct.pack("<HH2sHIHHI", 8, 0x1140, b"SQ", 0, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
@@ -149,6 +151,7 @@ def test_the_number_of_elements_is_bounded() -> None:
         scan(identity(element(9, 1, b"UL", b"") * 200_000), EXPLICIT)
 
 
+@pytest.mark.attack("S21")
 def test_a_deflated_bomb_is_not_inflated() -> None:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     private = struct.pack("<HH2sHI", 0x19, 0x1001, b"OB", 0, 1 << 30) + bytes(100 * 1024 * 1024)
@@ -182,6 +185,7 @@ def test_the_other_vr_encoding_than_announced_is_read() -> None:
     assert scan(implicit, EXPLICIT).study_uid == "1.4"
 
 
+@pytest.mark.attack("S23")
 @given(st.binary(max_size=400), st.sampled_from([EXPLICIT, IMPLICIT, BIG, DEFLATED]), st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_no_bytes_raise_anything_but_not_dicom(data: bytes, syntax: str, prefixed: bool) -> None:
@@ -195,6 +199,7 @@ def test_no_bytes_raise_anything_but_not_dicom(data: bytes, syntax: str, prefixe
 _CT = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()[132:6000]
 
 
+@pytest.mark.attack("S23")
 @given(st.lists(st.tuples(st.integers(0, len(_CT) - 1), st.integers(0, 255)), max_size=12))
 @settings(max_examples=300, deadline=None)
 def test_no_damage_to_a_real_header_raises_anything_but_not_dicom(changes: list[tuple[int, int]]) -> None:
