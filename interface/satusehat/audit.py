@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -168,7 +168,7 @@ class Audit:
             if not unproven:
                 return None
             (item,) = unproven
-            sha256 = self.fetch_dataset_sha256(item.instance)
+            sha256 = self._fetch_dataset_sha256(item.instance, work.renew)
             if not sha256:
                 return None
             work.record_facts(**{COMPARED: item.item_id})
@@ -180,8 +180,13 @@ class Audit:
             if work.should_yield():
                 return More()
 
-    def fetch_dataset_sha256(self, instance: Instance) -> str:
-        """Return the hash of the data set that the platform holds, "" when it does not show it."""
+    def _fetch_dataset_sha256(self, instance: Instance, alive: Callable[[], None]) -> str:
+        """Return the hash of the data set that the platform holds, "" for none; `alive` is called meanwhile."""
         digest = DatasetHash()
-        shown = self.client.fetch_instance(instance.header, digest.take, 2 * instance.dataset_bytes + _META_BYTES)
+
+        def take(data: bytes) -> None:
+            digest.take(data)
+            alive()
+
+        shown = self.client.fetch_instance(instance.header, take, 2 * instance.dataset_bytes + _META_BYTES)
         return digest.hexdigest() if shown else ""

@@ -179,6 +179,20 @@ def test_the_lease_is_kept_while_the_platform_thinks(
     assert work.renewed > 5
 
 
+def test_the_lease_is_kept_while_an_image_is_fetched_and_compared(make_case: MakeCase) -> None:
+    case = make_case(instances=0)
+    case.add(1, pixels=1_000_000)
+    assert isinstance(case.drive(), Finish)
+    item = case.ledger.items[1]
+    instance = replace(item.instance, sha256=dataset_sha256(case.ledger.files[item.instance.id]))
+    case.ledger.items[1] = replace(item, state=ItemState.UNVERIFIED, instance=instance)
+    case.add(2)
+    work = CountsRenewals(case.ledger, case.clock)
+    assert case.destination.audit.compare_unproven(Run(work, "")) is None
+    assert case.ledger.items[1].state is ItemState.STORED
+    assert work.renewed > 5
+
+
 def test_what_is_kept_here_is_not_missed(make_case: MakeCase) -> None:
     """Everything of one class is kept here; nothing of it is at the platform, not even an ImagingStudy."""
     case = make_case(instances=2, skip_sop_classes=frozenset({"1.2.840.10008.5.1.4.1.1.2"}))
