@@ -126,8 +126,10 @@ def check_end(file: BinaryIO, transfer_syntax_uid: str) -> None:
 def _check_deflated(file: BinaryIO) -> None:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        while not inflater.eof and (data := inflater.unconsumed_tail or file.read(MAX_VALUE_BYTES)):
-            inflater.decompress(data, MAX_INFLATED_BYTES)
+        while not inflater.eof:
+            data = inflater.unconsumed_tail or file.read(MAX_VALUE_BYTES)
+            if not inflater.decompress(data, MAX_INFLATED_BYTES) and not data:  # it may hold output back
+                break
     except zlib.error:
         raise NotDicom("the deflated data set cannot be inflated") from None
     if not inflater.eof or len(inflater.unused_data + file.read(2)) > 1:
@@ -228,11 +230,12 @@ def inflate(data: bytes | bytearray | memoryview, whole: bool) -> tuple[memoryvi
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     room = memoryview(mmap.mmap(-1, MAX_INFLATED_BYTES))
-    size = 0
+    size, part = 0, b""
     try:
         for start in range(0, len(data), _INFLATE_STEP_BYTES):
             step: bytes | bytearray | memoryview = data[start : start + _INFLATE_STEP_BYTES]
-            while step and size < MAX_INFLATED_BYTES and not inflater.eof:
+            # What has taken all of its input may still hold output that it was given no room for.
+            while (step or part) and size < MAX_INFLATED_BYTES and not inflater.eof:
                 part = inflater.decompress(step, min(_INFLATE_STEP_BYTES, MAX_INFLATED_BYTES - size))
                 room[size : size + len(part)] = part
                 size += len(part)
@@ -271,9 +274,7 @@ class _Walk:
         """Return the values of the wanted elements of the outermost data set, up to the last one and all four UIDs."""
         last, wanted, start = self._last, self._wanted, 0
         try:
-            while start < self._end or not self._whole:
-                if not self._implicit:
-                    start = self._pass_over(start)
+            while (start := self._pass_over(start)) < self._end or not self._whole:
                 tag, length, position = self._element(start, self._implicit)
                 if tag > last and (tag >= _PIXEL_DATA or self._complete()):
                     break
@@ -297,10 +298,12 @@ class _Walk:
         return self._values
 
     def _pass_over(self, start: int) -> int:
-        """Return where the first element from `start` on begins that is not short, unwanted and wholly at hand.
+        """Return where the first element from `start` on begins that is not explicit, short, unwanted and at hand.
 
         The same steps as `top` takes, without a call for each: most elements of a header are of this kind.
         """
+        if self._implicit:
+            return start
         data, wanted, last, end = self._data, self._wanted, self._last, self._end - 8
         unpack, passed, budget = self._explicit_header.unpack_from, 0, self._budget
         while start <= end and passed < budget:

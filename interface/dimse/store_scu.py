@@ -137,7 +137,9 @@ class DimseStore:
         """Yield an answer for each; an image on which an association breaks is charged when others get through."""
         broke: list[tuple[Frozen, AssociationLost]] = []
         answered = 0
-        requestor, reused = self._pool.take(calling_aet, [_pair(one) for one in group])
+        pairs = [_pair(one) for one in group]
+        requestor, kept = self._pool.take(calling_aet, pairs)
+        silent = kept  # nothing has come over it since
         left = list(reversed(group))
         try:
             while left:
@@ -146,20 +148,22 @@ class DimseStore:
                     answer = self._store(requestor, frozen)
                 except AssociationLost as fault:
                     requestor.cut()
-                    if reused:
+                    if silent:
                         left.append(frozen)  # it was kept too long: that says nothing about the image
                     else:
                         broke.append((frozen, fault))
                         if len(broke) > 1 and not answered:
                             raise
-                    requestor, reused = self._pool.take(calling_aet, [_pair(one) for one in group])
+                    requestor, kept = self._pool.take(calling_aet, pairs)
+                    silent = kept
                     continue
-                if reused and _was_not_offered(answer):
+                if kept and _was_not_offered(answer):
                     left.append(frozen)  # the node may take it since: that is for a new association to say
                     requestor.release()
-                    requestor, reused = self._pool.take(calling_aet, [_pair(one) for one in group])
+                    requestor, kept = self._pool.take(calling_aet, pairs)
+                    silent = kept
                     continue
-                reused = False
+                silent = False
                 answered += 1
                 yield answer
         except BaseException:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from interface.satusehat.client import Client, Presence
@@ -18,6 +18,7 @@ from interface.satusehat.run import Run, find_inventory_uids, find_sop_uids
 from internal import dicomfile
 from internal.errors import NotDicom, Transient
 from internal.model import RECEIPTED, Instance, Inventory, Item, ItemState
+from internal.ports import Work
 from internal.states import More, Outcome
 
 PARALLEL = 8
@@ -26,6 +27,7 @@ ASKED = "asked_item"
 ASKED_TOGETHER = 128
 #: Of so many, one at least must be shown before another counts as missing.
 WITNESSES = 4
+RENEW_EVERY_S = 5.0
 _META_BYTES = 132 + 64 * 1024
 
 
@@ -115,26 +117,34 @@ class Audit:
         """
         work = run.work
         while stored := work.items((ItemState.STORED,), ASKED_TOGETHER, max(run.number(ASKED), 0)):
-            first = self._look_for(stored[:WITNESSES])
-            answers = Presence.HERE in first
-            seen = [*first, *self._look_for(stored[WITNESSES:])] if answers else []
-            work.record_facts(**{ASKED: stored[-1].item_id})
-            if not answers:
-                return None
-            missing = [item for item, presence in zip(stored, seen, strict=True)
-                       if presence is Presence.ABSENT and item.instance.purged_at is None]
+            seen = self._look_for(work, stored[:WITNESSES])
+            answers = Presence.HERE in seen
+            if answers:
+                seen += self._look_for(work, stored[WITNESSES:])
+            missing = [item for item, presence in zip(stored, seen, strict=False)
+                       if answers and presence is Presence.ABSENT and item.instance.purged_at is None]
             if missing:
                 work.revise_receipts([(item, ItemState.DUE, {"lost_receipt": dict(item.answer)}) for item in missing])
                 work.event("images-missing", f"SATUSEHAT does not have {len(missing)} images that it had confirmed: "
                            "they are pushed again")
+            work.record_facts(**{ASKED: stored[-1].item_id})  # last: what is missing is never passed over
+            if not answers:
+                return None
             work.renew()
             if work.should_yield():
                 return More()
         return None
 
-    def _look_for(self, items: Sequence[Item]) -> list[Presence]:
-        with ThreadPoolExecutor(self.parallel) as threads:
-            return list(threads.map(self._look_for_one, items))
+    def _look_for(self, work: Work, items: Sequence[Item]) -> list[Presence]:
+        """Ask for several at once, and keep the lease meanwhile: each question ends by its own deadline."""
+        threads = ThreadPoolExecutor(self.parallel)
+        try:
+            asked = [threads.submit(self._look_for_one, item) for item in items]
+            while wait(asked, RENEW_EVERY_S).not_done:
+                work.renew()
+        finally:
+            threads.shutdown(cancel_futures=True)
+        return [one.result() for one in asked]
 
     def _look_for_one(self, item: Item) -> Presence:
         try:
@@ -158,7 +168,7 @@ class Audit:
             if not unproven:
                 return None
             (item,) = unproven
-            sha256 = self.fetch_dataset_sha256(item.instance)
+            sha256 = self._fetch_dataset_sha256(item.instance, work.renew)
             if not sha256:
                 return None
             work.record_facts(**{COMPARED: item.item_id})
@@ -170,8 +180,13 @@ class Audit:
             if work.should_yield():
                 return More()
 
-    def fetch_dataset_sha256(self, instance: Instance) -> str:
-        """Return the hash of the data set that the platform holds, "" when it does not show it."""
+    def _fetch_dataset_sha256(self, instance: Instance, alive: Callable[[], None]) -> str:
+        """Return the hash of the data set that the platform holds, "" for none; `alive` is called meanwhile."""
         digest = DatasetHash()
-        shown = self.client.fetch_instance(instance.header, digest.take, 2 * instance.dataset_bytes + _META_BYTES)
+
+        def take(data: bytes) -> None:
+            digest.take(data)
+            alive()
+
+        shown = self.client.fetch_instance(instance.header, take, 2 * instance.dataset_bytes + _META_BYTES)
         return digest.hexdigest() if shown else ""

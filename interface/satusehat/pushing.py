@@ -133,8 +133,7 @@ class _Tour:
         if listed and not self._announced:
             self._run.work.event("push", PHRASES["push_started"])
             self._announced = True
-        for item, frozen in self._freeze(listed):
-            self._ready.append((item, frozen))
+        self._freeze(listed)
         return bool(items)
 
     def _find_next(self) -> list[Item]:
@@ -146,17 +145,18 @@ class _Tour:
         self._at_end = len(found) < BATCH
         return found
 
-    def _freeze(self, items: Sequence[Item]) -> list[tuple[Item, Frozen]]:
-        """Freeze together; where a file is missing or damaged, one by one."""
+    def _freeze(self, items: Sequence[Item]) -> None:
+        """Freeze together and have them ready; where a file is missing or damaged, one by one."""
         if not items:
-            return []
+            return
         try:
-            return list(zip(items, self._run.work.freeze(items), strict=True))
+            self._ready.extend(zip(items, self._run.work.freeze(items), strict=True))
         except (BytesMissing, BytesDamaged) as fault:
             if len(items) == 1:
                 self._put_aside(fault)
-                return []
-        return [pair for item in items for pair in self._freeze([item])]
+                return
+            for item in items:
+                self._freeze([item])
 
     def _push_one(self, frozen: Frozen, imaging_study_id: str) -> Result:
         handed_over = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interface.cli_verify import describe
+from interface.satusehat import audit
 from interface.satusehat.audit import DatasetHash
+from interface.satusehat.run import Run
 from internal import dicomfile
-from internal.model import ItemState
-from internal.states import Finish
+from internal.errors import LeaseLost
+from internal.model import Item, ItemState
+from internal.states import Finish, State
 from tests.contract.destinations.conftest import Case
 from tests.contract.destinations.images import IMPLEMENTATION
-from tests.contract.destinations.memory_work import step_once
+from tests.contract.destinations.memory_work import MemoryWork, step_once
 from tests.contract.sandbox.sandbox_client import Sandbox
 
 MakeCase = Callable[..., Case]
@@ -129,6 +132,65 @@ def test_an_image_that_is_denied_for_ever_is_pushed_once_more_and_no_more(
     case.add(7)
     assert isinstance(case.drive(), Finish)
     assert case.ledger.items[5].sends == 2
+
+
+class LosesItsLease(MemoryWork):
+    """Another worker has the job when it is to be written down which images are missing."""
+
+    def revise_receipts(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
+        self.lost = True
+        super().revise_receipts(answers)
+
+
+def test_a_missing_image_is_not_passed_over_by_who_lost_the_lease(make_case: MakeCase, platform: Sandbox) -> None:
+    case = make_case(instances=3)
+    lost = case.ledger.items[2].instance.header
+    said = {"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": [lost.sop_uid]}}]}}
+    platform.control("POST", "/faults", [
+        {"method": "POST", "path": "/dicom", "body_contains": lost.sop_uid, "count": 1, "status": 200, "body": said}])
+    with pytest.raises(LeaseLost):
+        case.destination.step(LosesItsLease(case.ledger, case.clock))
+    case.ledger.state = State.QUEUED
+    assert isinstance(case.drive(), Finish)
+    assert lost.sop_uid in case.stored()
+
+
+class CountsRenewals(MemoryWork):
+    """Says how often somebody wanted the lease to be renewed."""
+
+    renewed = 0
+
+    def renew(self) -> None:
+        self.renewed += 1
+        super().renew()
+
+
+def test_the_lease_is_kept_while_the_platform_thinks(
+    make_case: MakeCase, platform: Sandbox, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit, "RENEW_EVERY_S", 0.01)
+    case = make_case(instances=1)
+    assert isinstance(case.drive(), Finish)
+    platform.control("POST", "/faults", [{"method": "HEAD", "path": "/dicom", "delay_s": 0.5, "status": 200}])
+    case.ledger.facts.pop(audit.ASKED)
+    case.add(2)
+    work = CountsRenewals(case.ledger, case.clock)
+    assert case.destination.audit.ask_for_stored(Run(work, "")) is None
+    assert work.renewed > 5
+
+
+def test_the_lease_is_kept_while_an_image_is_fetched_and_compared(make_case: MakeCase) -> None:
+    case = make_case(instances=0)
+    case.add(1, pixels=1_000_000)
+    assert isinstance(case.drive(), Finish)
+    item = case.ledger.items[1]
+    instance = replace(item.instance, sha256=dataset_sha256(case.ledger.files[item.instance.id]))
+    case.ledger.items[1] = replace(item, state=ItemState.UNVERIFIED, instance=instance)
+    case.add(2)
+    work = CountsRenewals(case.ledger, case.clock)
+    assert case.destination.audit.compare_unproven(Run(work, "")) is None
+    assert case.ledger.items[1].state is ItemState.STORED
+    assert work.renewed > 5
 
 
 def test_what_is_kept_here_is_not_missed(make_case: MakeCase) -> None:

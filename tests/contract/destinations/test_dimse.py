@@ -277,7 +277,8 @@ def test_without_transcoding_it_is_refused_with_words(scp: Scp, make: Make) -> N
     assert ledger.items[2].state is ItemState.STORED
 
 
-def test_what_an_older_association_did_not_agree_on_is_asked_of_a_new_one(scp: Scp, make: Make) -> None:
+@pytest.mark.parametrize("number", [1, 2])  # the second comes after one that the older association carried
+def test_what_an_older_association_did_not_agree_on_is_asked_of_a_new_one(scp: Scp, make: Make, number: int) -> None:
     to = make(scp.port, transcode=False)
     assert isinstance(drive(to, study(to), SkewClock()), Finish)
     encoded_study = study(to, 1)
@@ -286,8 +287,8 @@ def test_what_an_older_association_did_not_agree_on_is_asked_of_a_new_one(scp: S
     scp.stop()
     scp._syntaxes = [ExplicitVRLittleEndian, RLELossless]
     scp.start()
-    again = study(to, 1)
-    encoded(again, 1, RLELossless)
+    again = study(to, 2)
+    encoded(again, number, RLELossless)
     assert isinstance(drive(to, again, SkewClock()), Finish)
 
 

@@ -13,6 +13,7 @@ from interface.satusehat.delivery import Satusehat
 from interface.satusehat.run import Run
 from internal.errors import LeaseLost, Transient
 from internal.model import Inventory, Item, ItemState
+from internal.ports import Frozen
 from internal.states import Finish, More, NotYet, Refuse, State
 from tests.contract.destinations.conftest import Case
 from tests.contract.destinations.images import make_instance
@@ -338,6 +339,23 @@ def test_what_was_marked_and_not_begun_when_the_lease_was_lost_is_no_attempt(
     case.ledger.state = State.QUEUED
     assert isinstance(case.drive(), Finish)
     assert case.ledger.count() == {ItemState.STORED: 40}
+
+
+class LosesItOneByOne(MemoryWork):
+    """Another worker has the job while images are prepared one by one, since the file of one is missing."""
+
+    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
+        self.lost = self.lost or [one.item_id for one in items] == [3]
+        return super().freeze(items)
+
+
+def test_what_was_prepared_one_by_one_when_the_lease_was_lost_is_no_attempt(make_case: MakeCase) -> None:
+    case = make_case(instances=4)
+    del case.ledger.files[case.ledger.items[2].instance.id]
+    with pytest.raises(LeaseLost):
+        case.destination.step(LosesItOneByOne(case.ledger, case.clock))
+    assert "sent" in case.ledger.journal and not case.stored()
+    assert {(one.state, one.sends) for one in case.ledger.items.values()} == {(ItemState.DUE, 0)}
 
 
 class LosesItWhileReading(MemoryWork):

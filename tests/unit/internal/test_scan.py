@@ -18,7 +18,7 @@ from pydicom.data import get_testdata_file
 from internal.charset import decode
 from internal.dicomfile import read_meta
 from internal.errors import NotDicom
-from internal.scan import FIELDS, MAX_DEPTH, CutShort, scan, scan_uids
+from internal.scan import FIELDS, MAX_DEPTH, MAX_INFLATED_BYTES, CutShort, check_end, inflate, scan, scan_uids
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -125,8 +125,10 @@ def test_a_data_set_without_one_of_the_uids_is_refused(missing: int) -> None:
     parts = [element(8, 0x16, b"UI", b"1.2"), element(8, 0x18, b"UI", b"1.3"), element(0x20, 0xD, b"UI", b"1.4"),
              element(0x20, 0xE, b"UI", b"1.5")]  # fmt: skip
     parts[missing] = b""
-    with pytest.raises(NotDicom):
+    with pytest.raises(NotDicom, match=r"has no .* UID"):
         scan(b"".join(parts), EXPLICIT)
+    with pytest.raises(NotDicom, match=r"has no .* UID"):
+        scan(b"".join(parts) + element(0x20, 0x4000, b"LT", b"a remark"), EXPLICIT)
 
 
 @pytest.mark.attack("S19")
@@ -157,6 +159,21 @@ def test_a_deflated_bomb_is_not_inflated() -> None:
     with pytest.raises(NotDicom):
         scan(bomb, DEFLATED)
     assert scan(zlib.compress(identity(), wbits=-15), DEFLATED).study_uid == "1.2.5"
+
+
+@pytest.mark.parametrize("size", [65536 + more for more in (-1, 0, 1, 7, 258, 600)] + [3 * 65536 + 7])
+def test_what_a_deflated_data_set_ends_with_is_inflated_too(size: int) -> None:
+    """All of the input can be taken before the last of the output has found room."""
+    plain = bytes(size)
+    inflated, whole = inflate(zlib.compress(plain, wbits=-zlib.MAX_WBITS), whole=True)
+    assert (bytes(inflated) == plain, whole) == (True, True)
+
+
+def test_a_deflated_data_set_that_ends_in_one_value_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "even"
+    path.write_bytes(zlib.compress(bytes(MAX_INFLATED_BYTES + 7), wbits=-zlib.MAX_WBITS))
+    with path.open("rb") as file:
+        check_end(file, DEFLATED)
 
 
 def test_the_other_vr_encoding_than_announced_is_read() -> None:
