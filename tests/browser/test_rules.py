@@ -38,6 +38,9 @@ def test_a_rule_is_written_and_a_file_dropped_to_see_what_it_does(
     assert window.faults() == []
     page.set_viewport_size({"width": 360, "height": 740})
     assert not window.is_wider_than_window()
+    window.open("/rule/malam")
+    assert not window.is_wider_than_window()
+    assert window.faults() == []
     assert hospital.audit("settings.change")[0].subject == "rule/malam"
 
 
