@@ -1,8 +1,9 @@
 """Write the dated tables of docs/: test results of `make proof`, figures of the benches.
 
 `python -m bench.record --proof JUNIT.xml ...` fills docs/reliability.md, `--soak JUNIT.xml` its soak;
-`python -m bench.record` runs every bench of this folder and fills docs/performance.md. Only the text between the page's
-markers is replaced. Changes when a table does.
+`python -m bench.record` runs every bench of this folder and fills docs/performance.md; with `--only NAME` it runs that
+one and takes the others from their last run (build/bench). Only the text between the page's markers is replaced.
+Changes when a table does.
 """
 
 from __future__ import annotations
@@ -119,15 +120,15 @@ def proof_table(suites: dict[str, Suite], stamp: str, figures: Sequence[str] = (
     return "\n".join(lines)
 
 
-def bench_table(results: dict[str, Any], stamp: str) -> str:
-    """Return one Markdown table per bench."""
-    blocks = [stamp]
-    for name, result in results.items():
+def bench_table(results: dict[str, tuple[str, Any]]) -> str:
+    """Return one Markdown table per bench; `results` are the stamp and the JSON of each."""
+    blocks = []
+    for name, (stamp, result) in results.items():
         rows = rows_of(result)
         columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if _flat(value)))
         head = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         body = ["| " + " | ".join(_shown(row.get(column)) for column in columns) + " |" for row in rows]
-        blocks.append("\n".join([f"### bench/{name}.py", "", *head, *body]))
+        blocks.append("\n".join([f"### bench/{name}.py", "", stamp, "", *head, *body]))
     return "\n\n".join(blocks)
 
 
@@ -190,12 +191,32 @@ def run_bench(name: str) -> Any:
             raise RecordFailed(f"bench/{name}.py gave something else than JSON") from error
 
 
+def _measure(names: Sequence[str]) -> int:
+    """Run benches and write the table of all that have ever run here; 1 if one could not run: the others count."""
+    kept = ROOT / "build" / "bench"
+    kept.mkdir(parents=True, exist_ok=True)
+    status = 0
+    for name in names:
+        try:
+            result = {"stamp": _stamp(), "result": run_bench(name)}
+        except RecordFailed as failure:
+            sys.stderr.write(f"{failure}\n")
+            status = 1
+        else:
+            (kept / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
+    found = {name: json.loads((kept / f"{name}.json").read_text(encoding="utf-8"))
+             for name in BENCHES if (kept / f"{name}.json").is_file()}
+    _write("performance.md", "bench", bench_table({name: (one["stamp"], one["result"]) for name, one in found.items()}))
+    return status
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write one table; 1 when it cannot be written or a proof has failures."""
     parser = argparse.ArgumentParser(prog="python -m bench.record", description="Write the dated tables of docs/.")
     parser.add_argument("--proof", nargs="+", type=Path, metavar="JUNIT.xml", help="results of `make proof`")
     parser.add_argument("--attacks", nargs="+", type=Path, metavar="JUNIT.xml", help="results of attack tests alone")
     parser.add_argument("--faults", nargs="+", type=Path, metavar="JUNIT.xml", help="results of tests/faults alone")
+    parser.add_argument("--only", action="append", choices=list(BENCHES), help="measure this bench again")
     parser.add_argument("--soak", type=Path, metavar="JUNIT.xml", help="the result of `make soak`")
     args = parser.parse_args(argv)
     try:
@@ -218,8 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = args.soak.read_text(encoding="utf-8")
             _write("reliability.md", "soak", "\n".join([_stamp(), "", *read_figures([text])]))
             return 0
-        found = [name for name in BENCHES if (ROOT / "bench" / f"{name}.py").is_file()]
-        _write("performance.md", "bench", bench_table({name: run_bench(name) for name in found}, _stamp()))
+        return _measure(args.only or list(BENCHES))
     except RecordFailed as failure:
         sys.stderr.write(f"{failure}\n")
         return 1

@@ -24,7 +24,7 @@ STOP_S = 25.0
 _BACKOFF_MIN_S = 0.5
 _BACKOFF_MAX_S = 30.0
 _HEALTHY_AFTER_S = 10.0
-_TICK_S = 0.2
+_TICK_S = 0.5
 
 
 @dataclass(slots=True)

@@ -38,6 +38,10 @@ class Doorbell:
         self._passed_s, self._waiting_since_s = now_s, None
         return True
 
+    def is_quiet(self, now_s: float) -> bool:
+        """Return whether nothing has rung for a while."""
+        return now_s - self._rang_s >= _QUIET_S
+
     def listen_s(self, now_s: float) -> float:
         """Return how long to wait until the next look at the bell."""
-        return _LISTEN_S if now_s - self._rang_s < _QUIET_S else _LISTEN_QUIET_S
+        return _LISTEN_QUIET_S if self.is_quiet(now_s) else _LISTEN_S

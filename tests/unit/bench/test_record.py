@@ -25,7 +25,8 @@ def test_results_are_counted_by_file() -> None:
 
 def test_figures_become_a_table() -> None:
     rows = [{"case": "CT | 0.5 MB", "rate": 12345.6, "detail": [1]}, {"case": "DX", "p95_ms": 0.123456}]
-    table = record.bench_table({"receive": {"rows": rows}}, "today")
+    table = record.bench_table({"receive": ("today", {"rows": rows})})
+    assert table.startswith("### bench/receive.py\n\ntoday\n\n| case |")
     assert "| case | rate | p95_ms |" in table
     assert "| CT \\| 0.5 MB | 12,346 |  |" in table
     assert "| DX |  | 0.123 |" in table
