@@ -73,7 +73,7 @@ peers:
 demo: $(VENV)/demo.stamp ## see it work: sandbox, router, sample images (ONCE=1: check and exit)
 	@$(PY) -m sandbox.demo $(if $(ONCE),--once)
 
-test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minutes at most)
+test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minutes, 10 on a slow machine)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m sandbox.demo --once

@@ -69,7 +69,7 @@ log = logging.getLogger("router.deliver")
 
 _DRAIN_S = 20.0
 _ASSEMBLE_S = 0.5
-_ASSEMBLE_QUIET_S = 1.0
+_ASSEMBLE_QUIET_S = 1.0  #: once nothing has come in for a while: waking up is most of what idling costs
 _HOUSEKEEPING_S = 10.0
 #: A pause after each batch lets other processes' one-row commits through (the map, section 6).
 _YIELD_S = 0.005
