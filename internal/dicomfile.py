@@ -7,6 +7,7 @@ Changes when the file meta says more. Source: PS3.10 7.1.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import struct
@@ -25,6 +26,7 @@ _PREAMBLE = bytes(128) + b"DICM"
 _LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _MAX_META_BYTES = 64 * 1024
 _MAX_META_ELEMENTS = 256
+_KINDS_KEPT = 256
 _UNPRINTABLE = re.compile(r"[^\x20-\x5b\x5d-\x7e]")
 
 
@@ -48,10 +50,14 @@ def build_meta(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str, arriv
     Calling and called AE and the peer's address go to Sending and Receiving AE Title and Sending Presentation Address,
     everything together as JSON to Private Information. Source: PS3.10 7.1.
     """
-    elements = _identity(sop_class_uid, sop_uid, transfer_syntax_uid)
-    if arrival is not None:
-        elements += _arrival_elements(arrival)
-    return _frame(elements)
+    identity = _identity(sop_class_uid, sop_uid, transfer_syntax_uid)
+    if arrival is None:
+        return _frame(identity)
+    addresses, facts = _sender(
+        arrival.association_id, arrival.calling_aet, arrival.called_aet, arrival.peer_address, arrival.source
+    )
+    private = _long_element(0x0102, b"OB", b'{"arrived_at":%d,%b' % (arrival.arrived_at, facts))
+    return _frame(identity + addresses + private)
 
 
 def canonical_meta(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -59,32 +65,39 @@ def canonical_meta(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -
     return _frame(_identity(sop_class_uid, sop_uid, transfer_syntax_uid))
 
 
-def _identity(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> list[bytes]:
-    return [
-        _long_element(0x0001, b"OB", b"\x00\x01"),
-        _element(0x0002, b"UI", sop_class_uid),
-        _element(0x0003, b"UI", sop_uid),
-        _element(0x0010, b"UI", transfer_syntax_uid),
-        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+def _identity(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> bytes:
+    before, behind = _kind(sop_class_uid, transfer_syntax_uid)
+    return before + _element(0x0003, b"UI", sop_uid) + behind
+
+
+@functools.lru_cache(_KINDS_KEPT)
+def _kind(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
+    """Return the elements before and behind Media Storage SOP Instance UID."""
+    before = _long_element(0x0001, b"OB", b"\x00\x01") + _element(0x0002, b"UI", sop_class_uid)
+    return before, b"".join((
+        _element(0x0010, b"UI", transfer_syntax_uid), _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
         _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-    ]
+    ))
 
 
-def _arrival_elements(arrival: Arrival) -> list[bytes]:
+@functools.lru_cache(_KINDS_KEPT)
+def _sender(
+    association_id: str, calling_aet: str, called_aet: str, peer_address: str, source: str
+) -> tuple[bytes, bytes]:
+    """Return the elements that name the sender, equal for all images of an association, and the end of the JSON."""
     facts = {
-        "arrived_at": arrival.arrived_at, "association_id": arrival.association_id, "calling_aet": arrival.calling_aet,
-        "called_aet": arrival.called_aet, "peer_address": arrival.peer_address, "source": arrival.source,
+        "association_id": association_id, "calling_aet": calling_aet, "called_aet": called_aet,
+        "peer_address": peer_address, "source": source,
     }
     elements = [
         _element(number, b"AE", _UNPRINTABLE.sub("?", title)[:16])
-        for number, title in ((0x0017, arrival.calling_aet), (0x0018, arrival.called_aet)) if title.strip()
+        for number, title in ((0x0017, calling_aet), (0x0018, called_aet)) if title.strip()
     ]
-    if arrival.peer_address:
-        address = _UNPRINTABLE.sub("?", arrival.peer_address)[:256]
+    if peer_address:
+        address = _UNPRINTABLE.sub("?", peer_address)[:256]
         elements.append(_long_element(0x0027, b"UR", f"dicom:{address}".encode("ascii")))
     elements.append(_element(0x0100, b"UI", PRIVATE_INFORMATION_CREATOR_UID))
-    elements.append(_long_element(0x0102, b"OB", json.dumps(facts, separators=(",", ":")).encode("ascii")))
-    return elements
+    return b"".join(elements), json.dumps(facts, separators=(",", ":")).encode("ascii")[1:]
 
 
 def _element(number: int, vr: bytes, text: str) -> bytes:
@@ -99,8 +112,7 @@ def _long_element(number: int, vr: bytes, value: bytes) -> bytes:
     return struct.pack("<HH2sHI", 0x0002, number, vr, 0, len(value)) + value
 
 
-def _frame(elements: list[bytes]) -> bytes:
-    body = b"".join(elements)
+def _frame(body: bytes) -> bytes:
     return _PREAMBLE + struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(body)) + body
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 from internal.dicomfile import Meta, build_meta, read_meta
 from internal.errors import MismatchedInstance, NotDicom
 from internal.model import Arrival, Header
-from internal.scan import CutShort, check_end, scan, scan_uids
+from internal.scan import CutShort, Uids, check_end, scan, scan_uids
 from internal.spool_writer import Entry, IncomingInstance, SpoolWriter
 
 HEAD_BYTES: Final = 256 * 1024
@@ -93,7 +93,7 @@ def _check(
 
 def _scan(
     incoming: IncomingInstance, offset: int, transfer_syntax_uid: str, start: bytes, *, whole: bool,
-) -> Header:
+) -> Uids | Header:
     try:
         return scan_uids(start, transfer_syntax_uid, whole=whole)
     except CutShort:

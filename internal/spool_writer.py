@@ -164,14 +164,24 @@ class IncomingInstance:
         self.size_bytes += written
         if written < total:
             self.write(b"".join(parts)[written:])
-        self._start_writing()
+        if self.size_bytes - self._started_bytes >= _START_WRITING_BYTES:
+            self.start_writing()
 
-    def _start_writing(self) -> None:
-        """Keep the disk busy while the rest still comes in: commit() then waits for the rest only."""
-        due = self.size_bytes - self._started_bytes
-        if due >= _START_WRITING_BYTES and _start_writing is not None and self._writer.is_durable:
-            _start_writing(self._fd, self._started_bytes, due)
+    def start_writing(self) -> None:
+        """Hand the disk what was written so far, without waiting: commit() then waits for the rest only."""
+        if _start_writing is not None and self._writer.is_durable:
+            _start_writing(self._fd, self._started_bytes, self.size_bytes - self._started_bytes)
             self._started_bytes = self.size_bytes
+
+    def read_back(self, offset: int, count: int) -> bytes:
+        """Return at most `count` of the bytes written so far, from `offset` on; raises StorageFailed."""
+        try:
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            data = os.read(self._fd, count)
+            os.lseek(self._fd, 0, os.SEEK_END)
+        except OSError as error:
+            raise storage_error(error) from None
+        return data
 
     def open_back(self, offset: int) -> BinaryIO:
         """Return a reader of the bytes written so far, at `offset`: to check them, never to copy them.

@@ -330,16 +330,22 @@ class Association:
     def _answer_store(self, command: Command, context: ContextResult, sink: StoreSink) -> None:
         began = time.perf_counter()
         status, comment = sink.finish()
+        took_s = time.perf_counter() - began
+        try:
+            self.send(context.context_id, build_response(command, status, comment))
+        finally:
+            self._note_store(status, comment, sink, took_s)
+        failpoints.hit("assoc.after_rsp")
+        self._receiver.lane.writer.prepare()  # while the peer gets its next image ready
+
+    def _note_store(self, status: int, comment: str, sink: StoreSink, took_s: float) -> None:
         self.record.count(status, sink.study_uid)
-        self._receiver.counters.store(status, sink.received_bytes, time.perf_counter() - began)
+        self._receiver.counters.store(status, sink.received_bytes, took_s)
         if status != messages.SUCCESS and self.record.refused[f"0x{status:04X}"] == 1:
             log.warning(
                 "association %s: instance %r refused with 0x%04X: %s", self.record.association_id, sink.sop_uid,
                 status, comment,
             )  # fmt: skip
-        self.send(context.context_id, build_response(command, status, comment))
-        failpoints.hit("assoc.after_rsp")
-        self._receiver.lane.writer.prepare()  # while the peer gets its next image ready
 
     def _answer_other(self, request: Request) -> None:
         if request.command.field == messages.C_CANCEL_RQ:

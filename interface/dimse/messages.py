@@ -14,7 +14,11 @@ from interface.dimse.pdu import P_DATA_TF, PduError
 
 MAX_COMMAND_BYTES: Final = 64 * 1024
 _MAX_ELEMENTS: Final = 128
+_MAX_ECHOED_BYTES: Final = 66
 _HEADER: Final = struct.Struct("<HHI")
+_SHORT: Final = struct.Struct("<HHIH")
+_GROUP_LENGTH: Final = struct.Struct("<HHII")
+_PDV: Final = struct.Struct(">BxIIBB")
 
 C_STORE_RQ: Final = 0x0001
 C_ECHO_RQ: Final = 0x0030
@@ -38,6 +42,12 @@ AFFECTED_SOP_INSTANCE_UID: Final = 0x1000
 REQUESTED_SOP_INSTANCE_UID: Final = 0x1001
 EVENT_TYPE_ID: Final = 0x1002
 ACTION_TYPE_ID: Final = 0x1008
+
+#: Element of a request -> element of its response with the same value.
+_ECHOED: Final = (
+    (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID), (AFFECTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
+    (REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID), (REQUESTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
+)  # fmt: skip
 
 SUCCESS: Final = 0x0000
 PROCESSING_FAILURE: Final = 0x0110
@@ -68,63 +78,69 @@ class Command:
 
     def number(self, number: int) -> int | None:
         """Return a US element, None if it is absent or malformed."""
-        value = self.values.get(number, b"")
-        return int.from_bytes(value, "little") if len(value) == 2 else None
+        return _us(self.values, number)
 
 
 def parse_command(data: bytes | bytearray) -> Command:
     """Return the command set in `data` (implicit little endian); raises PduError if it is none."""
+    data = bytes(data)
     values: dict[int, bytes] = {}
     position, end = 0, len(data)
     while position < end:
         if position + 8 > end or len(values) >= _MAX_ELEMENTS:
             raise PduError("a command set is cut off or too long")
         group, number, length = _HEADER.unpack_from(data, position)
-        position += 8
-        if group != 0 or position + length > end:
+        start = position + 8
+        position = start + length
+        if group != 0 or position > end:
             raise PduError("a command set has a foreign or cut off element")
-        values[number] = bytes(data[position : position + length])
-        position += length
-    command = Command(values, 0, 0, has_data_set=False)
-    field, message_id, kind = (command.number(n) for n in (COMMAND_FIELD, MESSAGE_ID, DATA_SET_TYPE))
-    if field == C_CANCEL_RQ or (field is not None and field & RESPONSE):
-        message_id = command.number(MESSAGE_ID_RESPONDED_TO)
+        values[number] = data[start:position]
+    field, kind = _us(values, COMMAND_FIELD), _us(values, DATA_SET_TYPE)
+    answers = field == C_CANCEL_RQ or (field is not None and field & RESPONSE)
+    message_id = _us(values, MESSAGE_ID_RESPONDED_TO if answers else MESSAGE_ID)
     if field is None or message_id is None or kind is None:
         raise PduError("a command set lacks its field, message id or data set type")
     return Command(values, field, message_id, kind != NO_DATA_SET)
 
 
-def build_command(elements: Mapping[int, int | str]) -> bytes:
-    """Return a command set with its group length; numbers are encoded as US, texts as UI (ErrorComment: LO)."""
-    body = bytearray()
-    for number in sorted(elements):
-        value = elements[number]
-        if isinstance(value, int):
-            encoded = struct.pack("<H", value)
-        else:
-            encoded = value.encode("ascii", "replace")
-            if len(encoded) % 2:
-                encoded += b" " if number == ERROR_COMMENT else b"\0"
-        body += _HEADER.pack(0, number, len(encoded)) + encoded
-    return _HEADER.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+def _us(values: Mapping[int, bytes], number: int) -> int | None:
+    value = values.get(number, b"")
+    return int.from_bytes(value, "little") if len(value) == 2 else None
+
+
+def build_command(elements: Mapping[int, int | str | bytes]) -> bytes:
+    """Return a command set with its group length.
+
+    Numbers are encoded as US, texts as UI (ErrorComment: LO), bytes are taken as they are but for the padding.
+    """
+    body = b"".join([_encoded(number, elements[number]) for number in sorted(elements)])
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+
+
+def _encoded(number: int, value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return _SHORT.pack(0, number, 2, value)
+    if isinstance(value, str):
+        value = value.encode("ascii", "replace")
+    if len(value) % 2:
+        value += b" " if number == ERROR_COMMENT else b"\0"
+    return _HEADER.pack(0, number, len(value)) + value
 
 
 def build_response(request: Command, status: int, comment: str = "", **extra: int | str) -> bytes:
     """Return the response without data set to `request`; UIDs of the request are echoed if they are ASCII."""
-    elements: dict[int, int | str] = {
+    elements: dict[int, int | str | bytes] = {
         COMMAND_FIELD: request.field | RESPONSE,
         MESSAGE_ID_RESPONDED_TO: request.message_id,
         DATA_SET_TYPE: NO_DATA_SET,
         STATUS: status,
     }
-    for echoed, number in (
-        (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID), (AFFECTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
-        (REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID), (REQUESTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
-    ):  # fmt: skip
-        if request.values.get(echoed) and len(request.values[echoed]) <= 66:
-            elements[number] = request.uid(echoed)
+    values = request.values
+    for echoed, number in _ECHOED:
+        if (value := values.get(echoed)) and len(value) <= _MAX_ECHOED_BYTES:
+            elements[number] = value if value.isascii() else request.uid(echoed)
     for number in (ACTION_TYPE_ID, EVENT_TYPE_ID):
-        if number in request.values and (kind := request.number(number)) is not None:
+        if number in values and (kind := request.number(number)) is not None:
             elements[number] = kind
     if comment:
         elements[ERROR_COMMENT] = comment[:64]
@@ -138,4 +154,4 @@ def cut(context_id: int, message: bytes, *, is_command: bool, max_pdu_bytes: int
         fragment = message[start : start + room]
         last = start + room >= len(message)
         control = (1 if is_command else 0) | (2 if last else 0)
-        yield struct.pack(">BxIIBB", P_DATA_TF, len(fragment) + 6, len(fragment) + 2, context_id, control) + fragment
+        yield _PDV.pack(P_DATA_TF, len(fragment) + 6, len(fragment) + 2, context_id, control) + fragment

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
 from typing import Final, Protocol
 
 from interface.dimse import messages
@@ -20,11 +19,11 @@ from internal import failpoints
 from internal.dicomfile import build_meta
 from internal.errors import MismatchedInstance, NotDicom, RouterError, StorageFailed, StorageFull
 from internal.model import Arrival, Header
-from internal.scan import CutShort, scan, scan_uids
+from internal.scan import CutShort, Uids, scan, scan_uids
 from internal.spool import SpoolWriter
 from internal.spool_writer import IncomingInstance
 
-HEAD_BYTES: Final = 64 * 1024
+HEAD_BYTES: Final = 16 * 1024  #: nearly always enough to find the UIDs in
 _REOPEN_AFTER_S: Final = 10.0
 
 log = logging.getLogger("router.dimse")
@@ -98,8 +97,6 @@ class StoreSink:
         self.study_uid = ""
         self._lane = lane
         self._transfer_syntax = context.transfer_syntax
-        self._head = bytearray()
-        self._header: Header | None = None
         self._pending: list[bytes | memoryview] = []
         self.received_bytes = 0
         self._meta_bytes = 0
@@ -135,16 +132,6 @@ class StoreSink:
             self._refuse(Refusal(messages.OUT_OF_RESOURCES, "the object is larger than the configured limit"))
             return
         self._pending.append(fragment)
-        missing = HEAD_BYTES - len(self._head)
-        if missing > 0:
-            self._head += fragment[:missing]
-            if missing <= len(fragment):
-                self._scan_early()
-
-    def _scan_early(self) -> None:
-        """Read the UIDs while the rest still comes in; what cannot be read yet is left to finish()."""
-        with suppress(RouterError):
-            self._header = scan_uids(self._head, self._transfer_syntax, whole=False)
 
     def flush(self) -> None:
         """Write what take() was given; its views may be overwritten afterwards."""
@@ -165,6 +152,7 @@ class StoreSink:
         self.flush()
         if self._refusal is None and self._incoming is not None:
             try:
+                self._incoming.start_writing()  # the disk is busy while we look at the head
                 self._check_data_set(self._incoming)
                 self._incoming.commit()
             except Refusal as refusal:
@@ -181,7 +169,7 @@ class StoreSink:
     def _check_data_set(self, incoming: IncomingInstance) -> None:
         if not self.received_bytes:
             raise NotDicom("the data set is empty")
-        header = self._header or self._scan(incoming)
+        header = self._scan(incoming)
         if header.sop_uid != self.sop_uid:
             raise MismatchedInstance("SOP Instance UID differs between command and data set")
         if header.sop_class_uid != self.sop_class_uid:
@@ -190,12 +178,12 @@ class StoreSink:
             raise MismatchedInstance("Study or Series Instance UID is not a UID")
         self.study_uid = header.study_uid
 
-    def _scan(self, incoming: IncomingInstance) -> Header:
-        whole = self.received_bytes == len(self._head)
+    def _scan(self, incoming: IncomingInstance) -> Uids | Header:
+        head = incoming.read_back(self._meta_bytes, HEAD_BYTES)
         try:
-            return scan_uids(self._head, self._transfer_syntax, whole=whole)
+            return scan_uids(head, self._transfer_syntax, whole=self.received_bytes == len(head))
         except CutShort:
-            with incoming.open_back(self._meta_bytes) as file:  # the UIDs lie behind more than 64 KB of private data
+            with incoming.open_back(self._meta_bytes) as file:  # the UIDs lie behind much private data
                 return scan(file, self._transfer_syntax)
 
     def abandon(self) -> None:

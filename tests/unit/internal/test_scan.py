@@ -185,6 +185,45 @@ def test_the_other_vr_encoding_than_announced_is_read() -> None:
     assert scan(implicit, EXPLICIT).study_uid == "1.4"
 
 
+_ELEMENTS = st.lists(
+    st.tuples(
+        st.sampled_from([*FIELDS, 0x00080000, 0x00081140, 0x00090010, 0x001011FF, 0x001F0001, 0x0020000C, 0x00280007]),
+        st.sampled_from([b"LO", b"UI", b"DS", b"US", b"OB", b"SQ", b"UT"]),
+        st.one_of(st.binary(max_size=12), st.integers(60, 200).map(bytes)),
+    ),
+    max_size=20,
+)
+
+
+@given(_ELEMENTS, st.integers(0, 40))
+@settings(max_examples=400, deadline=None)
+def test_runs_that_are_passed_over_at_once_say_what_the_single_steps_say(
+    elements: list[tuple[int, bytes, bytes]], cut: int
+) -> None:
+    """Big endian is walked element by element: the same elements have to give the same header, the same UIDs."""
+
+    def written(order: str) -> bytes:
+        parts = []
+        for tag, vr, value in [*elements, *((tag, b"UI", b"1.2.%d" % (tag & 0xFF)) for tag in sorted(FIELDS))]:
+            head = struct.pack(order + "HH", tag >> 16, tag & 0xFFFF) + vr
+            long = vr in (b"OB", b"SQ", b"UT")
+            parts.append(head + struct.pack(order + ("HI" if long else "H"), *([0] * long), len(value)) + value)
+        return b"".join(parts)
+
+    def outcome(order: str, syntax: str) -> object:
+        data = written(order)
+        found: list[object] = []
+        for read in (lambda: scan(data[: len(data) - cut], syntax), lambda: scan_uids(data, syntax, whole=True)):
+            try:
+                values = read()
+                found.append({name: getattr(values, name) for name in FIELDS.values() if hasattr(values, name)})
+            except NotDicom as fault:
+                found.append(str(fault))
+        return found
+
+    assert outcome("<", EXPLICIT) == outcome(">", BIG)
+
+
 @pytest.mark.attack("S23")
 @given(st.binary(max_size=400), st.sampled_from([EXPLICIT, IMPLICIT, BIG, DEFLATED]), st.booleans())
 @settings(max_examples=400, deadline=None)
