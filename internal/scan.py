@@ -49,6 +49,9 @@ _FIELD_TAGS: Final = frozenset(FIELDS)
 _UID_TAGS_IN_ORDER: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)  # of Uids
 _UID_TAGS: Final = frozenset(_UID_TAGS_IN_ORDER)
 _PIXEL_DATA: Final = 0x7FE00008
+#: An element's header with its VR, one without, a length of 32 bits.
+_LITTLE: Final = (struct.Struct("<HH2sH"), struct.Struct("<HHI"), struct.Struct("<I"))
+_BIG: Final = (struct.Struct(">HH2sH"), struct.Struct(">HHI"), struct.Struct(">I"))
 
 LONG_VRS: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 SHORT_VRS: Final = frozenset(
@@ -284,10 +287,7 @@ class _Walk:
         self, data: bytes | bytearray | memoryview, whole: bool, *, implicit: bool, big: bool, seekable: bool,
         wanted: frozenset[int],
     ) -> None:
-        order = ">" if big else "<"
-        self._explicit_header = struct.Struct(order + "HH2sH")
-        self._implicit_header = struct.Struct(order + "HHI")
-        self._length = struct.Struct(order + "I")
+        self._explicit_header, self._implicit_header, self._length = _BIG if big else _LITTLE
         self._implicit = implicit
         self._seekable = seekable
         self._wanted = wanted

@@ -41,6 +41,9 @@ log = logging.getLogger("router.worker")
 CREDENTIALS_PAUSE_S = 300.0
 #: The longest rest of a worker that cannot read its queue.
 REST_MAX_S = 30.0
+#: How often a lane that has had no job for QUIET_AFTER_S looks for what another process or node has put there.
+QUIET_REST_S = 1.0
+QUIET_AFTER_S = 5.0
 #: The longest Retry-After that is believed.
 RETRY_AFTER_MAX_S = 3600.0
 #: Every so many looks of the waiting room go to the study that was not looked at for longest, not to the newest.
@@ -73,9 +76,13 @@ class LanePolicy:
         base = min(self.retry_min_ms * 2 ** min(max(attempts - 1, 0), 20), self.retry_max_ms)
         return int(base * (0.8 + 0.4 * jitter))
 
-    def rest_s(self, faults: int) -> float:
-        """Return how long an idle worker rests: longer after each of its own faults in a row, the database's mostly."""
-        return min(self.idle_s * 2.0 ** min(faults, 20), REST_MAX_S) if faults else self.idle_s
+    def rest_s(self, faults: int, quiet_for_s: float) -> float:
+        """Return how long an idle worker rests: longer after each of its own faults in a row, the database's mostly,
+        and where the lane has had nothing to do for a while (what is planned here wakes it at once).
+        """
+        if faults:
+            return min(self.idle_s * 2.0 ** min(faults, 20), REST_MAX_S)
+        return QUIET_REST_S if quiet_for_s >= QUIET_AFTER_S else self.idle_s
 
     def poll_ms(self, age_ms: int) -> int:
         """Return how long to wait before looking again for something that has been missing for `age_ms`."""
@@ -129,6 +136,7 @@ class Lane:
         self._threads: list[threading.Thread] = []
         self._polls = 0
         self._checked_s = -_PAUSE_CHECK_S
+        self._worked_s = clock.monotonic_s()
         self._shut = False
         self.steps = 0
 
@@ -177,7 +185,9 @@ class Lane:
                 log.error("Worker could not go on; it tries again", exc_info=not isinstance(fault, RouterError),
                           extra={"fields": {"lane": self.name, "why": _words(fault), "in_a_row": faults}})
             if job is None:
-                self._rest(self._policy.rest_s(faults))
+                self._rest(self._policy.rest_s(faults, self._clock.monotonic_s() - self._worked_s))
+            else:
+                self._worked_s = self._clock.monotonic_s()
 
     def _rest(self, wait_s: float) -> None:
         """Wait until somebody wakes the lane, at most `wait_s` seconds. One idle worker looks again for all of them."""

@@ -32,7 +32,12 @@ def test_backoff_doubles() -> None:
 
 
 def test_a_worker_that_cannot_read_its_queue_rests_longer_each_time() -> None:
-    assert [POLICY.rest_s(n) for n in (0, 1, 2, 3, 7, 10**9)] == [0.25, 0.5, 1.0, 2.0, 30.0, 30.0]
+    assert [POLICY.rest_s(n, 0.0) for n in (0, 1, 2, 3, 7, 10**9)] == [0.25, 0.5, 1.0, 2.0, 30.0, 30.0]
+
+
+def test_a_lane_that_has_had_nothing_to_do_for_a_while_looks_less_often() -> None:
+    assert [POLICY.rest_s(0, quiet_for_s) for quiet_for_s in (4.9, 5.0, 10.0**9)] == [0.25, 1.0, 1.0]
+    assert POLICY.rest_s(1, 10.0**9) == 0.5, "after a fault it is the fault that counts"
 
 
 @given(age_ms=st.integers(0, 10**12))
