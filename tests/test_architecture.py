@@ -25,7 +25,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "outline elements"),
     ("L1", "rules"),
     ("L1", "rewrite"),
-    ("L1", "header_json"),
+    ("L1", "header_json content"),
     ("L1", "parse_child"),
     ("L2", "engines spool_writer codec parser"),
     ("L2", "store spool"),
