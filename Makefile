@@ -11,6 +11,9 @@ run_soak = $(PY) -m pytest -q -s --all-long tests/system/test_soak.py --junitxml
 run_pytest = t=$$(mktemp -d) && PYTEST_DEBUG_TEMPROOT=$$t $(PY) -m pytest $(1) && rm -rf $$t
 APT_LINE = apt-get install -y python3 python3-venv make
 
+# Most tests start programs of ours: what these import is compiled once, whatever the caller's shell prefers.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: help demo test proof soak lint bench template picture translations screenshots requirements peers clean
 .DEFAULT_GOAL := help
 

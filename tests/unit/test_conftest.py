@@ -38,7 +38,7 @@ def suite(tmp_path: Path) -> Path:
 
 def run(suite: Path, *options: str, **environ: str) -> str:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *options]
-    environ = {"PATH": str(suite), "HOME": str(suite), **environ}
+    environ = {"PATH": str(suite), "HOME": str(suite), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environ}
     done = subprocess.run(command, cwd=suite, env=environ, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout + done.stderr
 
