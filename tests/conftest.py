@@ -72,10 +72,6 @@ def _no_sshd() -> str:
     return "" if Path("/usr/sbin/sshd").exists() else "OpenSSH is not installed; apt-get install openssh-server"
 
 
-# Speed belongs in bench/: an example that a busy machine takes long for is no failure.
-settings.register_profile("router", deadline=None)
-settings.load_profile("router")
-
 PEERS: dict[str, Callable[[], str]] = {
     "chromium": cache(_no_chromium),
     "dcmtk": cache(_no_dcmtk),
@@ -97,7 +93,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Set before workers start: they inherit it, so that all of them choose the same tests.
     os.environ.setdefault("ROTATE_SEED", str(random.SystemRandom().randrange(10**6)))
+    os.environ["ALL_LONG"] = "1" if config.getoption("--all-long") else ""
     os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK waits 40 ms per message without it
+    # Speed belongs in bench/: an example that a busy machine takes long for is no failure.
+    settings.register_profile("router", deadline=None, max_examples=100 if config.getoption("--all-long") else 25)
+    settings.load_profile("router")
 
 
 def _seed() -> str:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
+
 ROOT = Path(__file__).parents[2]
 
 SUITE = """
@@ -63,6 +65,21 @@ def test_the_share_of_long_tests_is_printed_and_repeatable(suite: Path) -> None:
     assert passed[0] == passed[1]
     assert "test_very_long" not in first
     assert "10 passed" in run(suite, "-m", "long", "--all-long")
+
+
+def test_a_property_is_tried_with_all_its_examples_where_every_long_test_runs(
+    suite: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (suite / "test_suite.py").write_text(
+        "import os\nfrom hypothesis import settings\n"
+        "def test_all(): assert (os.environ['ALL_LONG'], settings.default.max_examples) == ('1', 100)\n"
+        "def test_some(): assert (os.environ['ALL_LONG'], settings.default.max_examples) == ('', 25)\n")
+    assert "1 passed" in run(suite, "-k", "all", "--all-long")
+    assert "1 passed" in run(suite, "-k", "some")
+    monkeypatch.setenv("ALL_LONG", "")
+    assert [examples(full) for full in (400, 30, 8)] == [100, 10, 8]
+    monkeypatch.setenv("ALL_LONG", "1")
+    assert examples(400) == 400
 
 
 @given(
