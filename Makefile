@@ -78,7 +78,7 @@ peers:
 demo: $(VENV)/demo.stamp ## see it work: sandbox, router, sample images (ONCE=1: check and exit)
 	@$(PY) -m sandbox.demo $(if $(ONCE),--once)
 
-test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (8 minutes, 10 on a slow machine)
+test: $(VENV)/test.stamp peers ## the gate: lint, types, tests, one demo (5 minutes; 8 at most)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m sandbox.demo --once

@@ -13,6 +13,9 @@ import os
 import random
 import shutil
 import sys
+import threading
+import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 LONG_COST_S = 15.0
+_LOOK_S = 0.2
 _missed: Counter[str] = Counter()
 
 
@@ -166,6 +170,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("test peers that are missing here")
     for reason, count in sorted(_missed.items()):
         terminalreporter.line(f"{count} test(s) not run: {reason}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Fail where a thread that a test has left still computes: it slows every later test of this process."""
+    yield
+    before_s = time.process_time()
+    time.sleep(_LOOK_S)
+    if time.process_time() - before_s > _LOOK_S / 4:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        stacks = [f"{names.get(ident)}:\n{''.join(traceback.format_stack(frame, 4))}"
+                  for ident, frame in sys._current_frames().items() if ident != threading.get_ident()]
+        pytest.fail("something that a test has started still computes:\n" + "\n".join(stacks), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,15 @@ def test_the_share_of_long_tests_is_printed_and_repeatable(suite: Path) -> None:
     assert "10 passed" in run(suite, "-m", "long", "--all-long")
 
 
+def test_a_thread_that_is_left_computing_is_named(suite: Path) -> None:
+    (suite / "test_suite.py").write_text(
+        "import threading\n"
+        "def spin():\n    while True: pass\n"
+        "def test_left(): threading.Thread(target=spin, name='left over', daemon=True).start()\n")
+    out = run(suite)
+    assert "1 error" in out and "left over" in out and "in spin" in out
+
+
 def test_a_property_is_tried_with_all_its_examples_where_every_long_test_runs(
     suite: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
