@@ -27,10 +27,10 @@ _NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS | LONG_VRS}
 _SHORT_NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS}
 _SHORT_HEADER: Final = {False: struct.Struct("<HH2sH"), True: struct.Struct(">HH2sH")}
 _WINDOW_BYTES: Final = 64 * 1024
-_UNDEFINED: Final = 0xFFFFFFFF
-_ITEM: Final = 0xFFFEE000
-_ITEM_END: Final = 0xFFFEE00D
-_SEQUENCE_END: Final = 0xFFFEE0DD
+UNDEFINED: Final = 0xFFFFFFFF
+ITEM: Final = 0xFFFEE000
+ITEM_END: Final = 0xFFFEE00D
+SEQUENCE_END: Final = 0xFFFEE0DD
 _BLOCK_BYTES: Final = 65535
 
 #: (start, end) in the original data set; bytes are new.
@@ -120,7 +120,7 @@ class DataSet:
         if element is None or not element.is_sequence:
             return []
         if element.items is None:
-            return _Walk(self.source).items(element)
+            return Walk(self.source).items(element)
         return [item.copy() for item in element.items]
 
     def put(self, tag: int, vr: str, value: bytes) -> None:
@@ -192,12 +192,12 @@ class Source:
         return self.window[at : at + end - start]
 
 
-class _Walk:
-    """Reads elements one after the other, at most MAX_ELEMENTS of them."""
+class Walk:
+    """Reads elements one after the other, at most `budget` of them."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, budget: int = MAX_ELEMENTS) -> None:
         self._source = source
-        self._budget = MAX_ELEMENTS
+        self._budget = budget
 
     def top(self, encoding: Encoding) -> DataSet:
         elements = self._elements(0, self._source.size, encoding, ends_with=None, depth=0)[0]
@@ -209,15 +209,15 @@ class _Walk:
         found: list[DataSet] = []
         position = element.value_at
         while position < element.value_end:
-            tag, _, length, position = self._header(position, encoding, item=True)
-            if tag == _SEQUENCE_END:
+            tag, _, length, position = self.header(position, encoding, item=True)
+            if tag == SEQUENCE_END:
                 break
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise NotDicom("a sequence holds something that is no item")
-            end = element.value_end if length == _UNDEFINED else position + length
+            end = element.value_end if length == UNDEFINED else position + length
             if end > element.value_end:
                 raise NotDicom("an item is longer than its sequence")
-            ends_with = _ITEM_END if length == _UNDEFINED else None
+            ends_with = ITEM_END if length == UNDEFINED else None
             elements, position = self._elements(position, end, encoding, ends_with=ends_with, depth=depth)
             found.append(DataSet(self._source, encoding, elements))
         return found
@@ -238,12 +238,12 @@ class _Walk:
                 tag, value_at = group << 16 | number, position + 8
                 self._budget -= vr is not None
             if vr is None or self._budget < 0:
-                tag, vr, length, value_at = self._header(position, encoding)
+                tag, vr, length, value_at = self.header(position, encoding)
             if tag == ends_with:
                 return elements, value_at
             if tag >> 16 == 0xFFFE:
                 raise NotDicom("a delimiter stands where an element should")
-            if length == _UNDEFINED:
+            if length == UNDEFINED:
                 inner = IMPLICIT_LITTLE if vr == "UN" else encoding
                 value_end, position = self._skip(value_at, inner, depth + 1, fragments=tag in PIXEL_TAGS)
             else:
@@ -253,13 +253,13 @@ class _Walk:
             if tag in elements:
                 raise NotDicom("an element stands twice")
             elements[tag] = make(Element, (  # several times as fast as Element(...)
-                tag, vr, encoding, start, value_at, value_end, position, length == _UNDEFINED, None, None))
+                tag, vr, encoding, start, value_at, value_end, position, length == UNDEFINED, None, None))
         if ends_with is not None:
             raise NotDicom("an item does not end")
         return elements, position
 
-    def _header(self, position: int, encoding: Encoding, *, item: bool = False) -> tuple[int, str, int, int]:
-        """Return tag, VR, length and where the value begins."""
+    def header(self, position: int, encoding: Encoding, *, item: bool = False) -> tuple[int, str, int, int]:
+        """Return tag, VR, length and where the value begins; raises NotDicom where the budget is spent."""
         self._budget -= 1
         if self._budget < 0:
             raise NotDicom("the data set has too many elements")
@@ -283,13 +283,13 @@ class _Walk:
             raise NotDicom("sequences are nested too deep")
         while True:
             start = position
-            tag, _, length, position = self._header(position, encoding, item=True)
-            if tag == _SEQUENCE_END:
+            tag, _, length, position = self.header(position, encoding, item=True)
+            if tag == SEQUENCE_END:
                 return start, position
-            if tag != _ITEM or (fragments and length == _UNDEFINED):
+            if tag != ITEM or (fragments and length == UNDEFINED):
                 raise NotDicom("a sequence holds something that is no item")
-            if length == _UNDEFINED:
-                _, position = self._elements(position, self._source.size, encoding, ends_with=_ITEM_END, depth=depth)
+            if length == UNDEFINED:
+                _, position = self._elements(position, self._source.size, encoding, ends_with=ITEM_END, depth=depth)
             else:
                 position += length
             if position > self._source.size:
@@ -302,12 +302,19 @@ def read(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_uid: str)
     Nothing longer than a window is read, a deflated data set is inflated up to 64 MB. Raises NotDicom (and OSError of
     the file) for anything that cannot be taken apart without doubt.
     """
+    source, encoding = open_source(file, offset, size_bytes, transfer_syntax_uid)
+    return Walk(source).top(encoding)
+
+
+def open_source(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_uid: str) -> tuple[Source, Encoding]:
+    """Return the bytes that `read` walks over and how its elements are written; raises NotDicom as it does."""
     if transfer_syntax_uid in DEFLATED:
         file.seek(offset)
         source = Source(_inflate(file.read(size_bytes)))
     else:
         source = Source(b"", file, offset, size_bytes)
-    return _Walk(source).top(_encoding(source, transfer_syntax_uid))
+    head = source.read(0, 6) if source.size >= 6 else b""
+    return source, Encoding(is_implicit(head, transfer_syntax_uid), is_big(transfer_syntax_uid))
 
 
 def read_header(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_uid: str) -> DataSet:
@@ -320,11 +327,6 @@ def read_header(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_ui
     dataset.source.keep(min(end, MAX_HEADER_BYTES))
     return DataSet(dataset.source, dataset.encoding, {
         tag: one for tag, one in dataset.elements.items() if tag in PIXEL_TAGS or one.end <= dataset.source.size})
-
-
-def _encoding(source: Source, transfer_syntax_uid: str) -> Encoding:
-    head = source.read(0, 6) if source.size >= 6 else b""
-    return Encoding(is_implicit(head, transfer_syntax_uid), is_big(transfer_syntax_uid))
 
 
 def _inflate(data: bytes) -> bytes:
@@ -384,9 +386,9 @@ def element_pieces(element: Element) -> Iterator[Piece]:
         yield _head(element, len(element.value)) + element.value
     else:
         item = struct.Struct(element.encoding.order + "HHI")
-        yield _head(element, _UNDEFINED)
+        yield _head(element, UNDEFINED)
         for one in element.items:
-            yield item.pack(0xFFFE, 0xE000, _UNDEFINED)
+            yield item.pack(0xFFFE, 0xE000, UNDEFINED)
             yield from _pieces(one)
             yield item.pack(0xFFFE, 0xE00D, 0)
         yield item.pack(0xFFFE, 0xE0DD, 0)

@@ -111,7 +111,7 @@ def purging(tx: Tx, rules: Rules, node: str, before: int, limit: int) -> list[tu
 
 
 def duplicates_of(tx: Tx, instance_id: str) -> list[str]:
-    """Return the entries that brought the same bytes again: they go with the first."""
+    """Return the entries that brought the same content again: they go with the first."""
     return [id_ for (id_,) in tx.rows("SELECT id FROM duplicate WHERE of_id = ?", (instance_id,))]
 
 

@@ -8,9 +8,10 @@ Imports model, rows, store and associations. Changes when the index has to remem
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from internal.associations import add_association, end_associations_of_slot, note_associations, open_associations_of
@@ -22,9 +23,9 @@ from internal.study_terms import note_terms
 from internal.tally import count_arrivals
 
 __all__ = [
-    "Added", "Settling", "add_association", "add_instances", "end_associations_of_slot", "find_studies", "instance",
-    "inventory", "mark_settled", "normalise_accession", "open_associations_of", "parts_of", "studies_to_settle",
-    "study",
+    "Added", "Settling", "add_association", "add_instances", "current_of", "end_associations_of_slot", "find_studies",
+    "instance", "inventory", "mark_settled", "normalise_accession", "open_associations_of", "parts_of",
+    "studies_to_settle", "study",
 ]
 
 _INSERT_INSTANCE = f"INSERT INTO instance ({', '.join(INSTANCE_COLUMNS)}) VALUES ({marks(INSTANCE_COLUMNS)})"
@@ -37,8 +38,8 @@ class Added(StrEnum):
 
     NEW = "new"
     REPLAY = "replay"  #: this entry was indexed before (a crash between commit and rename)
-    DUPLICATE = "duplicate"  #: the same SOP Instance UID with an equal data set: the first bytes stay
-    CONFLICT = "conflict"  #: the same SOP Instance UID with other bytes: kept beside, not current
+    DUPLICATE = "duplicate"  #: the same SOP Instance UID with the same content: the first bytes stay
+    CONFLICT = "conflict"  #: the same SOP Instance UID with other content: kept beside, not current
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,12 @@ class _Known:
     version_of: dict[str, str]  # sha256 -> id
 
 
-def add_instances(tx: Tx, batch: Sequence[Instance], now: int) -> list[Added]:
+def add_instances(
+    tx: Tx, batch: Sequence[Instance], now: int, same_as: Mapping[str, str] = MappingProxyType({}),
+) -> list[Added]:
     """Index a batch (at most a few hundred) and return what each entry was, in the order of the batch.
 
+    Equal bytes are the same content; other bytes are too where `same_as` says of an entry whose content it brings.
     Locks the study rows in sorted order first. Each study that gained NEW or CONFLICT instances gets revision + 1 once.
     A DUPLICATE writes no instance row but is remembered, so that it is a REPLAY when it comes again. A SOP Instance UID
     known from another study is a CONFLICT that marks both studies. `current` of the given instances is ignored.
@@ -99,7 +103,7 @@ def add_instances(tx: Tx, batch: Sequence[Instance], now: int) -> list[Added]:
     duplicates: list[tuple[str, str, int]] = []
     in_conflict: set[str] = set()
     for instance in batch:
-        added, other = _classify(instance, replayed, known)
+        added, other = _classify(instance, replayed, known, same_as.get(instance.id, ""))
         results.append(added)
         replayed.add(instance.id)
         if added is Added.DUPLICATE and other:
@@ -161,7 +165,9 @@ def _known_sops(tx: Tx, sop_uids: Sequence[str]) -> dict[str, _Known]:
     return known
 
 
-def _classify(instance: Instance, replayed: set[str], known: dict[str, _Known]) -> tuple[Added, _Known | None]:
+def _classify(
+    instance: Instance, replayed: set[str], known: dict[str, _Known], same_as: str,
+) -> tuple[Added, _Known | None]:
     if instance.id in replayed:
         return Added.REPLAY, None
     header = instance.header
@@ -169,6 +175,8 @@ def _classify(instance: Instance, replayed: set[str], known: dict[str, _Known]) 
     if other is None:
         known[header.sop_uid] = _Known(header.study_uid, {instance.sha256: instance.id})
         return Added.NEW, None
+    if same_as in other.version_of.values():
+        other.version_of.setdefault(instance.sha256, same_as)
     if instance.sha256 in other.version_of:
         return Added.DUPLICATE, other
     other.version_of[instance.sha256] = instance.id
@@ -341,6 +349,13 @@ def instance(tx: Tx, entry_id: str) -> Instance:
     if row is None:
         raise NotFound(f"no instance {entry_id}")
     return instance_from(row)
+
+
+def current_of(tx: Tx, sop_uids: Sequence[str]) -> dict[str, Instance]:
+    """Return what counts under each of these SOP Instance UIDs (bounded by the caller), purged or not."""
+    found = (instance_from(row) for some in chunks(sop_uids) for row in tx.rows(
+        f"SELECT {select_instance('n')} FROM instance n WHERE n.is_current = 1 AND n.sop_uid IN ({marks(some)})", some))
+    return {one.header.sop_uid: one for one in found}
 
 
 def find_studies(tx: Tx, token: str) -> list[str]:

@@ -14,13 +14,14 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
-from internal import commitments, dicomfile, index, scan, set_aside
+from internal import commitments, content, dicomfile, index, scan, set_aside
 from internal.commitments import CommitAnswer, CommitRequest
 from internal.errors import SHORTAGES, BytesMissing, NotDicom
 from internal.model import Arrival, Header, Instance
 from internal.ports import Clock
+from internal.rows import node_of
 from internal.spool import Entry, EntryKind, Spool
 from internal.store import Store, Tx, storable
 
@@ -97,8 +98,9 @@ class Indexer:
         if self._suspects:
             self._note_study(entries[0], starts)
         batch = self._read(entries, starts)
+        same_as = self._repeats(batch.instances)
         with self._store.transaction() as tx:
-            self._write(tx, batch)
+            self._write(tx, batch, same_as)
         self._spool.to_cur(batch.done)
         for bad in batch.bad:
             self._spool.set_aside(bad.entry, bad.reason)
@@ -169,13 +171,41 @@ class Indexer:
                 batch.bad.append(_Bad(entry, reason))
         return batch
 
-    def _write(self, tx: Tx, batch: _Batch) -> None:
+    def _repeats(self, instances: Sequence[Instance]) -> dict[str, str]:
+        """Return which entries bring, in other bytes, the content that counts under their UID: entry to held entry.
+
+        Looked up in the files, so only where those of both lie here; before the transaction, which is kept short.
+        """
+        uids = {one.id: storable(one.header.sop_uid) for one in instances}
+        with self._store.reading() as tx:
+            held = index.current_of(tx, sorted(set(uids.values())))
+        found = {}
+        for one in instances:
+            first = held.setdefault(uids[one.id], one)
+            if one.sha256 != first.sha256 and self._same_content(one, first):
+                found[one.id] = first.id
+        return found
+
+    def _same_content(self, one: Instance, first: Instance) -> bool:
+        if first.purged_at is not None or node_of(first.location) != self._spool.node:
+            return False
+        try:
+            with self._spool.open_entry(one.id) as file, self._spool.open_entry(first.id) as first_file:
+                return content.same(_written(file, one), _written(first_file, first))
+        except BytesMissing:
+            return False
+        except OSError as fault:
+            if fault.errno in SHORTAGES:
+                raise
+            return False
+
+    def _write(self, tx: Tx, batch: _Batch, same_as: Mapping[str, str]) -> None:
         now = self._clock.now_ms()
-        outcomes = index.add_instances(tx, batch.instances, now)
+        outcomes = index.add_instances(tx, batch.instances, now, same_as)
         for instance, outcome in zip(batch.instances, outcomes, strict=True):
             if outcome is index.Added.CONFLICT:
                 log.warning(
-                    "Same SOP Instance UID with other bytes: both kept",
+                    "Same SOP Instance UID with other content: both kept",
                     extra={"fields": {"study": instance.header.study_uid, "sop": instance.header.sop_uid}},
                 )
         for record in batch.records:
@@ -218,6 +248,10 @@ def read_instance(spool: Spool, entry: Entry, buffer: memoryview) -> Instance:
         location=f"spool:{spool.node}/{entry.id}",
         arrival=meta.arrival or Arrival(arrived_at=entry.arrived_at, source="unknown"),
     )
+
+
+def _written(file: BinaryIO, instance: Instance) -> content.Written:
+    return content.Written(file, instance.dataset_offset, instance.dataset_bytes, instance.header.transfer_syntax_uid)
 
 
 def read_study_uid(spool: Spool, entry: Entry) -> str:

@@ -13,15 +13,23 @@ import os
 import random
 import shutil
 import sys
+import threading
+import time
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 LONG_COST_S = 15.0
+_LOOK_S = 0.2
 _missed: Counter[str] = Counter()
 
 
@@ -68,10 +76,6 @@ def _no_sshd() -> str:
     return "" if Path("/usr/sbin/sshd").exists() else "OpenSSH is not installed; apt-get install openssh-server"
 
 
-# Speed belongs in bench/: an example that a busy machine takes long for is no failure.
-settings.register_profile("router", deadline=None)
-settings.load_profile("router")
-
 PEERS: dict[str, Callable[[], str]] = {
     "chromium": cache(_no_chromium),
     "dcmtk": cache(_no_dcmtk),
@@ -93,7 +97,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Set before workers start: they inherit it, so that all of them choose the same tests.
     os.environ.setdefault("ROTATE_SEED", str(random.SystemRandom().randrange(10**6)))
+    os.environ["ALL_LONG"] = "1" if config.getoption("--all-long") else ""
     os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK waits 40 ms per message without it
+    # Speed belongs in bench/: an example that a busy machine takes long for is no failure.
+    settings.register_profile("router", deadline=None, max_examples=100 if config.getoption("--all-long") else 25)
+    settings.load_profile("router")
 
 
 def _seed() -> str:
@@ -162,6 +170,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("test peers that are missing here")
     for reason, count in sorted(_missed.items()):
         terminalreporter.line(f"{count} test(s) not run: {reason}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Fail where a thread that a test has left still computes: it slows every later test of this process."""
+    yield
+    before_s = time.process_time()
+    time.sleep(_LOOK_S)
+    if time.process_time() - before_s > _LOOK_S / 4:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        stacks = [f"{names.get(ident)}:\n{''.join(traceback.format_stack(frame, 4))}"
+                  for ident, frame in sys._current_frames().items() if ident != threading.get_ident()]
+        pytest.fail("something that a test has started still computes:\n" + "\n".join(stacks), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, started once; from then on the main thread has a running loop, and asyncio needs another."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[
+            "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"])
+        yield browser
+        browser.close()
 
 
 if sys.platform == "win32":  # pragma: no cover

@@ -7,7 +7,8 @@ fails here until it has been given its place, which is the moment to ask whether
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "outline elements"),
     ("L1", "rules"),
     ("L1", "rewrite"),
-    ("L1", "header_json"),
+    ("L1", "header_json content"),
     ("L1", "parse_child"),
     ("L2", "engines spool_writer codec parser"),
     ("L2", "store spool"),
@@ -78,12 +79,16 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def each(files: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", files, ids=[name_of(path) for path in files])
-
-
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def trees() -> Iterator[None]:
+    """A hundred megabytes of syntax trees that no later test needs."""
+    yield
+    parsed.cache_clear()
 
 
 def imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
@@ -101,6 +106,7 @@ def imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{base}.{alias.name}"
 
 
+@cache
 def imported(path: Path) -> list[tuple[int, str]]:
     package = ".".join(path.relative_to(ROOT).parent.parts)
     return list(imports(parsed(path), package))
@@ -123,46 +129,59 @@ def layer_faults(module: str, found: list[tuple[int, str]]) -> list[str]:
 INTERNAL = sorted((ROOT / "internal").rglob("*.py"))
 
 
-@each(INTERNAL)
-def test_internal_imports_only_what_lies_below(path: Path) -> None:
-    module = path.relative_to(ROOT / "internal").parts[0].removesuffix(".py")
-    if module == "__init__":
-        assert not [dotted for _, dotted in imported(path) if dotted.startswith("internal")]
-        return
-    assert module in STEP_OF, f"give internal/{module} its place in STEPS"
-    assert layer_faults(module, imported(path)) == []
+def faults_in(files: Iterable[Path], check: Callable[[Path], Iterable[object]]) -> list[str]:
+    """Return what `check` finds in each file, with the file's name: one test goes through all of them."""
+    return [f"{name_of(path)}: {fault}" for path in files for fault in check(path)]
 
 
-@each(INTERNAL)
-def test_internal_knows_nothing_of_the_outside(path: Path) -> None:
-    faults = [f"line {line}: {dotted}" for line, dotted in imported(path)
-              if dotted.split(".")[0] in OUTSIDE | {"interface", "sandbox", "main"}
-              or any(dotted == name or dotted.startswith(f"{name}.") for name in OUTSIDE_DOTTED)]
-    assert faults == []
+def test_internal_imports_only_what_lies_below() -> None:
+    def check(path: Path) -> list[str]:
+        module = path.relative_to(ROOT / "internal").parts[0].removesuffix(".py")
+        if module == "__init__":
+            return [dotted for _, dotted in imported(path) if dotted.startswith("internal")]
+        if module not in STEP_OF:
+            return ["give it its place in STEPS"]
+        return layer_faults(module, imported(path))
+
+    assert faults_in(INTERNAL, check) == []
 
 
-@each(product_files())
-def test_one_file_knows_databases(path: Path) -> None:
-    if not name_of(path).startswith(MAY_USE_DATABASE):
-        assert [dotted for _, dotted in imported(path) if dotted.split(".")[0] in DATABASE] == []
+def test_internal_knows_nothing_of_the_outside() -> None:
+    def check(path: Path) -> list[str]:
+        return [f"line {line}: {dotted}" for line, dotted in imported(path)
+                if dotted.split(".")[0] in OUTSIDE | {"interface", "sandbox", "main"}
+                or any(dotted == name or dotted.startswith(f"{name}.") for name in OUTSIDE_DOTTED)]
+
+    assert faults_in(INTERNAL, check) == []
 
 
-@each(product_files())
-def test_the_sandbox_is_an_application_of_its_own(path: Path) -> None:
-    roots = {dotted.split(".")[0] for _, dotted in imported(path)}
-    if name_of(path).startswith("sandbox/"):
-        assert not roots & {"internal", "interface", "main"}
-    elif not name_of(path).startswith(("main.py", "interface/cli")):
-        assert "sandbox" not in roots
+def test_one_file_knows_databases() -> None:
+    files = [path for path in product_files() if not name_of(path).startswith(MAY_USE_DATABASE)]
+    assert faults_in(files, lambda path: [
+        dotted for _, dotted in imported(path) if dotted.split(".")[0] in DATABASE]) == []
 
 
-@each(product_files())
-def test_size(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
-    long = [f"{node.name}: {length} lines" for node in ast.walk(parsed(path))
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES]
-    assert long == []
+def test_the_sandbox_is_an_application_of_its_own() -> None:
+    def check(path: Path) -> set[str]:
+        roots = {dotted.split(".")[0] for _, dotted in imported(path)}
+        if name_of(path).startswith("sandbox/"):
+            return roots & {"internal", "interface", "main"}
+        return set() if name_of(path).startswith(("main.py", "interface/cli")) else roots & {"sandbox"}
+
+    assert faults_in(product_files(), check) == []
+
+
+def size_faults(path: Path) -> list[str]:
+    """Return the file if it is too long, and its functions that are."""
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    faults = [f"{lines} lines"] if lines > MAX_FILE_LINES else []
+    return faults + [f"{node.name}: {length} lines" for node in ast.walk(parsed(path))
+                     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                     and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES]
+
+
+def test_size() -> None:
+    assert faults_in(product_files(), size_faults) == []
 
 
 def statement_faults(tree: ast.Module, *, may_print: bool) -> list[str]:
@@ -179,16 +198,18 @@ def statement_faults(tree: ast.Module, *, may_print: bool) -> list[str]:
     return faults
 
 
-@each(product_files())
-def test_no_bare_except_no_global_no_print(path: Path) -> None:
-    assert statement_faults(parsed(path), may_print=name_of(path).startswith(MAY_PRINT)) == []
+def test_no_bare_except_no_global_no_print() -> None:
+    assert faults_in(product_files(), lambda path: statement_faults(
+        parsed(path), may_print=name_of(path).startswith(MAY_PRINT))) == []
 
 
-@each(product_files())
-def test_modules_are_named_by_meaning_and_say_what_they_are(path: Path) -> None:
-    assert not BANNED_NAMES & set(path.relative_to(ROOT).with_suffix("").parts)
-    if path.read_text(encoding="utf-8").strip():
-        assert ast.get_docstring(parsed(path)), "a module says in its docstring what it is for"
+def test_modules_are_named_by_meaning_and_say_what_they_are() -> None:
+    def check(path: Path) -> list[str]:
+        banned = BANNED_NAMES & set(path.relative_to(ROOT).with_suffix("").parts)
+        mute = path.read_text(encoding="utf-8").strip() and not ast.get_docstring(parsed(path))
+        return [*banned, *(["a module says in its docstring what it is for"] if mute else [])]
+
+    assert faults_in(product_files(), check) == []
 
 
 # --- the checks can fail -------------------------------------------------------------------------------------------
@@ -216,6 +237,14 @@ def test_the_statement_check_sees_what_it_should() -> None:
     tree = ast.parse("try:\n  f()\nexcept:\n  pass\ndef g():\n  global x\n  print(1)\n")
     assert statement_faults(tree, may_print=False) == ["line 3: bare except", "line 6: global", "line 7: print"]
     assert statement_faults(tree, may_print=True) == ["line 3: bare except", "line 6: global"]
+
+
+def test_every_file_is_looked_at_and_its_size_counts(tmp_path: Path) -> None:
+    assert faults_in(INTERNAL[:2], lambda path: ["x"]) == ["internal/__init__.py: x", "internal/accession.py: x"]
+    long = tmp_path / "long.py"
+    long.write_text("def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES + "y = 1\n" * MAX_FILE_LINES)
+    assert size_faults(long) == [f"{MAX_FUNCTION_LINES + MAX_FILE_LINES + 1} lines",
+                                 f"f: {MAX_FUNCTION_LINES + 1} lines"]
 
 
 def test_layers_are_in_order_and_nothing_is_listed_twice() -> None:

@@ -27,6 +27,7 @@ from tests.browser.stage import end, receive, uid_of
 from tests.contract.destinations.conftest import make_options
 from tests.contract.http.doors import Doors
 from tests.contract.store.samples import CT, EXPLICIT, add, instance
+from tests.examples import examples
 
 #: What a device may write where a UID belongs.
 UIDS = ("../../users/keys/1/revoke", "..", ".", "1.2?x=/users", "1.2#x", "//evil.example", "1.2/../../aets", "\\..\\x",
@@ -115,7 +116,7 @@ def listener() -> Iterator[tuple[str, list[str]]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", asked
     server.shutdown()
     server.server_close()
@@ -142,7 +143,7 @@ def test_a_strange_uid_asks_the_platform_for_nothing_else(listener: tuple[str, l
 # --- without measure -----------------------------------------------------------------------------------------------
 
 @pytest.mark.attack("S44")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.text(alphabet="*?%_^$([{\\+.|", min_size=1, max_size=200),
                  st.sampled_from(["*" * 60, "%" * 200, "(a+)+$", "_" * 200, "[a-z]*" * 30])))
 def test_wildcards_and_patterns_are_letters_like_others(doors: Doors, two: list[int], text: str) -> None:

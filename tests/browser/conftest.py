@@ -1,4 +1,4 @@
-"""A browser for the session, and visits that fail where a request left this machine or the console was not clean."""
+"""Visits of pages that fail where a request left this machine or the console was not clean."""
 
 from __future__ import annotations
 
@@ -17,21 +17,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe-4.14.1.min.js"
-_ARGUMENTS = ("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-              "--disable-component-update", "--disable-sync")
 #: What a person has to notice; the lesser ones are advice.
 _SERIOUS = ("serious", "critical")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, started once."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(_ARGUMENTS))
-        yield browser
-        browser.close()
 
 
 class Visit:

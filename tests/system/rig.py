@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import requests
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from interface.cli import main
 from tests.faults.oracle import Told, find_wrongs
 from tests.system.images import Image, Study
 
@@ -148,22 +151,19 @@ class Rig:
         """Return how many instances the sandbox holds."""
         return int(requests.get(f"{self.sandbox_url}/_sandbox/counts", timeout=30).json()["instances"])
 
-    def queue(self) -> list[dict[str, Any]]:
-        """Return `main.py queue --json`."""
-        reply = self.run("queue", "--json")
-        if reply.returncode != 0:
-            raise AssertionError(reply.stderr)
-        return list(json.loads(reply.stdout))
+    def queue(self, *options: str) -> list[dict[str, Any]]:
+        """Return what `main.py queue --json` prints, in this process: it is asked several times a second."""
+        said, trouble = io.StringIO(), io.StringIO()
+        with redirect_stdout(said), redirect_stderr(trouble):
+            status = main(["queue", "--json", *options, "--config", str(self.config)])
+        if status != 0:
+            raise AssertionError(trouble.getvalue())
+        return list(json.loads(said.getvalue()))
 
     def unfinished(self) -> list[dict[str, Any]]:
         """Return the jobs that are not done (nor cancelled), however many there are."""
-        found: list[dict[str, Any]] = []
-        for state in ("queued", "active", "deferred", "waiting", "held"):
-            reply = self.run("queue", "--json", "--state", state)
-            if reply.returncode != 0:
-                raise AssertionError(reply.stderr)
-            found += json.loads(reply.stdout)
-        return found
+        states = ("queued", "active", "deferred", "waiting", "held")
+        return [row for state in states for row in self.queue("--state", state)]
 
     def job_of(self, study: Study) -> dict[str, Any] | None:
         """Return the satusehat job of `study`, if it has one."""

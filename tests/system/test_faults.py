@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.images import make_study
+from tests.system.images import Study, make_study
 from tests.system.rig import Rig, check_oracle, send_until_acknowledged, wait_for
 
 FAULTS: dict[str, list[dict[str, Any]]] = {
@@ -32,17 +33,31 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(FAULTS))
-def test_study_survives(rig: Rig, tmp_path: Path, name: str) -> None:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, list[Study]]]:
+    """One router for these faults, and every study that it was sent."""
+    rig = Rig(tmp_path_factory.mktemp("faults"))
     rig.write_config(satusehat="index_lag = 2s")
-    rig.start_sandbox("--allow-duplicates")
-    rig.start_router()
-    study = make_study(tmp_path / "s", "FAULT1", 3)
+    try:
+        rig.start_sandbox("--allow-duplicates")
+        rig.start_router()
+        yield rig, []
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_study_survives(running: tuple[Rig, list[Study]], tmp_path: Path, name: str) -> None:
+    rig, studies = running
+    study = make_study(tmp_path / "s", f"FAULT{sorted(FAULTS).index(name)}", 3)
+    studies.append(study)
     rig.order(study)
     rig.faults(*FAULTS[name])
     send_until_acknowledged(rig.dicom_port, study.images, deadline_s=20, acknowledged=lambda _image: None)
     rig.wait_state(study, "done", timeout_s=60)
-    check_oracle(rig, [study], study.images)
+    assert all(fault["hits"] for fault in rig.faults_met()), "the fault was not met"
+    rig.clear_faults()
+    check_oracle(rig, studies, [image for one in studies for image in one.images])
 
 
 def test_platform_down_then_up(rig: Rig, tmp_path: Path) -> None:

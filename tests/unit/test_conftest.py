@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
+
 ROOT = Path(__file__).parents[2]
 
 SUITE = """
@@ -38,7 +40,7 @@ def suite(tmp_path: Path) -> Path:
 
 def run(suite: Path, *options: str, **environ: str) -> str:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *options]
-    environ = {"PATH": str(suite), "HOME": str(suite), **environ}
+    environ = {"PATH": str(suite), "HOME": str(suite), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environ}
     done = subprocess.run(command, cwd=suite, env=environ, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout + done.stderr
 
@@ -63,6 +65,30 @@ def test_the_share_of_long_tests_is_printed_and_repeatable(suite: Path) -> None:
     assert passed[0] == passed[1]
     assert "test_very_long" not in first
     assert "10 passed" in run(suite, "-m", "long", "--all-long")
+
+
+def test_a_thread_that_is_left_computing_is_named(suite: Path) -> None:
+    (suite / "test_suite.py").write_text(
+        "import threading\n"
+        "def spin():\n    while True: pass\n"
+        "def test_left(): threading.Thread(target=spin, name='left over', daemon=True).start()\n")
+    out = run(suite)
+    assert "1 error" in out and "left over" in out and "in spin" in out
+
+
+def test_a_property_is_tried_with_all_its_examples_where_every_long_test_runs(
+    suite: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (suite / "test_suite.py").write_text(
+        "import os\nfrom hypothesis import settings\n"
+        "def test_all(): assert (os.environ['ALL_LONG'], settings.default.max_examples) == ('1', 100)\n"
+        "def test_some(): assert (os.environ['ALL_LONG'], settings.default.max_examples) == ('', 25)\n")
+    assert "1 passed" in run(suite, "-k", "all", "--all-long")
+    assert "1 passed" in run(suite, "-k", "some")
+    monkeypatch.setenv("ALL_LONG", "")
+    assert [examples(full) for full in (400, 30, 8)] == [100, 10, 8]
+    monkeypatch.setenv("ALL_LONG", "1")
+    assert examples(400) == 400
 
 
 @given(

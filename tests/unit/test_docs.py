@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+
+from interface.cli import main
 
 ROOT = Path(__file__).parents[2]
 READMES = (ROOT / "README.md", ROOT / "README.id.md")
@@ -48,12 +52,11 @@ def name_of(path: Path) -> str:
 
 @cache
 def help_of(command: str) -> str:
-    arguments = [command, "--help"] if command else ["--help"]
-    done = subprocess.run(
-        [sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    out = io.StringIO()
+    with redirect_stdout(out), pytest.raises(SystemExit) as end:
+        sys.exit(main([command, "--help"] if command else ["--help"]))
+    assert end.value.code == 0
+    return out.getvalue()
 
 
 def invocations(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from internal.codec.reading import opened
 from internal.codec.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from internal.codec.transcoding import same_content, transcode
+from tests.examples import examples
 
 WORDS = st.text("ABCDEFGHIJ 0123456789", min_size=1, max_size=16).map(str.strip).filter(bool)
 #: Elements by tag: a public one of each kind of VR, so that implicit readers find it again.
@@ -82,7 +83,7 @@ def check(dataset: Dataset, folder: Path, defined: bool) -> None:
         assert same_content(one, other)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(data_sets(), st.booleans())
 def test_every_value_survives_every_encoding(dataset: Dataset, defined: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

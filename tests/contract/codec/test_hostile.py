@@ -21,6 +21,7 @@ from internal.codec import Codec, Limits
 from internal.codec.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from internal.errors import PixelsRefused
 from tests.contract.codec.conftest import sample
+from tests.examples import examples
 
 J2K = "1.2.840.10008.1.2.4.90"
 RLE = "1.2.840.10008.1.2.5"
@@ -180,7 +181,7 @@ FUZZED = ["CT_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_s
 
 
 @pytest.mark.attack("S23")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_are_drawn_or_refused(codec: Codec, tmp_path: Path, data: st.DataObject) -> None:
     fuzz(codec, tmp_path, data)

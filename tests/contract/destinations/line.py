@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from enum import StrEnum
 
 _CHUNK_BYTES = 16 * 1024
@@ -20,10 +21,15 @@ class Mood(StrEnum):
 
 
 class Line:
-    """Forwards 127.0.0.1:`port` to `to`; `cut_after_bytes` counts what goes to the peer since the mood was set."""
+    """Forwards 127.0.0.1:`port` to `to`; `cut_after_bytes` counts what goes to the peer since the mood was set.
 
-    def __init__(self, to: int) -> None:
+    `on_bytes` is called with how many bytes the first connection brings to the peer, before the last of them leave.
+    """
+
+    def __init__(self, to: int, on_bytes: Callable[[int], None] = lambda _: None) -> None:
         self._to = to
+        self._on_bytes = on_bytes
+        self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
@@ -71,17 +77,24 @@ class Line:
                     caller.close()
                     continue
                 self._open += [caller, peer]
-            for one, other in ((caller, peer), (peer, caller)):
-                threading.Thread(target=self._carry, args=(one, other, other is peer), daemon=True).start()
+                self.connections += 1
+            on_bytes = self._on_bytes if self.connections == 1 else lambda _: None
+            for one, other, watch in ((caller, peer, on_bytes), (peer, caller, None)):
+                threading.Thread(target=self._carry, args=(one, other, watch), daemon=True).start()
 
-    def _carry(self, source: socket.socket, target: socket.socket, outward: bool) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket, watch: Callable[[int], None] | None) -> None:
+        """Carry in one direction; `watch` is given outwards, towards the peer."""
+        carried = 0
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK_BYTES):
+                carried += len(data)
+                if watch is not None:
+                    watch(carried)
                 freed = self._freed
                 if self._mood is Mood.HANGS:
                     freed.wait(60)
                     return
-                if outward and self._mood is Mood.CUT and self._is_spent(len(data)):
+                if watch is not None and self._mood is Mood.CUT and self._is_spent(len(data)):
                     self.was_cut.set()
                     return
                 target.sendall(data)

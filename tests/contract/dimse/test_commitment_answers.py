@@ -19,6 +19,7 @@ from internal.commitments import CommitAnswer, parse_entry
 from internal.model import COMMITMENT_ANSWER
 from internal.spool import EntryKind, Spool
 from tests.contract.dimse.role import Role
+from tests.examples import examples
 
 Start = Callable[..., Role]
 
@@ -94,7 +95,7 @@ def test_what_we_ask_is_what_another_library_reads(syntax: str) -> None:
     assert [one.ReferencedSOPInstanceUID for one in found.ReferencedSOPSequence] == ["1.2.4", "1.2.55"]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.binary(max_size=300))
 def test_no_report_breaks_the_reader(data: bytes) -> None:
     for syntax in (EXPLICIT_LITTLE, IMPLICIT_LITTLE):

@@ -28,6 +28,7 @@ from tests.contract.dimse.wire import (
     pdu,
     pdv,
 )
+from tests.examples import examples
 
 PROPOSED = context(1, CT, EXPLICIT) + context(3, VERIFICATION, EXPLICIT)
 
@@ -224,7 +225,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Role:  # type: ignore[mis
     assert "Traceback" not in role.log(), role.log()
 
 
-FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def poke(role: Role, *parts: bytes) -> None:

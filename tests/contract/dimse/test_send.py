@@ -2,55 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from interface.dimse.scu import FileResult, send_paths
+from tests.contract.destinations.line import Line
 from tests.contract.dimse.role import Role
 from tests.contract.dimse.test_peers import copies
 
 _LARGE = 64 * 1024 * 1024
-
-
-class _Line:
-    """Forwards each connection to `port`; calls `on_bytes` with how many bytes the first one has carried so far."""
-
-    def __init__(self, port: int, on_bytes: Callable[[int], None]) -> None:
-        self._target = port
-        self._on_bytes = on_bytes
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._target))
-            self.connections += 1
-            watch = self._on_bytes if self.connections == 1 else lambda _: None
-            threading.Thread(target=_pump, args=(near, far, watch), daemon=True).start()
-            threading.Thread(target=_pump, args=(far, near, lambda _: None), daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-
-def _pump(source: socket.socket, target: socket.socket, watch: Callable[[int], None]) -> None:
-    carried = 0
-    try:
-        while data := source.recv(65536):
-            carried += len(data)
-            watch(carried)
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        target.close()
 
 
 def test_a_file_that_breaks_off_while_it_is_sent_leaves_the_others_alone(shared: Role, tmp_path: Path) -> None:
@@ -64,11 +23,11 @@ def test_a_file_that_breaks_off_while_it_is_sent_leaves_the_others_alone(shared:
             with large.open("r+b") as file:
                 file.truncate(1024)
 
-    line = _Line(shared.port, cut)
+    line = Line(shared.port, cut)
     try:
         report = send_paths("127.0.0.1", line.port, [tmp_path])
     finally:
-        line.close()
+        line.stop()
     assert [result.status for result in report.results] == [0, None, 0]
     assert "cannot be read to its end" in report.results[1].reason
     assert line.connections == 2

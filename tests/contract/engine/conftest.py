@@ -125,9 +125,9 @@ class Engine:
 
     def receive(
         self, study_uid: str, *, sop_uid: str = "", accession: str = "A1", pixels: bytes = b"\1\0",
-        association: str = "", peer: str = "10.0.0.9:4711", source: str = "dimse",
+        association: str = "", peer: str = "10.0.0.9:4711", source: str = "dimse", padding: int = 0,
     ) -> Entry:  # fmt: skip
-        """Put one instance into new/ as the receiver would."""
+        """Put one instance into new/ as the receiver would; with `padding` bytes of Data Set Trailing Padding."""
         dataset = Dataset()
         dataset.SOPClassUID, dataset.SOPInstanceUID = CT, sop_uid or generate_uid(prefix=None)
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid, f"{study_uid}.1"
@@ -135,6 +135,8 @@ class Engine:
         dataset.BitsAllocated, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 16, 1, 1, 1
         dataset.PixelRepresentation = 0
         dataset.PixelData = pixels
+        if padding:
+            dataset.DataSetTrailingPadding = bytes(padding)
         buffer = DicomBytesIO()
         buffer.is_little_endian, buffer.is_implicit_VR = True, True
         write_dataset(buffer, dataset)

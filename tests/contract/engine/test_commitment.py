@@ -45,11 +45,20 @@ class Modality:
         return self.status, None
 
 
-@pytest.fixture
-def modality() -> Iterator[Modality]:
+@pytest.fixture(scope="module")
+def listening() -> Iterator[Modality]:
+    """It takes half a second to end."""
     made = Modality()
     yield made
     made.server.shutdown()
+
+
+@pytest.fixture
+def modality(listening: Modality) -> Modality:
+    """A peer that was told nothing yet and answers success."""
+    listening.reports.clear()
+    listening.status = 0
+    return listening
 
 
 Reporting = Callable[..., Lane]

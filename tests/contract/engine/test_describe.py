@@ -32,16 +32,25 @@ STUDY = "1.2.5"  # what `identity` and `nested` of the scanner's tests say
 SERIES = "1.2.5.6"
 
 
-@pytest.fixture
-def parser() -> Iterator[Parser]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Parser]:
+    """One process for most files; it takes a second to start."""
     made = Parser()
     yield made
     made.close()
 
 
 @pytest.fixture
-def describer(engine: Engine, parser: Parser) -> Describer:
-    return Describer(engine.store, engine.spool, engine.clock, parser, threading.Event())
+def parser() -> Iterator[Parser]:
+    """One that is new."""
+    made = Parser()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def describer(engine: Engine, shared: Parser) -> Describer:
+    return Describer(engine.store, engine.spool, engine.clock, shared, threading.Event())
 
 
 def receive_bytes(engine: Engine, data: bytes, sop_uid: str, syntax: str = EXPLICIT) -> Entry:

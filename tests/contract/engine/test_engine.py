@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from internal import index, jobs, set_aside
+from internal import holdings, index, jobs, set_aside
 from internal.errors import CredentialsRefused, Transient
 from internal.indexer import BATCH_ROWS, Indexer
 from internal.model import ItemState
@@ -96,6 +96,36 @@ def test_same_image_again_changes_nothing(engine: Engine) -> None:
     engine.receive(STUDY, sop_uid="1.2.3.4")
     engine.settle()
     assert engine.states() == [State.DONE]
+
+
+@pytest.mark.parametrize("first_padding", [0, 4])
+def test_same_image_written_in_another_way_changes_nothing(engine: Engine, first_padding: int) -> None:
+    """As senders do it: one keeps Data Set Trailing Padding, another leaves it out (PS3.10 7.2)."""
+    first = engine.receive(STUDY, sop_uid="1.2.3.4", padding=first_padding)
+    again = engine.receive(STUDY, sop_uid="1.2.3.4", padding=4 - first_padding)
+    engine.settle()
+    engine.work()
+    later = engine.receive(STUDY, sop_uid="1.2.3.4", padding=8)
+    engine.settle()
+    assert engine.states() == [State.DONE]
+    with engine.store.reading() as tx:
+        known = index.study(tx, STUDY)
+        assert known is not None and (known.conflict, known.revision, known.instances) == (False, 1, 1)
+        assert sorted(holdings.duplicates_of(tx, first.id)) == sorted([again.id, later.id]), "they go when it goes"
+
+
+def test_the_same_image_is_not_recognised_once_the_first_bytes_are_gone(engine: Engine) -> None:
+    """Then only equal bytes can be known to be equal: a person is asked."""
+    first = engine.receive(STUDY, sop_uid="1.2.3.4")
+    engine.settle()
+    engine.work()
+    engine.spool.remove([first.id])
+    engine.receive(STUDY, sop_uid="1.2.3.4")
+    engine.settle()
+    assert engine.states() == [State.DONE]
+    engine.receive(STUDY, sop_uid="1.2.3.4", padding=4)
+    engine.settle()
+    assert engine.job().reason_code == "conflict"
 
 
 def test_same_uid_with_other_pixels_is_kept_and_held(engine: Engine) -> None:

@@ -20,7 +20,7 @@ from internal.worker import Lane
 from tests.contract.dimse.role import Role, until
 from tests.contract.dimse.wire import CT, EXPLICIT, Wire, command, context, data_set, p_data, pdv
 from tests.contract.engine.conftest import Engine
-from tests.contract.engine.test_commitment import Modality, modality  # noqa: F401 - a fixture
+from tests.contract.engine.test_commitment import Modality, listening, modality  # noqa: F401 - fixtures
 
 UID = "1.2.3.1"
 

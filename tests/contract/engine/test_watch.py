@@ -25,6 +25,7 @@ from internal.spool import Spool, SpoolWriter
 from internal.store import Store
 from tests.contract.destinations.images import make_instance, new_study_uid
 from tests.contract.engine.conftest import HandClock
+from tests.examples import examples
 
 GO = threading.Event()
 
@@ -330,7 +331,7 @@ def test_too_large_is_refused_and_a_full_disk_is_tried_again(bench: Bench, monke
     assert bench.look() == 1
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=400), st.integers(0, 800), st.binary(max_size=30))
 def test_no_file_breaks_the_watcher(tmp_path: Path, rubbish: bytes, at: int, patch: bytes) -> None:
     """Without the ledger: acceptance alone decides, and raises nothing but refusals."""

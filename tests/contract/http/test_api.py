@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -356,7 +357,8 @@ def test_what_could_not_be_read_is_told_at_the_next_look(house: Doors, monkeypat
         await asyncio.wait_for(listener.rang.wait(), 10)
         assert faults and listener.study_uids == {STUDY}
 
-    asyncio.run(listen())
+    with ThreadPoolExecutor(1) as other:  # a browser that another test has started keeps the loop of this thread
+        other.submit(asyncio.run, listen()).result()
 
 
 def test_streams_are_bounded_for_each(house: Doors) -> None:

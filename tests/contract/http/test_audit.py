@@ -13,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree import ElementTree as Xml
 
 import apsw
@@ -200,6 +201,16 @@ def test_markup_line_breaks_and_patients_do_not_get_into_a_message() -> None:
     Xml.fromstring(text)
 
 
+def _read_length(file: BinaryIO) -> int | None:
+    """The number before the next message (RFC 5425 4.3), None at the end."""
+    digits = b""
+    while one := file.read(1):
+        if one == b" ":
+            return int(digits)
+        digits += one
+    return None
+
+
 class Repository:
     """An audit record repository: syslog over UDP, TCP or TLS with octet counting."""
 
@@ -233,8 +244,8 @@ class Repository:
                 if self._context is not None:
                     connection = self._context.wrap_socket(connection, server_side=True)
                 with connection, connection.makefile("rb") as file:
-                    while size := b"".join(iter(lambda file=file: file.read(1), b" ")).strip():  # type: ignore[misc]
-                        self._add(file.read(int(size)))
+                    while (size := _read_length(file)) is not None:
+                        self._add(file.read(size))
             except (OSError, ValueError):
                 if self._socket.fileno() < 0:
                     return

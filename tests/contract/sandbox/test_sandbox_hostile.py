@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.contract.sandbox.sandbox_client import Sandbox, Study, make_instance, until
+from tests.examples import examples
 
 BAD_HEADS = [
     (b"nonsense\r\n\r\n", 400), (b"GET  / HTTP/1.1\r\n\r\n", 400), (b"GET / HTTP/2.0\r\n\r\n", 505),
@@ -95,7 +96,7 @@ def test_a_sequence_nested_without_end_is_refused(sandbox: Sandbox, study: Study
     assert answer.status_code == 409 and "nested" in answer.text
 
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(

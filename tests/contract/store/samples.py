@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from internal import index, jobs
@@ -38,10 +38,12 @@ def instance(
     )
 
 
-def add(store: Store, *batch: Instance, now: int = 5000) -> list[index.Added]:
+def add(
+    store: Store, *batch: Instance, now: int = 5000, same_as: Mapping[str, str] | None = None,
+) -> list[index.Added]:
     """Index a batch in a transaction of its own."""
     with store.transaction() as tx:
-        return index.add_instances(tx, batch, now)
+        return index.add_instances(tx, batch, now, same_as or {})
 
 
 def plan_all(

@@ -14,6 +14,7 @@ from internal import audit_trail
 from internal.audit_trail import HeadFile
 from internal.store import Store, Tx
 from tests.contract.conftest import OpenStore
+from tests.examples import examples
 
 
 def filled(store: Store, count: int = 6) -> tuple[int, str]:
@@ -112,7 +113,7 @@ def test_an_entry_that_is_rolled_back_leaves_no_gap(store: Store) -> None:
     assert faults(store) == []
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(max_size=600), st.dictionaries(st.text(max_size=20), st.text(max_size=300) |
                 st.integers(-2**60, 2**60) | st.none(), max_size=4)), max_size=3))
 def test_whatever_is_written_verifies(store: Store, lines: list[tuple[str, dict[str, object]]]) -> None:

@@ -91,6 +91,24 @@ def test_other_bytes_under_the_same_uid_are_kept_beside(store: Store) -> None:
     assert study_of(store).revision == 2
 
 
+def test_the_same_content_in_other_bytes_is_a_duplicate(store: Store) -> None:
+    first = instance(1)
+    padded = moved(instance(1, content="padded"), id="padded")
+    assert add(store, first, padded, same_as={"padded": first.id}) == [Added.NEW, Added.DUPLICATE]
+    with store.reading() as tx:
+        assert index.current_of(tx, [first.header.sop_uid, "1.2.nobody"]) == {first.header.sop_uid: first}
+        assert tx.rows("SELECT id, of_id FROM duplicate") == [("padded", first.id)]
+    again = [moved(padded, id="later"), moved(padded, id="latest")]
+    assert add(store, *again, same_as={"later": first.id}) == [Added.DUPLICATE] * 2
+    assert add(store, moved(padded, id="unknown")) == [Added.CONFLICT], "nobody has said so of this one"
+
+
+def test_the_content_of_another_image_counts_for_nothing(store: Store) -> None:
+    add(store, instance(1), instance(2))
+    other = moved(instance(2, content="other"), id="other")
+    assert add(store, other, same_as={"other": instance(1).id}) == [Added.CONFLICT]
+
+
 def test_within_one_batch_too(store: Store) -> None:
     results = add(store, instance(1), moved(instance(1), id="b"), moved(instance(1, content="x"), id="c"),
                   instance(1), moved(instance(1, content="x"), id="d"))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from internal.errors import ConfigurationInvalid, DatabaseTooNew, Transient
 from internal.store import Store, storable
 from tests.contract.conftest import OpenStore, Postgres
+from tests.examples import examples
 
 PUT = "INSERT INTO meta (key, value) VALUES (?, ?)"
 
@@ -81,7 +82,7 @@ def test_percent_signs_and_question_marks_in_literals_are_text(store: Store) -> 
         assert tx.value("SELECT 7 % 4") == 3
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=60) | st.text(alphabet="\0\ud800\udfffa\u00e9\U0001f600%?'\\", max_size=12))
 def test_any_text_comes_back_as_storable_says(store: Store, text: str) -> None:
     with store.transaction() as tx:

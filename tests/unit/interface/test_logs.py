@@ -23,6 +23,7 @@ from interface.log_redaction import Redactor
 from interface.logs import DEBUG, DETAIL, INFO, PHRASES, configure, event, mask_token
 from internal.config import Secret
 from internal.errors import Refused
+from tests.examples import examples
 
 ROOT = Path(__file__).parents[3]
 log = logging.getLogger("router.test")
@@ -81,7 +82,7 @@ def test_each_v_shows_more(verbosity: int, expected: int) -> None:
     assert len(output.getvalue().splitlines()) == expected
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=50), st.text(max_size=50), st.sampled_from(["text", "json"]))
 def test_whatever_is_logged_stays_on_one_line(message: str, value: str, form: str) -> None:
     output = started(form=form)
@@ -129,7 +130,7 @@ SECRETS = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=0x2FF, 
                   min_size=4, max_size=40).filter(lambda text: not re.fullmatch(r"[*\\x0-9a-f.]*", text))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SECRETS, st.sampled_from(["text", "json"]))
 def test_no_spelling_of_a_secret_gets_out(core: str, form: str) -> None:
     secret = f"Zq7{core}"

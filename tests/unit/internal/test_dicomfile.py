@@ -15,6 +15,7 @@ from pydicom.uid import UID
 from internal.dicomfile import build_meta, canonical_meta, read_meta
 from internal.errors import NotDicom
 from internal.model import Arrival
+from tests.examples import examples
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -55,7 +56,7 @@ def test_what_leaves_says_nothing_of_the_arrival_and_never_changes() -> None:
 @given(
     st.text(max_size=40), st.text(max_size=40), st.text(max_size=80), st.integers(0, 2**60), st.text(max_size=300)
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_peer_value_survives_and_breaks_nothing(calling: str, called: str, peer: str, at: int, source: str) -> None:
     arrival = Arrival(at, "a", calling, called, peer, source)
     encodable = all(not ("\ud800" <= letter <= "\udfff") for letter in calling + called + peer + source)
@@ -68,7 +69,7 @@ def test_any_peer_value_survives_and_breaks_nothing(calling: str, called: str, p
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_hostile_meta_raises_only_not_dicom(garbage: bytes) -> None:
     for prefix in (b"", bytes(128) + b"DICM", bytes(128) + b"DICM\x02\x00"):
         try:

@@ -19,6 +19,7 @@ from internal.dicomfile import read_meta
 from internal.errors import NotDicom
 from internal.header_json import header_json
 from internal.outline import MAX_DEPTH, outline
+from tests.examples import examples
 from tests.unit.internal.test_scan import BIG, DEFLATED, EXPLICIT, IMPLICIT, element, identity, sample_files
 
 
@@ -140,7 +141,7 @@ def test_a_deflated_bomb_stays_small() -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from([EXPLICIT, IMPLICIT, BIG, DEFLATED]), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_bytes_raise_anything_but_not_dicom(data: bytes, syntax: str, prefixed: bool) -> None:
     try:
         outline(io.BytesIO(identity() + data if prefixed else data), syntax)

@@ -19,6 +19,7 @@ from internal.charset import decode
 from internal.dicomfile import read_meta
 from internal.errors import NotDicom
 from internal.scan import FIELDS, MAX_DEPTH, MAX_INFLATED_BYTES, CutShort, check_end, inflate, scan, scan_uids
+from tests.examples import examples
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -226,7 +227,7 @@ def test_runs_that_are_passed_over_at_once_say_what_the_single_steps_say(
 
 @pytest.mark.attack("S23")
 @given(st.binary(max_size=400), st.sampled_from([EXPLICIT, IMPLICIT, BIG, DEFLATED]), st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_no_bytes_raise_anything_but_not_dicom(data: bytes, syntax: str, prefixed: bool) -> None:
     try:
         scan(identity() + data if prefixed else data, syntax)
@@ -240,7 +241,7 @@ _CT = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()[132:6000]
 
 @pytest.mark.attack("S23")
 @given(st.lists(st.tuples(st.integers(0, len(_CT) - 1), st.integers(0, 255)), max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_damage_to_a_real_header_raises_anything_but_not_dicom(changes: list[tuple[int, int]]) -> None:
     data = bytearray(_CT)
     for position, value in changes:
@@ -252,7 +253,7 @@ def test_no_damage_to_a_real_header_raises_anything_but_not_dicom(changes: list[
 
 
 @given(st.binary(max_size=64), st.sampled_from(["", "ISO_IR 192", "\\ISO 2022 IR 87", "ISO_IR 13", "GB18030", "x\xff"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_text_never_raises(value: bytes, character_set: str) -> None:
     assert isinstance(decode(value, character_set), str)
     assert isinstance(decode(b"\x1b$B" + value, character_set), str)

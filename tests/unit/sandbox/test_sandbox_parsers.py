@@ -22,6 +22,7 @@ from sandbox.patch import PatchRefused, apply_patch
 from sandbox.privacy import mask_name
 from sandbox.rules import is_loinc_code
 from sandbox.search import parse_query
+from tests.examples import examples
 
 # Other work on the machine must not fail a test.
 calm = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -47,7 +48,7 @@ def body_of(data: bytes, length: int | None) -> bytes:
         return Body(Wire(ours), length, ours, expects_continue=False).read_all(10_000)
 
 
-@settings(calm, max_examples=50)
+@settings(calm, max_examples=examples(50))
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=6))
 def test_chunked_bodies_come_back_whole(pieces: list[bytes]) -> None:
     data = b"".join(b"%X;x=y\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
@@ -56,7 +57,7 @@ def test_chunked_bodies_come_back_whole(pieces: list[bytes]) -> None:
         body_of(data, None)
 
 
-@settings(calm, max_examples=50)
+@settings(calm, max_examples=examples(50))
 @given(st.binary(max_size=60))
 def test_any_chunked_bytes_end_somehow(data: bytes) -> None:
     try:
@@ -141,7 +142,7 @@ def test_files_that_are_refused(data: bytes, tmp_path: Path) -> None:
         head_of(data, tmp_path)
 
 
-@settings(calm, max_examples=150)
+@settings(calm, max_examples=examples(150))
 @given(st.binary(max_size=200), st.sampled_from([b"1.2.840.10008.1.2\0", b"1.2.840.10008.1.2.1.99",
                                                  b"1.2.840.10008.1.2.2\0", b"1.2.840.10008.1.2.1\0"]))
 def test_any_bytes_are_a_head_or_not_dicom(tmp_path_factory: pytest.TempPathFactory, data: bytes,

@@ -15,6 +15,7 @@ from sandbox.catalogue import Catalogue, values_at
 from sandbox.options import Options
 from sandbox.orders import build_order, parse_order
 from sandbox.rules import Validator
+from tests.examples import examples
 
 # Other work on the machine must not fail a test.
 calm = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -85,7 +86,7 @@ JUNK = st.recursive(
         max_size=3), max_leaves=6)
 
 
-@settings(calm, max_examples=400)
+@settings(calm, max_examples=examples(400))
 @given(place=st.sampled_from(PLACES), junk=JUNK)
 def test_damage_anywhere_is_named_or_harmless_and_never_a_crash(place: tuple[str, tuple[Any, ...]], junk: Any) -> None:
     type_name, (*names, last) = place

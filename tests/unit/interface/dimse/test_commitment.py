@@ -14,6 +14,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from interface.dimse.commitment import MalformedRequest, parse_commitment
+from tests.examples import examples
 
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -76,7 +77,7 @@ def test_what_is_malformed(data: bytes) -> None:
 
 @given(st.binary(max_size=400), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=6),
        st.sampled_from([IMPLICIT, EXPLICIT, BIG]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_bytes_are_a_request_or_malformed(data: bytes, changes: list[tuple[int, int]], syntax: str) -> None:
     damaged = bytearray(encoded(request(), syntax))
     for at, value in changes:

@@ -15,6 +15,7 @@ from pynetdicom.pdu import P_DATA_TF
 from interface.dimse import messages
 from interface.dimse.messages import build_response, cut, parse_command
 from interface.dimse.pdu import PduError
+from tests.examples import examples
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -61,7 +62,7 @@ def test_a_response_is_read_by_pynetdicom() -> None:
 
 
 @given(st.binary(min_size=1, max_size=3000), st.sampled_from([0, 64, 100, 16384]), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_messages_are_cut_to_the_maximum_and_come_together_again(data: bytes, limit: int, is_command: bool) -> None:
     parts = list(cut(5, data, is_command=is_command, max_pdu_bytes=limit))
     joined = b""
@@ -78,7 +79,7 @@ def test_messages_are_cut_to_the_maximum_and_come_together_again(data: bytes, li
 
 
 @given(st.binary(max_size=300), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_bytes_are_read_or_refused(data: bytes, prefixed: bool) -> None:
     try:
         command = parse_command(store_request() + data if prefixed else data)

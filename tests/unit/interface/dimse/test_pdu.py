@@ -11,6 +11,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotific
 
 from interface.dimse import pdu
 from interface.dimse.negotiation import negotiate
+from tests.examples import examples
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SYNTAXES = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.50"]
@@ -67,7 +68,7 @@ def test_the_short_ones_are_those_of_pynetdicom() -> None:
 
 
 @given(st.binary(max_size=500), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_bytes_are_read_or_refused(data: bytes, framed: bool) -> None:
     body = request_of_pynetdicom(1)[6:74] + data if framed else data
     try:
@@ -81,7 +82,7 @@ _WHOLE = request_of_pynetdicom(3)[6:]
 
 
 @given(st.lists(st.tuples(st.integers(0, len(_WHOLE) - 1), st.integers(0, 255)), max_size=8), st.integers(0, 80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_damage_is_read_or_refused(changes: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(_WHOLE)
     for position, value in changes:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from internal.config import ConfigurationInvalid
 from internal.config.conffile import MAX_LINES, read_conf, scan
+from tests.examples import examples
 
 
 def by_configparser(text: str) -> dict[tuple[str, str], str]:
@@ -28,7 +29,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.lists(LINES, max_size=14).map(lambda lines: "\n".join(["[first]", *lines])))
 def test_the_same_entries_as_configparser(text: str) -> None:
     conf = scan(text, "router.conf")

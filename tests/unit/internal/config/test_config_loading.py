@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from internal import errors
 from internal.config import SETTINGS, ConfigurationInvalid, Settings, environment_key, environment_name, load
+from tests.examples import examples
 
 CREDENTIALS = "[satusehat]\norganization_id = 100099001\nclient_key = the-client\nsecret_key = the%secret;#=:\n"
 
@@ -242,7 +243,7 @@ def test_settings_cannot_be_changed_and_hide_their_secrets(tmp_path: Path) -> No
         found.satusehat.workers = 7  # type: ignore[misc]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(
     st.binary(max_size=400),
     st.lists(st.one_of(
@@ -259,7 +260,7 @@ def test_any_bytes_give_settings_or_a_list_of_mistakes(tmp_path: Path, content: 
         assert all(str(each).isprintable() for each in invalid.problems)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(SETTINGS), st.text(min_size=1, max_size=60))
 def test_any_text_for_any_setting_is_read_or_refused(setting: object, text: str) -> None:
     assert isinstance(setting, type(SETTINGS[0]))
@@ -270,7 +271,7 @@ def test_any_text_for_any_setting_is_read_or_refused(setting: object, text: str)
         assert all(str(each).isprintable() for each in invalid.problems)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=0x2FF, categories=("L", "N", "P", "S")),
                min_size=6, max_size=40).map("Zq7-{}".format))
 def test_no_mistake_or_warning_or_repr_shows_a_secret(secret: str) -> None:

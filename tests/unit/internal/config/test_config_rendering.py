@@ -18,6 +18,7 @@ from internal.config import (
     render_template,
 )
 from internal.config.declarations import SINGLE_SECTIONS
+from tests.examples import examples
 
 ROOT = Path(__file__).parents[4]
 CREDENTIALS = {"ORG_ID": "1", "CLIENT": "client", "SECRET": "secret"}
@@ -88,7 +89,7 @@ SECRETS = st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=0x2FF, 
                   min_size=3, max_size=40).map("Zq7-{}".format)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(SECRETS)
 def test_the_listing_shows_no_secret(secret: str) -> None:
     environ = {"ORG_ID": "1", "CLIENT": secret, "SECRET": secret, "WEBHOOK_PASSWORD": secret,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from internal.fhir import dates, union
 from internal.fhir.imaging_study import parse_number
+from tests.examples import examples
 from tests.unit.internal.fhir.imaging_study_cases import (
     CASES,
     FOREIGN,
@@ -131,7 +132,7 @@ text = st.text(max_size=20) | st.sampled_from(
     ["20251009", "101112", "00000000", "", "DR", "CT", "+0700", "-3", "5", "\0 "])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.fixed_dictionaries({
     "study_date": text, "study_time": text, "series_date": text, "series_time": text, "timezone_offset": text,
     "modality": text, "series_number": text, "instance_number": text, "study_description": text,
@@ -152,7 +153,7 @@ json_value = st.recursive(
     max_leaves=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.dictionaries(st.sampled_from(
     ["identifier", "series", "modality", "basedOn", "started", "description", "status", "meta", "numberOfInstances"]),
     json_value, max_size=6))

@@ -14,6 +14,7 @@ from internal.rules import PatternTooSlow, RulesInvalid
 from internal.rules.actions import parse_action
 from internal.rules.conditions import parse_condition
 from internal.rules.failures import SyntaxProblem
+from tests.examples import examples
 
 from .rewriting import compiled, encoded, facts_of, image, rule
 
@@ -174,7 +175,7 @@ LETTERS = list('ModalityCTPatientIDsetandornotmatches()[]{}",.=<>!0123456789 \\\
 
 
 @given(st.text(alphabet=st.sampled_from(LETTERS), max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_text_is_read_or_refused(text: str) -> None:
     for parse in (parse_condition, parse_action):
         try:

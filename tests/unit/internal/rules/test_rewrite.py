@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from internal import dicomfile, elements
 from internal.errors import NotDicom
 from internal.rules import EditFailed
+from tests.examples import examples
 
 from .rewriting import (
     ARRIVED_AT,
@@ -197,7 +198,7 @@ def subjects(draw: st.DrawFn) -> tuple[Dataset, str]:
 
 
 @given(subjects(), st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=4, unique=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_rewrite_keeps_pixels_and_charset_is_deterministic_and_says_what_was(
     made: tuple[Dataset, str], actions: list[str],
 ) -> None:
@@ -227,7 +228,7 @@ def test_a_rewrite_keeps_pixels_and_charset_is_deterministic_and_says_what_was(
 
 @pytest.mark.dcmtk
 @given(subjects(), st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=4, unique=True))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_dcmdump_reads_every_rewritten_file(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Dataset, str], actions: list[str],
 ) -> None:
@@ -244,7 +245,7 @@ def test_dcmdump_reads_every_rewritten_file(
 
 
 @given(st.binary(max_size=400), st.sampled_from(SYNTAXES))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_garbage_is_refused_and_nothing_else_happens(data: bytes, syntax: str) -> None:
     try:
         dataset = elements.read(io.BytesIO(data), 0, len(data), syntax)
@@ -254,7 +255,7 @@ def test_garbage_is_refused_and_nothing_else_happens(data: bytes, syntax: str) -
 
 
 @given(st.integers(0, 900), st.integers(0, 255), st.sampled_from((EXPLICIT, IMPLICIT, BIG)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_damaged_data_set_is_held_or_rewritten_whole(at: int, value: int, syntax: str) -> None:
     body = bytearray(encoded(image(RequestAttributesSequence=[Dataset()]), syntax))
     body[at % len(body)] = value
