@@ -29,7 +29,7 @@ from internal.elements import (
 from internal.errors import NotDicom
 from internal.scan import MAX_DEPTH
 
-MAX_ELEMENTS: Final = 1_000_000
+MAX_ELEMENTS: Final = 200_000
 _TRAILING_PADDING: Final = 0xFFFCFFFC
 _CHUNK_BYTES: Final = 1024 * 1024
 _MAX_TEXT_BYTES: Final = 64 * 1024
@@ -71,23 +71,30 @@ class _Frame(NamedTuple):
 def same(one: Written, other: Written) -> bool:
     """Return whether both surely hold the same content; False too for what cannot be taken apart without doubt.
 
-    At most a million elements of each are looked at, and a megabyte of each is held at once (64 MB of a deflated one).
+    At most 200,000 elements of each are looked at, and a megabyte of each is held at once (64 MB of a deflated one).
     Raises OSError of the files.
     """
     syntaxes = {one.transfer_syntax_uid, other.transfer_syntax_uid}
     if len(syntaxes) > 1 and not syntaxes <= _ALIKE:
         return False
-    return _same(one, other, enter_unknown=False) or _same(one, other, enter_unknown=True)
+    differs_at = _difference(one, other, enter_unknown=False)
+    if differs_at is not None and "UN" in differs_at:
+        differs_at = _difference(one, other, enter_unknown=True)
+    return differs_at is None
 
 
-def _same(one: Written, other: Written, *, enter_unknown: bool) -> bool:
+def _difference(one: Written, other: Written, *, enter_unknown: bool) -> set[str] | None:
+    """Return the VRs (at most two) of where the first difference is, None if there is none."""
     try:
         (left, left_encoding), (right, right_encoding) = (
             open_source(each.file, each.offset, each.size_bytes, each.transfer_syntax_uid) for each in (one, other))
-        events = zip_longest(_events(left, left_encoding, enter_unknown), _events(right, right_encoding, enter_unknown))
-        return all(a and b and a.tag == b.tag and _same_value(a, left, b, right) for a, b in events)
+        for a, b in zip_longest(_events(left, left_encoding, enter_unknown),
+                                _events(right, right_encoding, enter_unknown)):
+            if a is None or b is None or a.tag != b.tag or not _same_value(a, left, b, right):
+                return {each.vr for each in (a, b) if each is not None}
     except NotDicom:
-        return False
+        return set()
+    return None
 
 
 def _same_value(a: _Event, left: Source, b: _Event, right: Source) -> bool:

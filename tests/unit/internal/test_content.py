@@ -124,6 +124,12 @@ def test_what_cannot_be_taken_apart_is_not_called_the_same() -> None:
     assert not are_same(b"\0" * 7, b"\0" * 5)
 
 
+def test_the_number_of_elements_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert are_same(TEXT + NAME, TEXT + NAME + PADDING)
+    monkeypatch.setattr("internal.content.MAX_ELEMENTS", 2)
+    assert not are_same(TEXT + NAME, TEXT + NAME + PADDING)
+
+
 def test_compressed_pixels_are_compared_as_they_are() -> None:
     def encapsulated(*fragments: bytes) -> bytes:
         return NAME + open_sequence(0x7FE00010, b"OB", b"".join(map(item, fragments)))
