@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.python_source import tree_of
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # From the ground up. A package counts as one module; inside it anything may import anything.
@@ -81,7 +83,7 @@ def name_of(path: Path) -> str:
 
 @cache
 def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return tree_of(path)
 
 
 @pytest.fixture(autouse=True, scope="module")

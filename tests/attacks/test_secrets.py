@@ -17,6 +17,7 @@ from interface.http.rights import Right, rights_of_role
 from internal.config import load, render_config
 from internal.users import Role
 from tests.contract.http.doors import PASSWORD, Doors
+from tests.python_source import tree_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ADMIN = Actor("user:admin", "admin", rights_of_role(Role.ADMIN), "192.0.2.1")
@@ -115,7 +116,7 @@ _PROCESSES = re.compile(
 def test_nothing_runs_or_loads_what_came_from_outside() -> None:
     for path in PRODUCT:
         name = path.relative_to(ROOT).as_posix()
-        found = list(calls(ast.parse(path.read_text(encoding="utf-8"))))
+        found = list(calls(tree_of(path)))
         assert not [call for call in found if _BANNED.match(call)], name
         if not name.startswith(MAY_START_PROCESSES):
             assert not [call for call in found if _PROCESSES.match(call)], name

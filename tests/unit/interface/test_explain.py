@@ -9,6 +9,7 @@ import pytest
 
 from interface.explain import EXPLANATIONS, FAMILIES, STATES, explain, state_text
 from internal.states import State
+from tests.python_source import tree_of
 
 ROOT = Path(__file__).resolve().parents[3]
 GIVES_A_CODE = {"Refuse", "NotYet", "Later", "hold_for_person", "hold"}
@@ -18,7 +19,7 @@ def _codes() -> set[str]:
     """Return every reason code that stands as a literal where an outcome or a hold is made."""
     found: set[str] = set()
     for path in [*(ROOT / "internal").rglob("*.py"), *(ROOT / "interface").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if not isinstance(node, ast.Call):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

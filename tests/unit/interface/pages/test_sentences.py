@@ -15,6 +15,7 @@ from interface.http.pages import sentences, studies, wording
 from interface.http.pages.pen import Pen
 from internal.decisions import Kind
 from internal.interventions import ACTS
+from tests.python_source import tree_of
 
 ROOT = Path(__file__).resolve().parents[4]
 INDONESIAN, ENGLISH = (Pen(language, ZoneInfo("Asia/Jakarta"), 0) for language in ("id", "en"))
@@ -54,7 +55,7 @@ def text_of(node: ast.expr) -> str:
 
 def refusals() -> Iterator[str]:
     for name in MODULES:
-        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(ROOT / name)):
             call = node.exc if isinstance(node, ast.Raise) else None
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.args and call.func.id in (
                     "NotAllowed", "NotFound", "ValueError", "Transient") and text_of(call.args[0]):
@@ -78,7 +79,7 @@ def pieces(node: ast.expr) -> Iterator[str]:
 
 def said_by_destinations() -> Iterator[str]:
     for name in DESTINATIONS:
-        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(ROOT / name)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 place = {"Probe": 2, "Later": 1, "Transient": 0, "AssociationLost": 0, "CredentialsRefused": 0,
                          "ConfigurationInvalid": 0}.get(node.func.id)
@@ -123,7 +124,7 @@ def test_advice_that_carries_both_languages_is_shown_in_one() -> None:
 def event_codes() -> Iterator[str]:
     """Yield the literal codes of every event that the product writes, and of every remark on an ImagingStudy."""
     for path in [*(ROOT / "internal").rglob("*.py"), *(ROOT / "interface").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
@@ -141,7 +142,7 @@ def test_every_event_of_a_study_has_words() -> None:
 def actions() -> Iterator[str]:
     """Yield the name of every entry that the product can write into the audit trail, as far as it stands in code."""
     for path in (ROOT / "interface").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and ACTION.fullmatch(node.value):
                 yield node.value
 
