@@ -95,9 +95,10 @@ class Work(Protocol):
         It reads headers only, and nothing at all where no rule changes what goes to this destination.
         """
 
-    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
+    def freeze(self, items: Sequence[Item], following: Sequence[Item] = ()) -> list[Frozen]:
         """Fix the bytes of `items`, check them against the index, and commit them as SENT in one transaction.
 
+        `following` are likely to be frozen next: their bytes are checked meanwhile, and nothing is written of them.
         An item that was sent before gets the same bytes again. Raises BytesMissing or BytesDamaged.
         """
 

@@ -45,7 +45,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "gallery alerts"),
     ("L3", "conditions"),
     ("L4", "frozen pictures pseudonyms"),
-    ("L4", "rulebook"),
+    ("L4", "ahead rulebook"),
     ("L4", "work"),
     ("L4", "admission"),
     ("L4", "indexer assemble worker retain doctor settings_rows watcher describe rule_tester"),

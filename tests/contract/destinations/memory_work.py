@@ -187,7 +187,7 @@ class MemoryWork:
     def rehearse(self) -> None:
         """There are no rules here."""
 
-    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
+    def freeze(self, items: Sequence[Item], following: Sequence[Item] = ()) -> list[Frozen]:
         frozen: list[MemoryFrozen] = []
         for item in items:
             if item.instance.id not in self.ledger.files:
