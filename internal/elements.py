@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple
 
@@ -24,8 +25,6 @@ MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
 PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _NESTING: Final = frozenset({"SQ", "UN"})
 _NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS | LONG_VRS}
-_SHORT_NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS}
-_SHORT_HEADER: Final = {False: struct.Struct("<HH2sH"), True: struct.Struct(">HH2sH")}
 _WINDOW_BYTES: Final = 64 * 1024
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
@@ -53,19 +52,49 @@ class Encoding:
 IMPLICIT_LITTLE: Final = Encoding(implicit=True, big=False)
 
 
-class Element(NamedTuple):
-    """One element. `value` None: as it came, at `value_at` to `value_end` of the original.
+#: VR, start and end of a whole element as it came, whose value begins 8 bytes behind its start and is no sequence.
+Place = tuple[str, int, int]
 
-    `items`: the changed items of a sequence. `start` to `end` is the whole element as it came (-1: a new one).
+
+class _Kinds:
+    """Element headers of 8 bytes as they were met: the bytes before the length -> tag and VR; no pixels, no sequence.
+
+    So many of them are kept, and no more: what comes in may name any tag.
     """
 
-    tag: int
+    MOST = 4096
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.unpack = struct.Struct(encoding.order + ("4sI" if encoding.implicit else "6sH")).unpack_from
+        self.known: dict[bytes, tuple[int, str]] = {}
+        self._implicit = encoding.implicit
+
+    def learn(self, header: bytes, tag: int, vr: str) -> None:
+        """Keep what a header of 8 bytes means, unless it is one that has to be looked at whenever it is met."""
+        key = header[:4] if self._implicit else header[:6]
+        plain = vr != "SQ" if self._implicit else key[4:] in SHORT_VRS
+        if plain and tag not in PIXEL_TAGS and tag >> 16 != 0xFFFE and len(self.known) < self.MOST:
+            self.known[key] = tag, vr
+
+
+_KINDS: Final = {encoding: _Kinds(encoding) for encoding in (
+    IMPLICIT_LITTLE, Encoding(implicit=False, big=False), Encoding(implicit=False, big=True),
+    Encoding(implicit=True, big=True))}
+
+
+class Element(NamedTuple):
+    """One element; it begins like a Place, with `start` and `end` -1 for a new one.
+
+    `value` None: as it came, at `value_at` to `value_end` of the original. `items`: the changed items of a sequence.
+    """
+
     vr: str
+    start: int
+    end: int
+    tag: int
     encoding: Encoding
-    start: int = -1
     value_at: int = -1
     value_end: int = -1
-    end: int = -1
     undefined: bool = False
     value: bytes | None = None
     items: list[DataSet] | None = None
@@ -81,33 +110,66 @@ class Element(NamedTuple):
 
 
 class DataSet:
-    """Elements by tag in the order in which they stand; a nested one is an item of a sequence."""
+    """Elements by tag in the order in which they stand; a nested one is an item of a sequence.
 
-    __slots__ = ("elements", "encoding", "source")
+    Of most elements only VR and place are held until one is asked for. `touched`: the tags put or removed since the
+    data set was read; an element that is not among them is as it came.
+    """
 
-    def __init__(self, source: Source, encoding: Encoding, elements: dict[int, Element]) -> None:
+    __slots__ = ("_found", "encoding", "source", "touched")
+
+    def __init__(self, source: Source, encoding: Encoding, found: Mapping[int, Element | Place]) -> None:
         self.source = source
         self.encoding = encoding
-        self.elements = elements
+        self.touched: set[int] = set()
+        self._found = dict(found)
 
     def copy(self) -> DataSet:
         """Return a data set of its own with the same elements."""
-        return DataSet(self.source, self.encoding, dict(self.elements))
+        made = DataSet(self.source, self.encoding, self._found)
+        made.touched = set(self.touched)
+        return made
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._found
+
+    @property
+    def tags(self) -> list[int]:
+        """Return the tags of all elements, in the order in which they stand."""
+        return list(self._found)
+
+    @property
+    def elements(self) -> list[Element]:
+        """Return all elements, in the order in which they stand."""
+        return [self._made(tag, one) for tag, one in self._found.items()]
+
+    def find(self, tag: int) -> Element | None:
+        """Return an element, None if there is none."""
+        found = self._found.get(tag)
+        return None if found is None else self._made(tag, found)
+
+    def _made(self, tag: int, found: Element | Place) -> Element:
+        if isinstance(found, Element):
+            return found
+        vr, start, end = found
+        return Element(vr, start, end, tag, self.encoding, start + 8, end)
 
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of a value, None if the element is missing, a sequence or longer than 1 MB."""
-        element = self.elements.get(tag)
-        if element is None or tag in PIXEL_TAGS or element.is_sequence:
+        found = self._found.get(tag)
+        if found is None or tag in PIXEL_TAGS:
             return None
-        if element.value is not None:
-            return element.value
-        if element.value_end - element.value_at > MAX_VALUE_BYTES:
-            return None
-        return self.source.read(element.value_at, element.value_end)
+        if not isinstance(found, Element):
+            start, end = found[1] + 8, found[2]
+        elif found.is_sequence or found.value is not None:
+            return found.value
+        else:
+            start, end = found.value_at, found.value_end
+        return None if end - start > MAX_VALUE_BYTES else self.source.read(start, end)
 
     def length(self, tag: int) -> int:
         """Return how long a value is in bytes, 0 if the element is missing; a sequence counts as its bytes."""
-        element = self.elements.get(tag)
+        element = self.find(tag)
         if element is None:
             return 0
         if element.items is not None:
@@ -116,7 +178,7 @@ class DataSet:
 
     def items(self, tag: int) -> list[DataSet]:
         """Return the items of a sequence as data sets of their own, [] if there is none. Raises NotDicom."""
-        element = self.elements.get(tag)
+        element = self.find(tag)
         if element is None or not element.is_sequence:
             return []
         if element.items is None:
@@ -125,35 +187,65 @@ class DataSet:
 
     def put(self, tag: int, vr: str, value: bytes) -> None:
         """Set a value, already padded to an even length; the element keeps its place or gets the one of its tag."""
-        self._place(Element(tag, vr, self.encoding, value=value))
+        self._place(Element(vr, -1, -1, tag, self.encoding, value=value))
 
     def put_items(self, tag: int, items: list[DataSet]) -> None:
         """Set the items of a sequence."""
-        known = self.elements.get(tag)
+        known = self.find(tag)
         encoding = known.encoding if known is not None else self.encoding
         vr = known.vr if known is not None and known.vr == "UN" else "SQ"
-        self._place(Element(tag, vr, encoding, items=items))
+        self._place(Element(vr, -1, -1, tag, encoding, items=items))
+
+    def put_back(self, element: Element) -> None:
+        """Let an element that still has its place be as it came."""
+        self._found[element.tag] = element
+        self.touched.discard(element.tag)
+
+    def within(self, end: int) -> DataSet:
+        """Return a data set without the elements that reach beyond `end`, except pixels."""
+        return DataSet(self.source, self.encoding, {
+            tag: one for tag, one in self._found.items()
+            if tag in PIXEL_TAGS or one[2] <= end})
 
     def remove(self, tag: int) -> bool:
         """Take an element out; False if there was none."""
-        return self.elements.pop(tag, None) is not None
+        if self._found.pop(tag, None) is None:
+            return False
+        self.touched.add(tag)
+        return True
 
     def new_item(self, within: int = 0) -> DataSet:
         """Return an empty item for a sequence `within` this data set."""
-        known = self.elements.get(within)
+        known = self.find(within)
         inner = IMPLICIT_LITTLE if known is not None and known.vr == "UN" else self.encoding
         return DataSet(self.source, inner, {})
 
     def _place(self, element: Element) -> None:
-        if element.tag in self.elements or not self.elements or element.tag > next(reversed(self.elements)):
-            self.elements[element.tag] = element
+        found, tag = self._found, element.tag
+        self.touched.add(tag)
+        if tag in found or not found or tag > next(reversed(found)):
+            found[tag] = element
             return
-        ordered: dict[int, Element] = {}
-        for tag, one in self.elements.items():
-            if tag > element.tag and element.tag not in ordered:
-                ordered[element.tag] = element
-            ordered[tag] = one
-        self.elements = ordered
+        tags = list(found)
+        at = bisect(tags, tag) if tags == sorted(tags) else next(at for at, one in enumerate(tags) if one > tag)
+        behind = [(one, found.pop(one)) for one in tags[at:]]
+        found[tag] = element
+        found.update(behind)
+
+    def pieces(self) -> list[Piece]:
+        """Return what the data set consists of, in order; neighbouring spans and bytes are joined."""
+        joined: list[Piece] = []
+        start = end = -1  # of the run of untouched elements, which are by far the most
+        for one in self._found.values():
+            if one[1] != end:
+                _join(joined, (start, end))
+                start = one[1]
+            end = one[2]
+            if isinstance(one, Element) and one.start < 0:
+                for piece in element_pieces(one):
+                    _join(joined, piece)
+        _join(joined, (start, end))
+        return joined
 
 
 class Source:
@@ -224,39 +316,65 @@ class _Walk:
 
     def _elements(
         self, position: int, end: int, encoding: Encoding, *, ends_with: int | None, depth: int,
-    ) -> tuple[dict[int, Element], int]:
+    ) -> tuple[dict[int, Element | Place], int]:
         """Return the elements from `position` to `end` (or the delimiter) and where the next thing begins."""
-        elements: dict[int, Element] = {}
-        source, explicit = self._source, not encoding.implicit
-        short, make = _SHORT_HEADER[encoding.big].unpack_from, tuple.__new__
+        found: dict[int, Element | Place] = {}
         while position < end:
-            start, vr = position, None
-            at = position - source.base
-            if explicit and 0 <= at <= len(source.window) - 8:  # most elements are short and at hand
-                group, number, name, length = short(source.window, at)
-                vr = _SHORT_NAMES.get(name)
-                tag, value_at = group << 16 | number, position + 8
-                self._budget -= vr is not None
-            if vr is None or self._budget < 0:
-                tag, vr, length, value_at = self._header(position, encoding)
-            if tag == ends_with:
-                return elements, value_at
-            if tag >> 16 == 0xFFFE:
-                raise NotDicom("a delimiter stands where an element should")
-            if length == _UNDEFINED:
-                inner = IMPLICIT_LITTLE if vr == "UN" else encoding
-                value_end, position = self._skip(value_at, inner, depth + 1, fragments=tag in PIXEL_TAGS)
-            else:
-                value_end = position = value_at + length
-            if position > end:
-                raise NotDicom("an element is longer than the data set")
-            if tag in elements:
+            position = self._run(position, end, encoding, found)
+            if position >= end:
+                break
+            element, position = self._element(position, encoding, ends_with, depth)
+            if element is None:
+                return found, position
+            if element.tag in found:
                 raise NotDicom("an element stands twice")
-            elements[tag] = make(Element, (  # several times as fast as Element(...)
-                tag, vr, encoding, start, value_at, value_end, position, length == _UNDEFINED, None, None))
+            found[element.tag] = element
+        if position > end:
+            raise NotDicom("an element is longer than the data set")
         if ends_with is not None:
             raise NotDicom("an item does not end")
-        return elements, position
+        return found, position
+
+    def _run(self, position: int, end: int, encoding: Encoding, found: dict[int, Element | Place]) -> int:
+        """Take the elements from `position` on that are of known kinds and at hand; return where the next one begins.
+
+        By far the most elements come this way, and all of the time goes here.
+        """
+        window, base = self._source.window, self._source.base
+        unpack, known = _KINDS[encoding].unpack, _KINDS[encoding].known
+        stop, count = min(end, base + len(window) - 7) if position >= base else position, len(found)
+        while position < stop:
+            key, length = unpack(window, position - base)
+            kind = known.get(key)
+            if kind is None or length == _UNDEFINED:
+                break
+            tag, vr = kind
+            if tag in found:
+                raise NotDicom("an element stands twice")
+            start, position = position, position + 8 + length
+            found[tag] = vr, start, position
+        self._budget -= len(found) - count
+        if self._budget < 0:
+            raise NotDicom("the data set has too many elements")
+        return position
+
+    def _element(
+        self, start: int, encoding: Encoding, ends_with: int | None, depth: int,
+    ) -> tuple[Element | None, int]:
+        """Return the element that begins at `start`, of any kind, and where the next one does; None: the delimiter."""
+        tag, vr, length, value_at = self._header(start, encoding)
+        if value_at == start + 8 and length != _UNDEFINED:
+            at = start - self._source.base
+            _KINDS[encoding].learn(self._source.window[at : at + 8], tag, vr)
+        if tag == ends_with:
+            return None, value_at
+        if tag >> 16 == 0xFFFE:
+            raise NotDicom("a delimiter stands where an element should")
+        value_end = position = value_at + length
+        if length == _UNDEFINED:
+            inner = IMPLICIT_LITTLE if vr == "UN" else encoding
+            value_end, position = self._skip(value_at, inner, depth + 1, fragments=tag in PIXEL_TAGS)
+        return Element(vr, start, position, tag, encoding, value_at, value_end, length == _UNDEFINED), position
 
     def _header(self, position: int, encoding: Encoding, *, item: bool = False) -> tuple[int, str, int, int]:
         """Return tag, VR, length and where the value begins."""
@@ -316,10 +434,9 @@ def read_header(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_ui
     Of more than 4 MB only the first are held; the values behind them are left out. Raises NotDicom.
     """
     dataset = read(file, offset, size_bytes, transfer_syntax_uid)
-    end = min((one.start for tag, one in dataset.elements.items() if tag in PIXEL_TAGS), default=dataset.source.size)
-    dataset.source.keep(min(end, MAX_HEADER_BYTES))
-    return DataSet(dataset.source, dataset.encoding, {
-        tag: one for tag, one in dataset.elements.items() if tag in PIXEL_TAGS or one.end <= dataset.source.size})
+    pixels = [one.start for tag in PIXEL_TAGS if (one := dataset.find(tag)) is not None]
+    dataset.source.keep(min([*pixels, dataset.source.size, MAX_HEADER_BYTES]))
+    return dataset.within(dataset.source.size)
 
 
 def _encoding(source: Source, transfer_syntax_uid: str) -> Encoding:
@@ -340,25 +457,6 @@ def _inflate(data: bytes) -> bytes:
 
 # --- writing -------------------------------------------------------------------------------------------------------
 
-def pieces(dataset: DataSet) -> list[Piece]:
-    """Return what the data set consists of, in order; neighbouring spans and bytes are joined."""
-    joined: list[Piece] = []
-    start = end = -1  # of the run of untouched elements, which are by far the most
-    for element in dataset.elements.values():
-        if element.value is None and element.items is None:
-            if element.start != end:
-                _join(joined, (start, end))
-                start = element.start
-            end = element.end
-            continue
-        _join(joined, (start, end))
-        start = end = -1
-        for piece in element_pieces(element):
-            _join(joined, piece)
-    _join(joined, (start, end))
-    return joined
-
-
 def _join(joined: list[Piece], piece: Piece) -> None:
     if piece and piece != (-1, -1):
         last = joined[-1] if joined else None
@@ -368,11 +466,6 @@ def _join(joined: list[Piece], piece: Piece) -> None:
             joined[-1] = (last[0], piece[1])
         else:
             joined.append(piece)
-
-
-def _pieces(dataset: DataSet) -> Iterator[Piece]:
-    for element in dataset.elements.values():
-        yield from element_pieces(element)
 
 
 def element_pieces(element: Element) -> Iterator[Piece]:
@@ -387,7 +480,8 @@ def element_pieces(element: Element) -> Iterator[Piece]:
         yield _head(element, _UNDEFINED)
         for one in element.items:
             yield item.pack(0xFFFE, 0xE000, _UNDEFINED)
-            yield from _pieces(one)
+            for element_of_item in one.elements:
+                yield from element_pieces(element_of_item)
             yield item.pack(0xFFFE, 0xE00D, 0)
         yield item.pack(0xFFFE, 0xE0DD, 0)
 

@@ -60,7 +60,7 @@ def rewrite(
     try:
         fired = rules.apply(firing, edits)
         edits.finish(received)
-        parts = elements.pieces(edits.dataset)
+        parts = edits.dataset.pieces()
         if edits.masks:
             parts = list(_masked(parts, edits.dataset, edits.masks))
         header = _header(edits.dataset, facts.header)
@@ -72,9 +72,8 @@ def rewrite(
 
 def _header(dataset: DataSet, received: Header) -> Header:
     """Return the index fields of the new data set, as the scanner would read them."""
-    values = {tag: value for tag, element in dataset.elements.items()
-              if tag in scan.FIELDS and not element.is_sequence
-              and dataset.length(tag) <= scan.MAX_VALUE_BYTES and (value := dataset.raw(tag)) is not None}
+    values = {tag: value for tag in scan.FIELDS
+              if (value := dataset.raw(tag)) is not None and len(value) <= scan.MAX_VALUE_BYTES}
     return scan.header_of(values, received.transfer_syntax_uid)
 
 
@@ -126,7 +125,8 @@ class _Frames:
 def _masked(parts: Sequence[Piece], dataset: DataSet, masks: Sequence[Mask]) -> Iterator[Piece]:
     """Replace the masked rows of every frame by zeros; raises EditFailed where the pixels are not plain."""
     frames = _frames(dataset)
-    element = dataset.elements[_PIXELS]
+    element = dataset.find(_PIXELS)
+    assert element is not None  # _frames
     for part in parts:
         if isinstance(part, bytes) or not part[0] <= element.value_at < part[1]:
             yield part
@@ -161,7 +161,7 @@ def _holes(frames: _Frames, masks: Sequence[Mask]) -> list[tuple[int, int]]:
 
 
 def _frames(dataset: DataSet) -> _Frames:
-    element = dataset.elements.get(_PIXELS)
+    element = dataset.find(_PIXELS)
     if element is None:
         raise EditFailed("there are no pixels that could be masked")
     if element.undefined:
@@ -169,7 +169,7 @@ def _frames(dataset: DataSet) -> _Frames:
     rows, columns, bits = (_number(dataset, tag, 0) for tag in (0x00280010, 0x00280011, 0x00280100))
     samples, frames = _number(dataset, 0x00280002, 1), _number(dataset, 0x00280008, 1)
     by_plane = samples > 1 and _number(dataset, 0x00280006, 0) == 1
-    photometric = (text_at(dataset, 0x00280004, "") or "") if 0x00280004 in dataset.elements else ""
+    photometric = text_at(dataset, 0x00280004, "") or ""
     if not rows or not columns or bits not in (8, 16, 32) or "_422" in photometric or "_420" in photometric:
         raise EditFailed("pixels of this form cannot be masked")
     planes, together = (frames * samples, 1) if by_plane else (frames, samples)
@@ -181,5 +181,5 @@ def _frames(dataset: DataSet) -> _Frames:
 
 
 def _number(dataset: DataSet, tag: int, default: int) -> int:
-    text = text_at(dataset, tag, "") if tag in dataset.elements else ""
+    text = text_at(dataset, tag, "")
     return int(text) if text and text.strip().isdigit() else default

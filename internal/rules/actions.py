@@ -233,7 +233,8 @@ def _delete_all_private(dataset: DataSet) -> None:
 
 def _delete_private(dataset: DataSet, depth: int) -> bool:
     changed = False
-    for tag, element in list(dataset.elements.items()):
+    for element in dataset.elements:
+        tag = element.tag
         if tag >> 16 & 1:
             changed = dataset.remove(tag)
         elif element.is_sequence and depth < 32:

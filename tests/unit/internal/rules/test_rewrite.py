@@ -248,7 +248,7 @@ def test_dcmdump_reads_every_rewritten_file(
 def test_garbage_is_refused_and_nothing_else_happens(data: bytes, syntax: str) -> None:
     try:
         dataset = elements.read(io.BytesIO(data), 0, len(data), syntax)
-        elements.pieces(dataset)
+        dataset.pieces()
     except NotDicom:
         pass
 
