@@ -1,6 +1,6 @@
 """A data set as elements that can be looked at and exchanged, everything untouched staying the bytes that came.
 
-Layer 1, imports errors, scan's limits and the dictionary. `read` walks a data set and keeps where each element lies;
+Layer 1, imports element_bytes, scan and the dictionary. `read` walks a data set and keeps where each element lies;
 `pieces` says what a changed data set consists of: new bytes, and spans of the original that are copied as they are.
 Pixel data and other long values are never loaded. Changes when a data set has to be taken apart in another way.
 Source: PS3.5 7 and annex A.
@@ -9,77 +9,30 @@ Source: PS3.5 7 and annex A.
 from __future__ import annotations
 
 import struct
-import zlib
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final, NamedTuple
 
 from internal.dictionary import vr_of
+from internal.element_bytes import IMPLICIT_LITTLE, KINDS, PIXEL_TAGS, Encoding, Source, inflate
 from internal.errors import NotDicom
 from internal.scan import DEFLATED, LONG_VRS, MAX_DEPTH, MAX_ELEMENTS, SHORT_VRS, is_big, is_implicit
 
 MAX_VALUE_BYTES: Final = 1024 * 1024
 MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
-MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
-PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _NESTING: Final = frozenset({"SQ", "UN"})
 _NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS | LONG_VRS}
-_WINDOW_BYTES: Final = 64 * 1024
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
-_BLOCK_BYTES: Final = 65535
 
 #: (start, end) in the original data set; bytes are new.
 Piece = bytes | tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How elements are written: implicit or explicit VR, little or big endian."""
-
-    implicit: bool
-    big: bool
-
-    @property
-    def order(self) -> str:
-        """Return the mark of struct."""
-        return ">" if self.big else "<"
-
-
-IMPLICIT_LITTLE: Final = Encoding(implicit=True, big=False)
-
-
 #: VR, start and end of a whole element as it came, whose value begins 8 bytes behind its start and is no sequence.
 Place = tuple[str, int, int]
-
-
-class _Kinds:
-    """Element headers of 8 bytes as they were met: the bytes before the length -> tag and VR; no pixels, no sequence.
-
-    So many of them are kept, and no more: what comes in may name any tag.
-    """
-
-    MOST = 4096
-
-    def __init__(self, encoding: Encoding) -> None:
-        self.unpack = struct.Struct(encoding.order + ("4sI" if encoding.implicit else "6sH")).unpack_from
-        self.known: dict[bytes, tuple[int, str]] = {}
-        self._implicit = encoding.implicit
-
-    def learn(self, header: bytes, tag: int, vr: str) -> None:
-        """Keep what a header of 8 bytes means, unless it is one that has to be looked at whenever it is met."""
-        key = header[:4] if self._implicit else header[:6]
-        plain = vr != "SQ" if self._implicit else key[4:] in SHORT_VRS
-        if plain and tag not in PIXEL_TAGS and tag >> 16 != 0xFFFE and len(self.known) < self.MOST:
-            self.known[key] = tag, vr
-
-
-_KINDS: Final = {encoding: _Kinds(encoding) for encoding in (
-    IMPLICIT_LITTLE, Encoding(implicit=False, big=False), Encoding(implicit=False, big=True),
-    Encoding(implicit=True, big=True))}
 
 
 class Element(NamedTuple):
@@ -248,42 +201,6 @@ class DataSet:
         return joined
 
 
-class Source:
-    """The bytes of one data set: a buffer, or a window over a file that begins at `offset`."""
-
-    def __init__(self, data: bytes, file: BinaryIO | None = None, offset: int = 0, size: int | None = None) -> None:
-        self.window, self.base = data, 0
-        self._file = file
-        self._offset = offset
-        self.size = len(data) if size is None else size
-
-    def need(self, start: int, count: int) -> int:
-        """Have `count` bytes from `start` in the window and return where they begin in it. Raises NotDicom."""
-        at = start - self.base
-        if at >= 0 and at + count <= len(self.window):
-            return at
-        if self._file is None or start + count > self.size:
-            raise NotDicom("an element is longer than the data set")
-        self._file.seek(self._offset + start)
-        self.window = self._file.read(min(max(_WINDOW_BYTES, count), self.size - start))
-        self.base = start
-        if len(self.window) < count:
-            raise NotDicom("an element is longer than the data set")
-        return 0
-
-    def keep(self, end: int) -> None:
-        """Hold the bytes up to `end` and let go of the file."""
-        self.window, self.base = self.read(0, end), 0
-        self._file, self.size = None, end
-
-    def read(self, start: int, end: int) -> bytes:
-        """Return the bytes from `start` to `end`. Raises NotDicom."""
-        at = start - self.base
-        if not 0 <= at <= len(self.window) - (end - start):
-            at = self.need(start, end - start)
-        return self.window[at : at + end - start]
-
-
 class _Walk:
     """Reads elements one after the other, at most MAX_ELEMENTS of them."""
 
@@ -341,7 +258,7 @@ class _Walk:
         By far the most elements come this way, and all of the time goes here.
         """
         window, base = self._source.window, self._source.base
-        unpack, known = _KINDS[encoding].unpack, _KINDS[encoding].known
+        unpack, known = KINDS[encoding].unpack, KINDS[encoding].known
         stop, count = min(end, base + len(window) - 7) if position >= base else position, len(found)
         while position < stop:
             key, length = unpack(window, position - base)
@@ -365,7 +282,7 @@ class _Walk:
         tag, vr, length, value_at = self._header(start, encoding)
         if value_at == start + 8 and length != _UNDEFINED:
             at = start - self._source.base
-            _KINDS[encoding].learn(self._source.window[at : at + 8], tag, vr)
+            KINDS[encoding].learn(self._source.window[at : at + 8], tag, vr)
         if tag == ends_with:
             return None, value_at
         if tag >> 16 == 0xFFFE:
@@ -422,7 +339,7 @@ def read(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_uid: str)
     """
     if transfer_syntax_uid in DEFLATED:
         file.seek(offset)
-        source = Source(_inflate(file.read(size_bytes)))
+        source = Source(inflate(file.read(size_bytes)))
     else:
         source = Source(b"", file, offset, size_bytes)
     return _Walk(source).top(_encoding(source, transfer_syntax_uid))
@@ -442,17 +359,6 @@ def read_header(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_ui
 def _encoding(source: Source, transfer_syntax_uid: str) -> Encoding:
     head = source.read(0, 6) if source.size >= 6 else b""
     return Encoding(is_implicit(head, transfer_syntax_uid), is_big(transfer_syntax_uid))
-
-
-def _inflate(data: bytes) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(data, MAX_INFLATED_BYTES)
-    except zlib.error as error:
-        raise NotDicom("the deflated data set cannot be inflated") from error
-    if not inflater.eof:
-        raise NotDicom("the deflated data set is cut off or inflates to more than 64 MB")
-    return inflated
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -496,15 +402,3 @@ def _head(element: Element, length: int) -> bytes:
             raise NotDicom(f"a value of VR {element.vr} cannot be longer than 64 KB")
         return struct.pack(order + "HH2sH", group, number, vr, length)
     return struct.pack(order + "HH2sHI", group, number, vr, 0, length)
-
-
-def deflated(data: bytes) -> bytes:
-    """Return `data` as a deflate stream of stored blocks: the same bytes with any version of any library.
-
-    Source: RFC 1951 3.2.4, PS3.5 A.5 (padded to an even length).
-    """
-    blocks: Sequence[bytes] = [data[at : at + _BLOCK_BYTES] for at in range(0, len(data), _BLOCK_BYTES)] or [b""]
-    out = b"".join(
-        struct.pack("<BHH", at == len(blocks) - 1, len(block), len(block) ^ 0xFFFF) + block
-        for at, block in enumerate(blocks))
-    return out + b"\0" * (len(out) % 2)

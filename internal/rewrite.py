@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from internal import elements, scan
+from internal import scan
+from internal.element_bytes import deflated
 from internal.elements import DataSet, Piece
 from internal.errors import NotDicom
 from internal.model import Header
@@ -85,7 +86,7 @@ def _inline(dataset: DataSet, parts: Sequence[Piece]) -> Iterator[bytes]:
 def _settled(received: DataSet, parts: Sequence[Piece], header: Header) -> Iterator[Piece]:
     """Take short spans into memory, so that what is read later is long; a deflated data set is stored again."""
     if header.transfer_syntax_uid in scan.DEFLATED:
-        yield elements.deflated(b"".join(_inline(received, parts)))
+        yield deflated(b"".join(_inline(received, parts)))
         return
     pending: list[bytes] = []
     for part in parts:

@@ -22,6 +22,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "usual_hours accession charset dicomfile doorbell filelock hours new_directory passwords report_box rows"
            " query fhir dictionary tables"),
     ("L1", "scan"),
+    ("L1", "element_bytes"),
     ("L1", "outline elements"),
     ("L1", "rules"),
     ("L1", "rewrite"),

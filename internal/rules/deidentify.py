@@ -15,7 +15,8 @@ from datetime import date, timedelta
 from typing import Final
 
 from internal import dictionary
-from internal.elements import PIXEL_TAGS, DataSet, Element
+from internal.element_bytes import PIXEL_TAGS
+from internal.elements import DataSet, Element
 from internal.rules import paths, values
 from internal.rules.confidentiality import EDITION, Row, row_of
 from internal.rules.edits import EditFailed, Edits, Mask

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from internal import dicomfile, elements
+from internal import dicomfile, element_bytes, elements
 from internal.errors import NotDicom
 from internal.rules import EditFailed
 
@@ -270,7 +270,7 @@ def test_a_deflated_bomb_is_refused() -> None:
     import zlib
 
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    bomb = packer.compress(bytes(elements.MAX_INFLATED_BYTES + 4096)) + packer.flush()
+    bomb = packer.compress(bytes(element_bytes.MAX_INFLATED_BYTES + 4096)) + packer.flush()
     with pytest.raises(NotDicom, match="more than 64 MB"):
         elements.read(io.BytesIO(bomb), 0, len(bomb), DEFLATED)
 
