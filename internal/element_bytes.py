@@ -1,6 +1,7 @@
 """The bytes that elements are taken from: a window over a file, and how the header of an element is told.
 
-Layer 1, imports errors and scan. Changes when the bytes of a data set have to be held in another way. Source: PS3.5 7.1, A.5, RFC 1951.
+Layer 1, imports errors and scan. Changes when the bytes of a data set have to be held in another way.
+Source: PS3.5 7.1, A.5, RFC 1951.
 """
 
 from __future__ import annotations
