@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from internal import commitments, decisions, index, jobs
 from internal.failpoints import hit
-from internal.frozen import FrozenItem, NewForm, freeze
+from internal.frozen import READ_BYTES, FrozenItem, NewForm, freeze
 from internal.identity import Person
 from internal.items import revise_receipts
 from internal.model import Intent, Inventory, Item, ItemState, Job
@@ -142,7 +142,9 @@ class LeasedWork:
     def freeze(self, items: Sequence[Item]) -> list[Frozen]:
         """Fix and check the bytes of `items`, then commit them as SENT in one transaction."""
         rewriter = self._rewriter()
-        frozen: list[FrozenItem] = [freeze(self._spool, item, self._on_read, rewriter) for item in items]
+        largest_bytes = max((item.instance.dataset_bytes for item in items), default=0)
+        buffer = memoryview(bytearray(min(largest_bytes + 1, READ_BYTES)))
+        frozen: list[FrozenItem] = [freeze(self._spool, item, buffer, self._on_read, rewriter) for item in items]
         with self._store.transaction() as tx:
             if self._book is not None and (made := {k: v for one in frozen for k, v in one.pseudonyms.items()}):
                 self._book.vault.keep(tx, made, self.clock.now_ms())
