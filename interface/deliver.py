@@ -6,6 +6,7 @@ duty is added to the node.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -366,6 +367,7 @@ def run_deliver(settings: Settings, *, supervised: bool) -> int:
         if supervised:
             stop_with_parent(stop)
         with _started(settings, spool, stop) as role:
+            gc.freeze()  # what was loaded at start stays: it need not be looked through again and again
             if role is not None and not role.run():
                 # A request in hand would keep the process, and with it the lock that the next start waits for.
                 # Its outcome is looked up then, as after a crash.

@@ -203,15 +203,15 @@ class Multipart(io.RawIOBase):
         """Return True."""
         return True
 
-    def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` next bytes, b"" at the end."""
-        while not (data := self._now.read(size)):
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill `buffer` with next bytes and return how many, 0 at the end."""
+        while not (count := int(self._now.readinto(buffer))):  # type: ignore[attr-defined]
             self._now.close()
             following = next(self._parts, None)
             if following is None:
-                return b""
+                return 0
             self._now = following
-        return data
+        return count
 
     def close(self) -> None:
         """Close the file that is open."""

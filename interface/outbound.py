@@ -14,6 +14,7 @@ import io
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ MAX_RETRY_AFTER_S = 3600.0
 CHUNK_BYTES = 128 * 1024
 #: Bounded, so that "handed to the socket" is close to "left the machine" on a slow link too.
 SEND_BUFFER_BYTES = 256 * 1024
+#: For who lets a request stand still long enough: fewer system calls. As much as a send buffer really holds.
+LARGE_CHUNK_BYTES = 2 * SEND_BUFFER_BYTES
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
@@ -120,36 +123,52 @@ class Reply:
         return min(max(wait, 0.0), MAX_RETRY_AFTER_S)
 
 
+class _Chunk(threading.local):
+    """One chunk for each thread that sends: a fresh one for each body costs as much as to read it."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(LARGE_CHUNK_BYTES))
+
+
+_CHUNK = _Chunk()
+
+
 class FileBody:
     """A request body streamed from a file object: exactly `size_bytes` bytes, never more in memory than a chunk.
 
-    `on_bytes` is told with each chunk how many bytes have been handed over in all. `has_left`: the system has taken
-    the last of them, since more was asked for.
+    `chunk_bytes`: so many at a time, LARGE_CHUNK_BYTES at most. What `read` returns is good until the same thread reads
+    the next. `on_bytes` is told with each chunk how many bytes have been handed over in all. `has_left`: the system has
+    taken the last of them, since more was asked for.
     """
 
-    def __init__(self, source: BinaryIO, size_bytes: int, on_bytes: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, source: BinaryIO, size_bytes: int, on_bytes: Callable[[int], None] | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
         self._source = source
+        self._chunk_bytes = chunk_bytes
         self._on_bytes = on_bytes
         self.size_bytes = size_bytes
         self.handed_over = 0
         self.has_left = False
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1) -> bytes | memoryview:
         """Return the next bytes; raises BytesDamaged when the file ends early or cannot be read."""
         left = self.size_bytes - self.handed_over
         if left == 0:
             self.has_left = True
             return b""
         try:
-            data = self._source.read(min(left, size if size > 0 else CHUNK_BYTES))
+            wanted = _CHUNK.view[:min(left, self._chunk_bytes, size if size > 0 else LARGE_CHUNK_BYTES)]
+            count = self._source.readinto(wanted)  # type: ignore[attr-defined]
         except OSError:
             raise BytesDamaged("the file could not be read while it was being sent") from None
-        if not data:
+        if not count:
             raise BytesDamaged("the file ended before the recorded size")
-        self.handed_over += len(data)
+        self.handed_over += count
         if self._on_bytes is not None:
             self._on_bytes(self.handed_over)
-        return data
+        return wanted[:count]
 
 
 def check_base_url(base_url: str) -> None:
@@ -207,12 +226,14 @@ class Session:
         self.options = options
         self.clock_offset_s: float | None = None
         settings: dict[str, Any] = {
-            "num_pools": 2, "maxsize": options.connections, "blocksize": CHUNK_BYTES, "retries": False,
+            "num_pools": 2, "maxsize": options.connections, "blocksize": LARGE_CHUNK_BYTES, "retries": False,
             "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
                                (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)],
         }
         if base_url.startswith("https:"):
-            settings["ssl_context"] = build_tls_context(options.ca_file, options.certificate, options.key)
+            context = build_tls_context(options.ca_file, options.certificate, options.key)
+            context.sslsocket_class = _TlsSocket
+            settings["ssl_context"] = context
         if options.proxy_url and not is_loopback(urlsplit(base_url).hostname or ""):
             self._manager: urllib3.PoolManager = urllib3.ProxyManager(options.proxy_url, **settings)
         else:
@@ -343,6 +364,25 @@ class _DeadlineResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_DeadlineReader(raw, sock, _DEADLINE.get()), 64 * 1024)
 
 
+class _Socket(socket.socket):
+    def settimeout(self, value: float | None) -> None:
+        """Set it where it differs: urllib3 and we do it before each read and write, and each time is a system call."""
+        if value != self.gettimeout():
+            super().settimeout(value)
+
+
+class _TlsSocket(ssl.SSLSocket):
+    def settimeout(self, value: float | None) -> None:
+        if value != self.gettimeout():
+            super().settimeout(value)
+
+
+def _begin(connection: Any) -> None:
+    """A connection that was kept has no need of the time to connect."""
+    if connection.sock is not None:
+        connection.timeout = _DEADLINE.get().wait_s()
+
+
 def _send(connection: Any, data: Any, send: Callable[[Any], None]) -> None:
     deadline = _DEADLINE.get()
     if connection.sock is None:
@@ -355,12 +395,27 @@ def _send(connection: Any, data: Any, send: Callable[[Any], None]) -> None:
 class _Connection(HTTPConnection):
     response_class = _DeadlineResponse
 
+    def _new_conn(self) -> socket.socket:
+        plain = super()._new_conn()
+        timeout_s = plain.gettimeout()
+        connected = _Socket(plain.family, plain.type, plain.proto, plain.detach())
+        connected.settimeout(timeout_s)
+        return connected
+
+    def request(self, *request: Any, **options: Any) -> None:
+        _begin(self)
+        super().request(*request, **options)
+
     def send(self, data: Any) -> None:
         _send(self, data, super().send)
 
 
 class _TlsConnection(HTTPSConnection):
     response_class = _DeadlineResponse
+
+    def request(self, *request: Any, **options: Any) -> None:
+        _begin(self)
+        super().request(*request, **options)
 
     def send(self, data: Any) -> None:
         _send(self, data, super().send)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from internal.failpoints import hit
@@ -49,7 +50,7 @@ def send_all(work: Work, send: Send, batch: int = BATCH) -> Outcome | None:
         last = items[-1].item_id
         answers: list[tuple[Item, ItemState, dict[str, Any]]] = []
         try:
-            for answer in send(work.freeze(items, work.items(_OPEN, batch, last))):
+            for answer in send(work.freeze(items, partial(work.items, _OPEN, batch, last))):
                 sent = answer.frozen.header
                 said = {"at": work.clock.now_ms(), "sop_class_uid": sent.sop_class_uid, "sop_uid": sent.sop_uid}
                 answers.append((answer.frozen.item, answer.state, {**said, **answer.said}))

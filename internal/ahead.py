@@ -37,6 +37,10 @@ class Ahead:
         self._left_bytes -= size_bytes
         self._coming[item.item_id] = item, self._thread.submit(freeze, item)
 
+    def __len__(self) -> int:
+        """Return how many items are in hand."""
+        return len(self._coming)
+
     def take(self, item: Item) -> FrozenItem | None:
         """Return what was made of exactly this item, None if nothing was; raises what freezing it raised."""
         known = self._coming.pop(item.item_id, None)

@@ -23,7 +23,8 @@ PRIVATE_INFORMATION_CREATOR_UID = "2.25.91738240561902847561029384756102938475"
 
 _PREAMBLE = bytes(128) + b"DICM"
 _LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_MAX_META_BYTES = 64 * 1024
+#: So much of a file is looked at for its file meta.
+META_BYTES = 132 + 64 * 1024
 _MAX_META_ELEMENTS = 256
 _UNPRINTABLE = re.compile(r"[^\x20-\x5b\x5d-\x7e]")
 
@@ -109,7 +110,11 @@ def read_meta(file: BinaryIO) -> Meta:
 
     Reads at most 64 KB; the position of `file` afterwards is undefined. The group length, often wrong, is not used.
     """
-    head = file.read(132 + _MAX_META_BYTES)
+    return parse_meta(file.read(META_BYTES))
+
+
+def parse_meta(head: bytes) -> Meta:
+    """Return the file meta of the Part 10 file that begins with `head`, META_BYTES or all of it; as `read_meta`."""
     if head[128:132] != b"DICM":
         raise NotDicom("no DICM prefix: this is not a DICOM file")
     values, offset = _read_group_2(head)

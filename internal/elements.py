@@ -23,6 +23,7 @@ MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
 _NESTING: Final = frozenset({"SQ", "UN"})
 _NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS | LONG_VRS}
 _UNDEFINED: Final = 0xFFFFFFFF
+_NOWHERE: Final = -2  #: where no element begins, not even a new one
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
@@ -188,13 +189,15 @@ class DataSet:
     def pieces(self) -> list[Piece]:
         """Return what the data set consists of, in order; neighbouring spans and bytes are joined."""
         joined: list[Piece] = []
-        start = end = -1  # of the run of untouched elements, which are by far the most
+        start = end = 0  # of the run of untouched elements, which are by far the most
         for one in self._found.values():
-            if one[1] != end:
-                _join(joined, (start, end))
-                start = one[1]
-            end = one[2]
-            if isinstance(one, Element) and one.start < 0:
+            if one[1] == end:
+                end = one[2]
+                continue
+            _join(joined, (start, end))
+            start, end = one[1], one[2]
+            if start < 0 and isinstance(one, Element):
+                start = end = _NOWHERE
                 for piece in element_pieces(one):
                     _join(joined, piece)
         _join(joined, (start, end))
@@ -364,7 +367,7 @@ def _encoding(source: Source, transfer_syntax_uid: str) -> Encoding:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 def _join(joined: list[Piece], piece: Piece) -> None:
-    if piece and piece != (-1, -1):
+    if piece and (isinstance(piece, bytes) or piece[0] != piece[1]):
         last = joined[-1] if joined else None
         if isinstance(piece, bytes) and isinstance(last, bytes):
             joined[-1] = last + piece

@@ -21,7 +21,10 @@ from internal.spool import Spool
 
 PLAIN: Mapping[str, Any] = {"kind": "plain"}
 REWRITE = "rewrite"
-_CHUNK_BYTES = 1024 * 1024
+#: Small: what is asked for in larger pieces is read straight into them.
+_BUFFER_BYTES = 64 * 1024
+#: The largest buffer that is of use to `freeze`.
+READ_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,9 @@ class FrozenItem:
 
     def open(self) -> BinaryIO:
         """Return a reader over exactly `size_bytes` bytes; raises BytesMissing when the file is gone."""
-        file = self.spool.open_entry(self.item.instance.id)
+        file = self.spool.open_entry(self.item.instance.id, buffered=False)
         reader = _FrozenReader(self.pieces, file, self.item.instance.dataset_offset, self.on_read)
-        return io.BufferedReader(reader, _CHUNK_BYTES)
+        return io.BufferedReader(reader, _BUFFER_BYTES)
 
 
 class _FrozenReader(io.RawIOBase):
@@ -116,8 +119,12 @@ class _FrozenReader(io.RawIOBase):
         super().close()
 
 
-def freeze(spool: Spool, item: Item, on_read: Callable[[int], None], rewriter: Rewriter | None = None) -> FrozenItem:
+def freeze(
+    spool: Spool, item: Item, buffer: memoryview, on_read: Callable[[int], None], rewriter: Rewriter | None = None,
+) -> FrozenItem:
     """Fix the bytes of `item` and check them against the index, in one reading unless pieces change places.
+
+    They are read through `buffer`, READ_BYTES at most; `on_read` is told of each piece that is read from the result.
 
     Raises BytesMissing when the file is gone; BytesDamaged when its data set no longer has the SHA-256 that was
     recorded at indexing, or when the result differs from what an earlier attempt sent; what `rewriter` raises.
@@ -129,7 +136,7 @@ def freeze(spool: Spool, item: Item, on_read: Callable[[int], None], rewriter: R
         meta = dicomfile.canonical_meta(header.sop_class_uid, header.sop_uid, header.transfer_syntax_uid)
         body: tuple[Piece, ...] = rewritten.pieces if rewritten else ((0, instance.dataset_bytes),)
         pieces = (meta, *body)
-        sha256 = _hash(file, instance, pieces)
+        sha256 = _hash(file, instance, pieces, buffer)
     if item.sha256 and item.sha256 != sha256:
         raise BytesDamaged(f"instance {instance.header.sop_uid} is no longer what was sent before")
     size_bytes = sum(len(one) if isinstance(one, bytes) else one[1] - one[0] for one in pieces)
@@ -139,9 +146,9 @@ def freeze(spool: Spool, item: Item, on_read: Callable[[int], None], rewriter: R
                       rewritten.pseudonyms if rewritten else {})
 
 
-def _hash(file: BinaryIO, instance: Instance, pieces: tuple[Piece, ...]) -> str:
+def _hash(file: BinaryIO, instance: Instance, pieces: tuple[Piece, ...], buffer: memoryview) -> str:
     """Return the SHA-256 of the pieces; raises BytesDamaged unless the data set is what was received."""
-    reading = _Reading(file, instance)
+    reading = _Reading(file, instance, buffer)
     whole = hashlib.sha256()
     for piece in pieces:
         if isinstance(piece, bytes):
@@ -160,10 +167,10 @@ def _hash(file: BinaryIO, instance: Instance, pieces: tuple[Piece, ...]) -> str:
 class _Reading:
     """Goes through the data set once, hashing all of it, and what is wanted a second time."""
 
-    def __init__(self, file: BinaryIO, instance: Instance) -> None:
+    def __init__(self, file: BinaryIO, instance: Instance, buffer: memoryview) -> None:
         self._file = file
         self._offset = instance.dataset_offset
-        self._buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(instance.dataset_bytes, 1))))
+        self._buffer = buffer
         self.dataset = hashlib.sha256()
         self.position = 0
         file.seek(self._offset)

@@ -19,7 +19,7 @@ from typing import Any
 from internal import commitments, dicomfile, index, scan, set_aside
 from internal.commitments import CommitAnswer, CommitRequest
 from internal.errors import SHORTAGES, BytesMissing, NotDicom
-from internal.model import Arrival, Header, Instance
+from internal.model import Arrival, Instance
 from internal.ports import Clock
 from internal.spool import Entry, EntryKind, Spool
 from internal.store import Store, Tx, storable
@@ -198,13 +198,17 @@ def read_instance(spool: Spool, entry: Entry, buffer: memoryview) -> Instance:
     megabyte however large the file.
     """
     with spool.open_entry(entry.id) as file:
-        meta = dicomfile.read_meta(file)
-        file.seek(meta.dataset_offset)
-        head = file.read(_HEAD_BYTES)
-        header = _header(file, head, meta)
-        file.seek(meta.dataset_offset + len(head))
+        begun = file.readinto(buffer)  # type: ignore[attr-defined]
+        meta = dicomfile.parse_meta(bytes(buffer[:min(begun, dicomfile.META_BYTES)]))
+        head = buffer[meta.dataset_offset:begun]
         digest = hashlib.sha256(head)
         size = len(head)
+        if begun < len(buffer):  # all of it
+            header = scan.scan(head, meta.transfer_syntax_uid)
+        else:
+            file.seek(meta.dataset_offset)
+            header = scan.scan(file, meta.transfer_syntax_uid)
+            file.seek(begun)
         while count := file.readinto(buffer):  # type: ignore[attr-defined]
             digest.update(buffer[:count])
             size += count
@@ -239,14 +243,6 @@ def _association_of(spool: Spool, entry: Entry) -> str:
     except (NotDicom, BytesMissing):
         return ""
     return arrival.association_id if arrival else ""
-
-
-def _header(file: Any, head: bytes, meta: dicomfile.Meta) -> Header:
-    """Scan the head, and the whole file only where the head does not reach as far as the needed tags."""
-    if len(head) < _HEAD_BYTES:
-        return scan.scan(head, meta.transfer_syntax_uid)
-    file.seek(meta.dataset_offset)
-    return scan.scan(file, meta.transfer_syntax_uid)
 
 
 def read_record(spool: Spool, entry: Entry) -> dict[str, Any]:

@@ -96,8 +96,12 @@ def items(tx: Tx, job: Job, states: Iterable[ItemState], limit: int, after: int 
 
 
 def _item(row: Row) -> Item:
-    item_id, job_id, state, sha256, size_bytes, recipe, sends, answer = row[_WIDTH:]
-    return Item(item_id=item_id, job_id=job_id, instance=instance_from(row), state=ItemState(state), sha256=sha256,
+    return _item_from(row[_WIDTH:], instance_from(row))
+
+
+def _item_from(row: Row, instance: Instance) -> Item:
+    item_id, job_id, state, sha256, size_bytes, recipe, sends, answer = row
+    return Item(item_id=item_id, job_id=job_id, instance=instance, state=ItemState(state), sha256=sha256,
                 size_bytes=size_bytes, recipe=json_object(recipe), sends=sends, answer=json_object(answer))
 
 
@@ -143,12 +147,11 @@ def mark_sent(tx: Tx, job: Job, frozen: Sequence[tuple[Item, str, int, Mapping[s
     tx.executemany("UPDATE item SET state = 'sent', sha256 = ?, size_bytes = ?, recipe = ?, sends = sends + 1"
                    " WHERE item_id = ?",
                    [(sha256, size, json_text(recipe), item.item_id) for item, sha256, size, recipe in frozen])
-    sent: dict[int, Item] = {}
+    sent: dict[int, Row] = {}
     for some in chunks(wanted):
-        rows = tx.rows(f"SELECT {select_instance('n')}, {_ITEM_COLUMNS} FROM item i JOIN instance n"
-                       f" ON n.id = i.instance_id WHERE i.item_id IN ({marks(some)})", some)
-        sent |= {one.item_id: one for one in map(_item, rows)}
-    return [sent[item_id] for item_id in wanted]
+        sent |= {row[0]: row for row in tx.rows(
+            f"SELECT {_ITEM_COLUMNS} FROM item i WHERE i.item_id IN ({marks(some)})", some)}
+    return [_item_from(sent[item.item_id], item.instance) for item, *_ in frozen]
 
 
 def take_back(tx: Tx, job: Job, items: Sequence[Item]) -> None:

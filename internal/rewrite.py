@@ -7,7 +7,7 @@ it and reads the pieces. Changes when a rewrite has to give the same bytes in an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from internal import scan
@@ -25,6 +25,8 @@ ENGINE: Final = 1
 _INLINE_BYTES: Final = 64 * 1024
 _MAX_PIECES: Final = 200_000
 _PIXELS: Final = 0x7FE00010
+#: Where one of these has changed, the whole header is read anew.
+_ANEW: Final = scan.UID_TAGS | {scan.CHARACTER_SET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,14 @@ def rewrite(
 
 def _header(dataset: DataSet, received: Header) -> Header:
     """Return the index fields of the new data set, as the scanner would read them."""
-    values = {tag: value for tag in scan.FIELDS
+    changed = scan.FIELDS.keys() & dataset.touched
+    anew = not changed.isdisjoint(_ANEW)
+    values = {tag: value for tag in (scan.FIELDS if anew else changed)
               if (value := dataset.raw(tag)) is not None and len(value) <= scan.MAX_VALUE_BYTES}
-    return scan.header_of(values, received.transfer_syntax_uid)
+    if anew:
+        return scan.header_of(values, received.transfer_syntax_uid)
+    empty = dict.fromkeys(changed - values.keys(), b"")
+    return replace(received, **scan.fields_of(values | empty, received.character_set))
 
 
 def _inline(dataset: DataSet, parts: Sequence[Piece]) -> Iterator[bytes]:

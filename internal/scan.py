@@ -12,8 +12,9 @@ import os
 import struct
 import threading
 import zlib
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 from internal.charset import decode
 from internal.errors import NotDicom
@@ -43,9 +44,11 @@ FIELDS: Final = {
     0x0020000E: "series_uid", 0x00200010: "study_id", 0x00200011: "series_number", 0x00200013: "instance_number",
     0x00280008: "number_of_frames",
 }  # fmt: skip
+CHARACTER_SET: Final = 0x00080005
+_IMAGE_TYPE: Final = 0x00080008
 _FIELD_TAGS: Final = frozenset(FIELDS)
 _UIDS: Final = ("sop_class_uid", "sop_uid", "study_uid", "series_uid")
-_UID_TAGS: Final = frozenset(tag for tag, name in FIELDS.items() if name in _UIDS)
+UID_TAGS: Final = frozenset(tag for tag, name in FIELDS.items() if name in _UIDS)
 _PIXEL_DATA: Final = 0x7FE00008
 
 LONG_VRS: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
@@ -88,7 +91,7 @@ def scan_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str, *,
 
     Raises CutShort if the UIDs may lie behind `head` and it is not `whole`, otherwise NotDicom.
     """
-    return header_of(_top(head, transfer_syntax_uid, _UID_TAGS, whole=whole), transfer_syntax_uid)
+    return header_of(_top(head, transfer_syntax_uid, UID_TAGS, whole=whole), transfer_syntax_uid)
 
 
 def _top(
@@ -175,21 +178,25 @@ def _read_window(
 
 def header_of(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
     """Return the header that these values of FIELDS make; raises NotDicom where one of the four UIDs is missing."""
-    character_set = values.get(0x00080005, b"").decode("ascii", "replace").strip(" \x00")
-    fields: dict[str, str] = {}
-    image_type: tuple[str, ...] = ()
-    for tag, value in values.items():
-        text = decode(value, character_set).rstrip(" \x00")
-        if tag == 0x00080008:
-            image_type = tuple(part.strip(" ") for part in text.split("\\")) if text else ()
-        else:
-            fields[FIELDS[tag]] = text
+    character_set = values.get(CHARACTER_SET, b"").decode("ascii", "replace").strip(" \x00")
+    fields = fields_of(values, character_set)
     fields["character_set"] = character_set
     for name in _UIDS:
         fields[name] = fields.get(name, "").strip(" \x00")
         if not fields[name]:
             raise NotDicom(f"the data set has no {name.replace('_', ' ').replace('uid', 'UID')}")
-    return Header(transfer_syntax_uid=transfer_syntax_uid, image_type=image_type, **fields)
+    return Header(transfer_syntax_uid=transfer_syntax_uid, **fields)
+
+
+def fields_of(values: Mapping[int, bytes], character_set: str) -> dict[str, Any]:
+    """Return what these values of FIELDS are in a header, by its names."""
+    fields: dict[str, Any] = {}
+    for tag, value in values.items():
+        text = decode(value, character_set).rstrip(" \x00")
+        fields[FIELDS[tag]] = text
+        if tag == _IMAGE_TYPE:
+            fields["image_type"] = tuple(part.strip(" ") for part in text.split("\\")) if text else ()
+    return fields
 
 
 def _walk(
@@ -329,7 +336,7 @@ class _Walk:
             raise NotDicom(f"the data set does not end where the file ends: {fault}") from None
 
     def _complete(self) -> bool:
-        return self._values.keys() >= _UID_TAGS
+        return self._values.keys() >= UID_TAGS
 
     def _check(self, end: int, *, whole_only: bool = False) -> None:
         """Refuse an element that ends at `end`, behind the bytes at hand; one that is skipped may if more follows."""

@@ -8,6 +8,7 @@ Changes when the layout on disk changes.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -166,9 +168,12 @@ class Spool:
             raise BytesDamaged(f"the record {entry.id} is larger than {MAX_RECORD_BYTES} bytes")
         return data
 
-    def open_entry(self, entry_id: str) -> BinaryIO:
-        """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing."""
-        return self._open(entry_id, EntryKind.INSTANCE)
+    def open_entry(self, entry_id: str, *, buffered: bool = True) -> BinaryIO:
+        """Return a reader of an instance's file, wherever it lies now; the caller closes it. Raises BytesMissing.
+
+        One that is not `buffered` is for whoever reads in large pieces, and may get less than asked for.
+        """
+        return self._open(entry_id, EntryKind.INSTANCE, buffered=buffered)
 
     def out_path(self, name: str) -> Path:
         """Return the path of `name` in out/, where frozen and transcoded bytes are kept."""
@@ -181,15 +186,16 @@ class Spool:
         with self.open_entry(entry_id) as file:
             return Path(file.name)
 
-    def _open(self, entry_id: str, kind: EntryKind) -> BinaryIO:
+    def _open(self, entry_id: str, kind: EntryKind, *, buffered: bool = True) -> BinaryIO:
         try:
             entry = Entry(entry_id, kind, arrived_at_of(entry_id))
         except ValueError:
             raise BytesMissing(f"{entry_id!r} is not the id of a spool entry") from None
-        in_cur = self._hour(entry) / entry.file_name
-        for path in (in_cur, self._new / entry.file_name, in_cur):  # it may move to cur/ between two tries
+        # Strings: to make a Path costs more than to open the file.
+        in_cur = f"{self._cur}/{_hour_of(entry)}/{entry.file_name}"
+        for path in (in_cur, f"{self._new}/{entry.file_name}", in_cur):  # it may move to cur/ between two tries
             try:
-                return path.open("rb")
+                return open(path, "rb", io.DEFAULT_BUFFER_SIZE if buffered else 0)  # noqa: PTH123
             except FileNotFoundError:
                 continue
         raise BytesMissing(f"The file of spool entry {entry_id} is not there")
@@ -209,7 +215,7 @@ class Spool:
     # -- moving ----------------------------------------------------------------------------------------------------
 
     def _hour(self, entry: Entry) -> Path:
-        return self._cur / time.strftime("%Y%m%d/%H", time.gmtime(entry.arrived_at / 1000))
+        return self._cur / _hour_of(entry)
 
     def to_cur(self, entries: Iterable[Entry]) -> None:
         """Move indexed entries from new/ to cur/; not fsynced (a crash shows them in new/ again), safe to repeat."""
@@ -270,6 +276,16 @@ class Spool:
         if not _NAME.fullmatch(name):
             raise ValueError("a name in run/ is made of a-z, 0-9, '.', '_' and '-'")
         return self._root / "run" / name
+
+
+def _hour_of(entry: Entry) -> str:
+    return _folder_of_hour(entry.arrived_at // 3_600_000)
+
+
+@lru_cache(maxsize=1024)
+def _folder_of_hour(hours: int) -> str:
+    """Return the folder in cur/ of an hour since the epoch."""
+    return time.strftime("%Y%m%d/%H", time.gmtime(hours * 3600))
 
 
 def _names(directory: Path) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,11 +16,11 @@ from typing import Any, BinaryIO
 from internal import commitments, decisions, index, jobs
 from internal.ahead import Ahead
 from internal.failpoints import hit
-from internal.frozen import FrozenItem, NewForm, freeze
+from internal.frozen import READ_BYTES, FrozenItem, NewForm, freeze
 from internal.identity import Person
 from internal.items import revise_receipts
 from internal.model import Intent, Inventory, Item, ItemState, Job
-from internal.ports import Clock, Frozen
+from internal.ports import Clock, Following, Frozen
 from internal.rulebook import ItemRewriter, RuleBook
 from internal.spool import Spool
 from internal.store import Store
@@ -72,6 +73,7 @@ class LeasedWork:
         self._bytes_since_renewal = 0
         self._forms: dict[int, NewForm | None] = {}
         self._ahead = Ahead()
+        self._of_thread = threading.local()
 
     def close(self) -> None:
         """End what is done ahead of the step; call it when the step is over."""
@@ -150,11 +152,12 @@ class LeasedWork:
                     self.renew()
             last = some[-1].item_id
 
-    def freeze(self, items: Sequence[Item], following: Sequence[Item] = ()) -> list[Frozen]:
+    def freeze(self, items: Sequence[Item], following: Following | None = None) -> list[Frozen]:
         """Fix and check the bytes of `items`, then commit them as SENT in one transaction; `following` come next."""
         fix = partial(self._fix, self._rewriter())
-        for item in (*items, *following) if following else ():
-            self._ahead.add(item, fix)
+        if following is not None and len(self._ahead) <= len(items):
+            for item in (*items, *following()):
+                self._ahead.add(item, fix)
         frozen: list[FrozenItem] = [self._ahead.take(item) or fix(item) for item in items]
         with self._store.transaction() as tx:
             if self._book is not None and (made := {k: v for one in frozen for k, v in one.pseudonyms.items()}):
@@ -164,7 +167,11 @@ class LeasedWork:
         return [replace(one, item=item) for one, item in zip(frozen, sent, strict=True)]
 
     def _fix(self, rewriter: _Rehearsed | None, item: Item) -> FrozenItem:
-        return freeze(self._spool, item, self._on_read, rewriter)
+        wanted_bytes = min(item.instance.dataset_bytes + 1, READ_BYTES)
+        buffer: memoryview | None = getattr(self._of_thread, "buffer", None)
+        if buffer is None or len(buffer) < wanted_bytes:
+            buffer = self._of_thread.buffer = memoryview(bytearray(wanted_bytes))
+        return freeze(self._spool, item, buffer, self._on_read, rewriter)
 
     def take_back(self, items: Sequence[Item]) -> None:
         """Undo the freeze of items whose request surely was not carried out."""

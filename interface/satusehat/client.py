@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from interface.histogram import PUSH_BOUNDS_MS, Histogram
-from interface.outbound import SEND_BUFFER_BYTES, Deadline, FileBody, Reply, Session
+from interface.outbound import LARGE_CHUNK_BYTES, Deadline, FileBody, Reply, Session
 from interface.satusehat.answers import Answer, Meaning, StoreReply, classify
 from interface.satusehat.effects import build_error, not_understood, raise_for
 from interface.satusehat.governor import Governor
@@ -208,13 +208,13 @@ class Client:
                    "X-ImagingStudy-ID": imaging_study_id}
         # The slowest link that is put up with is shared by all pushes in flight.
         floor_bytes_per_s = options.push_floor_bytes_per_s / options.push_parallel
-        buffered_bytes = min(frozen.size_bytes, 2 * SEND_BUFFER_BYTES)
+        buffered_bytes = min(frozen.size_bytes, LARGE_CHUNK_BYTES)
         deadline = self._session.open_deadline(
             options.request_timeout_s + frozen.size_bytes / floor_bytes_per_s, buffered_bytes / floor_bytes_per_s)
 
         def send(authorized: Mapping[str, str]) -> Reply:
             with frozen.open() as source:
-                body = FileBody(source, frozen.size_bytes, on_bytes)
+                body = FileBody(source, frozen.size_bytes, on_bytes, self.governor.chunk_bytes)
                 try:
                     return self._session.exchange("POST", options.dicom_path, headers={**headers, **authorized},
                                                   body=body, deadline=deadline)

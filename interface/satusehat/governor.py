@@ -1,7 +1,8 @@
 """How much of the platform one lane may use: FHIR calls, polls among them, pushes in flight, bytes per second.
 
 One governor for all workers of a lane: what one of them is told (429, Retry-After) holds for all. `client` asks before
-each request. Imports internal.errors. Changes when the platform's limits become known or a lane gets another brake.
+each request. Imports interface.outbound and internal.errors. Changes when the platform's limits become known or a lane
+gets another brake.
 Source: satusehat facts 1 (no limits are published); RFC 6585 4.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from interface.outbound import CHUNK_BYTES, LARGE_CHUNK_BYTES
 from internal.errors import Transient
 
 POLL_SHARE = 0.2
@@ -152,8 +154,15 @@ class Governor:
             return blocked_s
         return None if self._in_flight >= int(self._window) else 0.0
 
+    @property
+    def chunk_bytes(self) -> int:
+        """How many bytes of a push are to leave at a time: few where they are paced."""
+        return LARGE_CHUNK_BYTES if self._bytes is None else CHUNK_BYTES
+
     def pace(self, count: int) -> None:
         """Account for `count` bytes that leave now and wait as the bandwidth limit asks."""
+        if self._bytes is None:
+            return
         with self._changed:
             wait_s = self._bytes.take(count, self._monotonic_s()) if self._bytes is not None else 0.0
         if wait_s > 0:

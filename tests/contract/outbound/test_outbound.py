@@ -193,6 +193,13 @@ def test_a_file_is_streamed_with_its_length_and_proxies_of_the_environment_are_i
     assert b"content-length: 3000000" in received[0][0].lower() and b"chunked" not in received[0][0].lower()
 
 
+def test_a_body_is_handed_over_in_chunks_as_large_as_asked_for() -> None:
+    data, seen = bytes(range(256)) * 10, list[int]()
+    body = FileBody(io.BytesIO(data + b"more"), len(data), seen.append, chunk_bytes=1000)
+    assert b"".join(bytes(part) for part in iter(lambda: body.read(100_000), b"")) == data
+    assert seen == [1000, 2000, 2560] and body.has_left
+
+
 def test_a_file_that_ends_early_is_damaged_and_never_a_success(serve: Serve) -> None:
     server = start(serve, answering(b""))
     session = session_to(server)
@@ -233,6 +240,32 @@ def test_tls_is_always_verified(serve: Callable[..., RawServer], self_signed: tu
     assert holder[0].requests == []
     trusting = open_session(f"https://localhost:{holder[0].port}", SessionOptions(ca_file=self_signed[0]))
     assert ask(trusting).status == 200
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_silence_on_a_kept_connection_ends_at_the_deadline_of_its_own_request(
+    serve: Callable[..., RawServer], self_signed: tuple[Path, Path], scheme: str,
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*self_signed)
+    holder: list[RawServer] = []
+
+    def script(connection: socket.socket) -> None:
+        for _ in range(2):
+            holder[0].read_head(connection)
+            connection.sendall(OK)
+        holder[0].read_head(connection)
+        holder[0].stopping.wait(10)
+
+    holder.append(serve(script, context if scheme == "https" else None))
+    session = open_session(f"{scheme}://localhost:{holder[0].port}",
+                           SessionOptions(ca_file=self_signed[0], stall_timeout_s=5.0, connect_timeout_s=2.0))
+    for _ in range(2):
+        assert session.exchange("GET", "/", deadline=session.open_deadline(60)).status == 200
+    with pytest.raises(UnknownOutcome) as caught:
+        session.exchange("GET", "/", deadline=session.open_deadline(0.4))
+    session.close()
+    assert caught.value.code == "timeout" and holder[0].connections == 1
 
 
 def test_a_plain_server_on_a_tls_url(serve: Serve) -> None:

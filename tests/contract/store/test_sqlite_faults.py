@@ -1,4 +1,4 @@
-"""What can happen to a SQLite file: a full disk, damage, a kill; and who moves its log."""
+"""What can happen to a SQLite file: a full disk, damage, a kill; who moves its log; what is compiled once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 
+from internal import claims
 from internal.errors import StorageFailed, StorageFull, Transient
 from internal.store import Store
 from tests.contract.store.samples import add, instance
@@ -160,4 +163,24 @@ def test_settings_that_safety_rests_on(migrated: Store) -> None:
         assert tx.value("PRAGMA mmap_size") in (0, None)
         assert tx.value("PRAGMA wal_autocheckpoint") == 0
         assert tuple(map(int, tx.value("SELECT sqlite_version()").split("."))) > (3, 51, 2)  # the WAL-reset bug
+    migrated.close()
+
+
+def test_a_statement_is_compiled_once_whatever_its_values(migrated: Store) -> None:
+    compiled: list[int] = []
+
+    def note(action: int, *_: Any) -> int:
+        compiled.append(action)
+        return apsw.SQLITE_OK
+
+    with migrated.transaction() as tx:
+        tx._connection._db.authorizer = note  # type: ignore[attr-defined]  # SQLite asks it while it compiles
+        statements = claims.claim_sql(tx)
+        for sql in statements:
+            tx.rows(sql, ("a", "b", 0, 1, "n"))
+        assert compiled
+        compiled.clear()
+        for sql in statements:
+            assert tx.rows(sql, ("c", "d", 1, 2, "m")) == []
+        assert compiled == []
     migrated.close()

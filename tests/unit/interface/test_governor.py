@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interface.outbound import CHUNK_BYTES, LARGE_CHUNK_BYTES
 from interface.satusehat.governor import MAX_WAIT_S, Governor, Limits
 from internal.errors import Transient
 
@@ -147,3 +148,12 @@ def test_a_changed_bandwidth_does_not_undo_what_429_taught(hand: Hand) -> None:
     governor.throttled(0.0)
     governor.limit_bandwidth(100 * 1024**2)
     assert governor.report()["push_window"] == 8
+
+
+def test_where_bytes_are_paced_fewer_leave_at_a_time(hand: Hand) -> None:
+    governor = hand.govern()
+    assert governor.chunk_bytes == LARGE_CHUNK_BYTES > CHUNK_BYTES
+    governor.limit_bandwidth(100_000)
+    assert governor.chunk_bytes == CHUNK_BYTES
+    governor.limit_bandwidth(0)
+    assert governor.chunk_bytes == LARGE_CHUNK_BYTES
