@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from internal.failpoints import hit
@@ -17,6 +18,7 @@ from internal.ports import Frozen, Work
 from internal.states import Finish, Later, More, Outcome, Refuse
 
 BATCH = 16
+_OPEN = (ItemState.SENT, ItemState.DUE)
 MAX_SHOWN = 50
 
 
@@ -40,14 +42,15 @@ def send_all(work: Work, send: Send, batch: int = BATCH) -> Outcome | None:
 
     Before the first image leaves, every one is tried on the rules: where one cannot be changed, none is sent.
     Answers are committed per batch, also those that came before `send` raised. An image without an answer is sent
-    again with the same bytes.
+    again with the same bytes. While a batch is being sent, the bytes of the next one are checked.
     """
     work.rehearse()
     last = 0
-    while items := work.items((ItemState.SENT, ItemState.DUE), batch, last):
+    while items := work.items(_OPEN, batch, last):
+        last = items[-1].item_id
         answers: list[tuple[Item, ItemState, dict[str, Any]]] = []
         try:
-            for answer in send(work.freeze(items)):
+            for answer in send(work.freeze(items, partial(work.items, _OPEN, batch, last))):
                 sent = answer.frozen.header
                 said = {"at": work.clock.now_ms(), "sop_class_uid": sent.sop_class_uid, "sop_uid": sent.sop_uid}
                 answers.append((answer.frozen.item, answer.state, {**said, **answer.said}))
@@ -55,7 +58,6 @@ def send_all(work: Work, send: Send, batch: int = BATCH) -> Outcome | None:
         finally:
             if answers:
                 work.settle_items(answers)
-        last = items[-1].item_id
         if work.should_yield():
             return More()
     return None

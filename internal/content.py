@@ -14,18 +14,8 @@ from itertools import zip_longest
 from typing import BinaryIO, Final, NamedTuple
 
 from internal.dictionary import vr_of
-from internal.elements import (
-    IMPLICIT_LITTLE,
-    ITEM,
-    ITEM_END,
-    PIXEL_TAGS,
-    SEQUENCE_END,
-    UNDEFINED,
-    Encoding,
-    Source,
-    Walk,
-    open_source,
-)
+from internal.element_bytes import IMPLICIT_LITTLE, PIXEL_TAGS, Encoding, Source
+from internal.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Walk, open_source
 from internal.errors import NotDicom
 from internal.scan import MAX_DEPTH
 

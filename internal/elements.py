@@ -1,6 +1,6 @@
 """A data set as elements that can be looked at and exchanged, everything untouched staying the bytes that came.
 
-Layer 1, imports errors, scan's limits and the dictionary. `read` walks a data set and keeps where each element lies;
+Layer 1, imports element_bytes, scan and the dictionary. `read` walks a data set and keeps where each element lies;
 `pieces` says what a changed data set consists of: new bytes, and spans of the original that are copied as they are.
 Pixel data and other long values are never loaded. Changes when a data set has to be taken apart in another way.
 Source: PS3.5 7 and annex A.
@@ -9,63 +9,46 @@ Source: PS3.5 7 and annex A.
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final, NamedTuple
 
 from internal.dictionary import vr_of
+from internal.element_bytes import IMPLICIT_LITTLE, KINDS, PIXEL_TAGS, Encoding, Source, inflate
 from internal.errors import NotDicom
 from internal.scan import DEFLATED, LONG_VRS, MAX_DEPTH, MAX_ELEMENTS, SHORT_VRS, is_big, is_implicit
 
 MAX_VALUE_BYTES: Final = 1024 * 1024
 MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
-MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
-PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _NESTING: Final = frozenset({"SQ", "UN"})
 _NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS | LONG_VRS}
-_SHORT_NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS}
-_SHORT_HEADER: Final = {False: struct.Struct("<HH2sH"), True: struct.Struct(">HH2sH")}
-_WINDOW_BYTES: Final = 64 * 1024
 UNDEFINED: Final = 0xFFFFFFFF
 ITEM: Final = 0xFFFEE000
 ITEM_END: Final = 0xFFFEE00D
 SEQUENCE_END: Final = 0xFFFEE0DD
-_BLOCK_BYTES: Final = 65535
+_NOWHERE: Final = -2  #: where no element begins, not even a new one
 
 #: (start, end) in the original data set; bytes are new.
 Piece = bytes | tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How elements are written: implicit or explicit VR, little or big endian."""
-
-    implicit: bool
-    big: bool
-
-    @property
-    def order(self) -> str:
-        """Return the mark of struct."""
-        return ">" if self.big else "<"
-
-
-IMPLICIT_LITTLE: Final = Encoding(implicit=True, big=False)
+#: VR, start and end of a whole element as it came, whose value begins 8 bytes behind its start and is no sequence.
+Place = tuple[str, int, int]
 
 
 class Element(NamedTuple):
-    """One element. `value` None: as it came, at `value_at` to `value_end` of the original.
+    """One element; it begins like a Place, with `start` and `end` -1 for a new one.
 
-    `items`: the changed items of a sequence. `start` to `end` is the whole element as it came (-1: a new one).
+    `value` None: as it came, at `value_at` to `value_end` of the original. `items`: the changed items of a sequence.
     """
 
-    tag: int
     vr: str
+    start: int
+    end: int
+    tag: int
     encoding: Encoding
-    start: int = -1
     value_at: int = -1
     value_end: int = -1
-    end: int = -1
     undefined: bool = False
     value: bytes | None = None
     items: list[DataSet] | None = None
@@ -81,33 +64,66 @@ class Element(NamedTuple):
 
 
 class DataSet:
-    """Elements by tag in the order in which they stand; a nested one is an item of a sequence."""
+    """Elements by tag in the order in which they stand; a nested one is an item of a sequence.
 
-    __slots__ = ("elements", "encoding", "source")
+    Of most elements only VR and place are held until one is asked for. `touched`: the tags put or removed since the
+    data set was read; an element that is not among them is as it came.
+    """
 
-    def __init__(self, source: Source, encoding: Encoding, elements: dict[int, Element]) -> None:
+    __slots__ = ("_found", "encoding", "source", "touched")
+
+    def __init__(self, source: Source, encoding: Encoding, found: Mapping[int, Element | Place]) -> None:
         self.source = source
         self.encoding = encoding
-        self.elements = elements
+        self.touched: set[int] = set()
+        self._found = dict(found)
 
     def copy(self) -> DataSet:
         """Return a data set of its own with the same elements."""
-        return DataSet(self.source, self.encoding, dict(self.elements))
+        made = DataSet(self.source, self.encoding, self._found)
+        made.touched = set(self.touched)
+        return made
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._found
+
+    @property
+    def tags(self) -> list[int]:
+        """Return the tags of all elements, in the order in which they stand."""
+        return list(self._found)
+
+    @property
+    def elements(self) -> list[Element]:
+        """Return all elements, in the order in which they stand."""
+        return [self._made(tag, one) for tag, one in self._found.items()]
+
+    def find(self, tag: int) -> Element | None:
+        """Return an element, None if there is none."""
+        found = self._found.get(tag)
+        return None if found is None else self._made(tag, found)
+
+    def _made(self, tag: int, found: Element | Place) -> Element:
+        if isinstance(found, Element):
+            return found
+        vr, start, end = found
+        return Element(vr, start, end, tag, self.encoding, start + 8, end)
 
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of a value, None if the element is missing, a sequence or longer than 1 MB."""
-        element = self.elements.get(tag)
-        if element is None or tag in PIXEL_TAGS or element.is_sequence:
+        found = self._found.get(tag)
+        if found is None or tag in PIXEL_TAGS:
             return None
-        if element.value is not None:
-            return element.value
-        if element.value_end - element.value_at > MAX_VALUE_BYTES:
-            return None
-        return self.source.read(element.value_at, element.value_end)
+        if not isinstance(found, Element):
+            start, end = found[1] + 8, found[2]
+        elif found.is_sequence or found.value is not None:
+            return found.value
+        else:
+            start, end = found.value_at, found.value_end
+        return None if end - start > MAX_VALUE_BYTES else self.source.read(start, end)
 
     def length(self, tag: int) -> int:
         """Return how long a value is in bytes, 0 if the element is missing; a sequence counts as its bytes."""
-        element = self.elements.get(tag)
+        element = self.find(tag)
         if element is None:
             return 0
         if element.items is not None:
@@ -116,7 +132,7 @@ class DataSet:
 
     def items(self, tag: int) -> list[DataSet]:
         """Return the items of a sequence as data sets of their own, [] if there is none. Raises NotDicom."""
-        element = self.elements.get(tag)
+        element = self.find(tag)
         if element is None or not element.is_sequence:
             return []
         if element.items is None:
@@ -125,71 +141,67 @@ class DataSet:
 
     def put(self, tag: int, vr: str, value: bytes) -> None:
         """Set a value, already padded to an even length; the element keeps its place or gets the one of its tag."""
-        self._place(Element(tag, vr, self.encoding, value=value))
+        self._place(Element(vr, -1, -1, tag, self.encoding, value=value))
 
     def put_items(self, tag: int, items: list[DataSet]) -> None:
         """Set the items of a sequence."""
-        known = self.elements.get(tag)
+        known = self.find(tag)
         encoding = known.encoding if known is not None else self.encoding
         vr = known.vr if known is not None and known.vr == "UN" else "SQ"
-        self._place(Element(tag, vr, encoding, items=items))
+        self._place(Element(vr, -1, -1, tag, encoding, items=items))
+
+    def put_back(self, element: Element) -> None:
+        """Let an element that still has its place be as it came."""
+        self._found[element.tag] = element
+        self.touched.discard(element.tag)
+
+    def within(self, end: int) -> DataSet:
+        """Return a data set without the elements that reach beyond `end`, except pixels."""
+        return DataSet(self.source, self.encoding, {
+            tag: one for tag, one in self._found.items()
+            if tag in PIXEL_TAGS or one[2] <= end})
 
     def remove(self, tag: int) -> bool:
         """Take an element out; False if there was none."""
-        return self.elements.pop(tag, None) is not None
+        if self._found.pop(tag, None) is None:
+            return False
+        self.touched.add(tag)
+        return True
 
     def new_item(self, within: int = 0) -> DataSet:
         """Return an empty item for a sequence `within` this data set."""
-        known = self.elements.get(within)
+        known = self.find(within)
         inner = IMPLICIT_LITTLE if known is not None and known.vr == "UN" else self.encoding
         return DataSet(self.source, inner, {})
 
     def _place(self, element: Element) -> None:
-        if element.tag in self.elements or not self.elements or element.tag > next(reversed(self.elements)):
-            self.elements[element.tag] = element
+        found, tag = self._found, element.tag
+        self.touched.add(tag)
+        if tag in found or not found or tag > next(reversed(found)):
+            found[tag] = element
             return
-        ordered: dict[int, Element] = {}
-        for tag, one in self.elements.items():
-            if tag > element.tag and element.tag not in ordered:
-                ordered[element.tag] = element
-            ordered[tag] = one
-        self.elements = ordered
+        tags = list(found)
+        at = bisect(tags, tag) if tags == sorted(tags) else next(at for at, one in enumerate(tags) if one > tag)
+        behind = [(one, found.pop(one)) for one in tags[at:]]
+        found[tag] = element
+        found.update(behind)
 
-
-class Source:
-    """The bytes of one data set: a buffer, or a window over a file that begins at `offset`."""
-
-    def __init__(self, data: bytes, file: BinaryIO | None = None, offset: int = 0, size: int | None = None) -> None:
-        self.window, self.base = data, 0
-        self._file = file
-        self._offset = offset
-        self.size = len(data) if size is None else size
-
-    def need(self, start: int, count: int) -> int:
-        """Have `count` bytes from `start` in the window and return where they begin in it. Raises NotDicom."""
-        at = start - self.base
-        if at >= 0 and at + count <= len(self.window):
-            return at
-        if self._file is None or start + count > self.size:
-            raise NotDicom("an element is longer than the data set")
-        self._file.seek(self._offset + start)
-        self.window = self._file.read(min(max(_WINDOW_BYTES, count), self.size - start))
-        self.base = start
-        if len(self.window) < count:
-            raise NotDicom("an element is longer than the data set")
-        return 0
-
-    def keep(self, end: int) -> None:
-        """Hold the bytes up to `end` and let go of the file."""
-        self.window, self.base = self.read(0, end), 0
-        self._file, self.size = None, end
-
-    def read(self, start: int, end: int) -> bytes:
-        """Return the bytes from `start` to `end`. Raises NotDicom."""
-        at = start - self.base
-        if not 0 <= at <= len(self.window) - (end - start):
-            at = self.need(start, end - start)
-        return self.window[at : at + end - start]
+    def pieces(self) -> list[Piece]:
+        """Return what the data set consists of, in order; neighbouring spans and bytes are joined."""
+        joined: list[Piece] = []
+        start = end = 0  # of the run of untouched elements, which are by far the most
+        for one in self._found.values():
+            if one[1] == end:
+                end = one[2]
+                continue
+            _join(joined, (start, end))
+            start, end = one[1], one[2]
+            if start < 0 and isinstance(one, Element):
+                start = end = _NOWHERE
+                for piece in element_pieces(one):
+                    _join(joined, piece)
+        _join(joined, (start, end))
+        return joined
 
 
 class Walk:
@@ -224,39 +236,65 @@ class Walk:
 
     def _elements(
         self, position: int, end: int, encoding: Encoding, *, ends_with: int | None, depth: int,
-    ) -> tuple[dict[int, Element], int]:
+    ) -> tuple[dict[int, Element | Place], int]:
         """Return the elements from `position` to `end` (or the delimiter) and where the next thing begins."""
-        elements: dict[int, Element] = {}
-        source, explicit = self._source, not encoding.implicit
-        short, make = _SHORT_HEADER[encoding.big].unpack_from, tuple.__new__
+        found: dict[int, Element | Place] = {}
         while position < end:
-            start, vr = position, None
-            at = position - source.base
-            if explicit and 0 <= at <= len(source.window) - 8:  # most elements are short and at hand
-                group, number, name, length = short(source.window, at)
-                vr = _SHORT_NAMES.get(name)
-                tag, value_at = group << 16 | number, position + 8
-                self._budget -= vr is not None
-            if vr is None or self._budget < 0:
-                tag, vr, length, value_at = self.header(position, encoding)
-            if tag == ends_with:
-                return elements, value_at
-            if tag >> 16 == 0xFFFE:
-                raise NotDicom("a delimiter stands where an element should")
-            if length == UNDEFINED:
-                inner = IMPLICIT_LITTLE if vr == "UN" else encoding
-                value_end, position = self._skip(value_at, inner, depth + 1, fragments=tag in PIXEL_TAGS)
-            else:
-                value_end = position = value_at + length
-            if position > end:
-                raise NotDicom("an element is longer than the data set")
-            if tag in elements:
+            position = self._run(position, end, encoding, found)
+            if position >= end:
+                break
+            element, position = self._element(position, encoding, ends_with, depth)
+            if element is None:
+                return found, position
+            if element.tag in found:
                 raise NotDicom("an element stands twice")
-            elements[tag] = make(Element, (  # several times as fast as Element(...)
-                tag, vr, encoding, start, value_at, value_end, position, length == UNDEFINED, None, None))
+            found[element.tag] = element
+        if position > end:
+            raise NotDicom("an element is longer than the data set")
         if ends_with is not None:
             raise NotDicom("an item does not end")
-        return elements, position
+        return found, position
+
+    def _run(self, position: int, end: int, encoding: Encoding, found: dict[int, Element | Place]) -> int:
+        """Take the elements from `position` on that are of known kinds and at hand; return where the next one begins.
+
+        By far the most elements come this way, and all of the time goes here.
+        """
+        window, base = self._source.window, self._source.base
+        unpack, known = KINDS[encoding].unpack, KINDS[encoding].known
+        stop, count = min(end, base + len(window) - 7) if position >= base else position, len(found)
+        while position < stop:
+            key, length = unpack(window, position - base)
+            kind = known.get(key)
+            if kind is None or length == UNDEFINED:
+                break
+            tag, vr = kind
+            if tag in found:
+                raise NotDicom("an element stands twice")
+            start, position = position, position + 8 + length
+            found[tag] = vr, start, position
+        self._budget -= len(found) - count
+        if self._budget < 0:
+            raise NotDicom("the data set has too many elements")
+        return position
+
+    def _element(
+        self, start: int, encoding: Encoding, ends_with: int | None, depth: int,
+    ) -> tuple[Element | None, int]:
+        """Return the element that begins at `start`, of any kind, and where the next one does; None: the delimiter."""
+        tag, vr, length, value_at = self.header(start, encoding)
+        if value_at == start + 8 and length != UNDEFINED:
+            at = start - self._source.base
+            KINDS[encoding].learn(self._source.window[at : at + 8], tag, vr)
+        if tag == ends_with:
+            return None, value_at
+        if tag >> 16 == 0xFFFE:
+            raise NotDicom("a delimiter stands where an element should")
+        value_end = position = value_at + length
+        if length == UNDEFINED:
+            inner = IMPLICIT_LITTLE if vr == "UN" else encoding
+            value_end, position = self._skip(value_at, inner, depth + 1, fragments=tag in PIXEL_TAGS)
+        return Element(vr, start, position, tag, encoding, value_at, value_end, length == UNDEFINED), position
 
     def header(self, position: int, encoding: Encoding, *, item: bool = False) -> tuple[int, str, int, int]:
         """Return tag, VR, length and where the value begins; raises NotDicom where the budget is spent."""
@@ -310,7 +348,7 @@ def open_source(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_ui
     """Return the bytes that `read` walks over and how its elements are written; raises NotDicom as it does."""
     if transfer_syntax_uid in DEFLATED:
         file.seek(offset)
-        source = Source(_inflate(file.read(size_bytes)))
+        source = Source(inflate(file.read(size_bytes)))
     else:
         source = Source(b"", file, offset, size_bytes)
     head = source.read(0, 6) if source.size >= 6 else b""
@@ -323,46 +361,15 @@ def read_header(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_ui
     Of more than 4 MB only the first are held; the values behind them are left out. Raises NotDicom.
     """
     dataset = read(file, offset, size_bytes, transfer_syntax_uid)
-    end = min((one.start for tag, one in dataset.elements.items() if tag in PIXEL_TAGS), default=dataset.source.size)
-    dataset.source.keep(min(end, MAX_HEADER_BYTES))
-    return DataSet(dataset.source, dataset.encoding, {
-        tag: one for tag, one in dataset.elements.items() if tag in PIXEL_TAGS or one.end <= dataset.source.size})
-
-
-def _inflate(data: bytes) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(data, MAX_INFLATED_BYTES)
-    except zlib.error as error:
-        raise NotDicom("the deflated data set cannot be inflated") from error
-    if not inflater.eof:
-        raise NotDicom("the deflated data set is cut off or inflates to more than 64 MB")
-    return inflated
+    pixels = [one.start for tag in PIXEL_TAGS if (one := dataset.find(tag)) is not None]
+    dataset.source.keep(min([*pixels, dataset.source.size, MAX_HEADER_BYTES]))
+    return dataset.within(dataset.source.size)
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
 
-def pieces(dataset: DataSet) -> list[Piece]:
-    """Return what the data set consists of, in order; neighbouring spans and bytes are joined."""
-    joined: list[Piece] = []
-    start = end = -1  # of the run of untouched elements, which are by far the most
-    for element in dataset.elements.values():
-        if element.value is None and element.items is None:
-            if element.start != end:
-                _join(joined, (start, end))
-                start = element.start
-            end = element.end
-            continue
-        _join(joined, (start, end))
-        start = end = -1
-        for piece in element_pieces(element):
-            _join(joined, piece)
-    _join(joined, (start, end))
-    return joined
-
-
 def _join(joined: list[Piece], piece: Piece) -> None:
-    if piece and piece != (-1, -1):
+    if piece and (isinstance(piece, bytes) or piece[0] != piece[1]):
         last = joined[-1] if joined else None
         if isinstance(piece, bytes) and isinstance(last, bytes):
             joined[-1] = last + piece
@@ -370,11 +377,6 @@ def _join(joined: list[Piece], piece: Piece) -> None:
             joined[-1] = (last[0], piece[1])
         else:
             joined.append(piece)
-
-
-def _pieces(dataset: DataSet) -> Iterator[Piece]:
-    for element in dataset.elements.values():
-        yield from element_pieces(element)
 
 
 def element_pieces(element: Element) -> Iterator[Piece]:
@@ -389,7 +391,8 @@ def element_pieces(element: Element) -> Iterator[Piece]:
         yield _head(element, UNDEFINED)
         for one in element.items:
             yield item.pack(0xFFFE, 0xE000, UNDEFINED)
-            yield from _pieces(one)
+            for element_of_item in one.elements:
+                yield from element_pieces(element_of_item)
             yield item.pack(0xFFFE, 0xE00D, 0)
         yield item.pack(0xFFFE, 0xE0DD, 0)
 
@@ -404,15 +407,3 @@ def _head(element: Element, length: int) -> bytes:
             raise NotDicom(f"a value of VR {element.vr} cannot be longer than 64 KB")
         return struct.pack(order + "HH2sH", group, number, vr, length)
     return struct.pack(order + "HH2sHI", group, number, vr, 0, length)
-
-
-def deflated(data: bytes) -> bytes:
-    """Return `data` as a deflate stream of stored blocks: the same bytes with any version of any library.
-
-    Source: RFC 1951 3.2.4, PS3.5 A.5 (padded to an even length).
-    """
-    blocks: Sequence[bytes] = [data[at : at + _BLOCK_BYTES] for at in range(0, len(data), _BLOCK_BYTES)] or [b""]
-    out = b"".join(
-        struct.pack("<BHH", at == len(blocks) - 1, len(block), len(block) ^ 0xFFFF) + block
-        for at, block in enumerate(blocks))
-    return out + b"\0" * (len(out) % 2)

@@ -5,7 +5,7 @@ Layer 0, imports model and states. Changes when destinations need a new verb of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from internal.identity import Person
@@ -47,6 +47,9 @@ class Frozen(Protocol):
 
     def open(self) -> BinaryIO:
         """Return a reader over exactly `size_bytes` bytes, a complete Part 10 file (PS3.10 7); the caller closes it."""
+
+
+Following = Callable[[], Sequence[Item]]
 
 
 class Work(Protocol):
@@ -95,9 +98,10 @@ class Work(Protocol):
         It reads headers only, and nothing at all where no rule changes what goes to this destination.
         """
 
-    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
+    def freeze(self, items: Sequence[Item], following: Following | None = None) -> list[Frozen]:
         """Fix the bytes of `items`, check them against the index, and commit them as SENT in one transaction.
 
+        What `following` returns is likely to be frozen next: its bytes are checked meanwhile, nothing is written of it.
         An item that was sent before gets the same bytes again. Raises BytesMissing or BytesDamaged.
         """
 

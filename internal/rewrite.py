@@ -7,10 +7,11 @@ it and reads the pieces. Changes when a rewrite has to give the same bytes in an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from internal import elements, scan
+from internal import scan
+from internal.element_bytes import deflated
 from internal.elements import DataSet, Piece
 from internal.errors import NotDicom
 from internal.model import Header
@@ -24,6 +25,8 @@ ENGINE: Final = 1
 _INLINE_BYTES: Final = 64 * 1024
 _MAX_PIECES: Final = 200_000
 _PIXELS: Final = 0x7FE00010
+#: Where one of these has changed, the whole header is read anew.
+_ANEW: Final = scan.UID_TAGS | {scan.CHARACTER_SET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def rewrite(
     try:
         fired = rules.apply(firing, edits)
         edits.finish(received)
-        parts = elements.pieces(edits.dataset)
+        parts = edits.dataset.pieces()
         if edits.masks:
             parts = list(_masked(parts, edits.dataset, edits.masks))
         header = _header(edits.dataset, facts.header)
@@ -72,10 +75,14 @@ def rewrite(
 
 def _header(dataset: DataSet, received: Header) -> Header:
     """Return the index fields of the new data set, as the scanner would read them."""
-    values = {tag: value for tag, element in dataset.elements.items()
-              if tag in scan.FIELDS and not element.is_sequence
-              and dataset.length(tag) <= scan.MAX_VALUE_BYTES and (value := dataset.raw(tag)) is not None}
-    return scan.header_of(values, received.transfer_syntax_uid)
+    changed = scan.FIELDS.keys() & dataset.touched
+    anew = not changed.isdisjoint(_ANEW)
+    values = {tag: value for tag in (scan.FIELDS if anew else changed)
+              if (value := dataset.raw(tag)) is not None and len(value) <= scan.MAX_VALUE_BYTES}
+    if anew:
+        return scan.header_of(values, received.transfer_syntax_uid)
+    empty = dict.fromkeys(changed - values.keys(), b"")
+    return replace(received, **scan.fields_of(values | empty, received.character_set))
 
 
 def _inline(dataset: DataSet, parts: Sequence[Piece]) -> Iterator[bytes]:
@@ -86,7 +93,7 @@ def _inline(dataset: DataSet, parts: Sequence[Piece]) -> Iterator[bytes]:
 def _settled(received: DataSet, parts: Sequence[Piece], header: Header) -> Iterator[Piece]:
     """Take short spans into memory, so that what is read later is long; a deflated data set is stored again."""
     if header.transfer_syntax_uid in scan.DEFLATED:
-        yield elements.deflated(b"".join(_inline(received, parts)))
+        yield deflated(b"".join(_inline(received, parts)))
         return
     pending: list[bytes] = []
     for part in parts:
@@ -126,7 +133,8 @@ class _Frames:
 def _masked(parts: Sequence[Piece], dataset: DataSet, masks: Sequence[Mask]) -> Iterator[Piece]:
     """Replace the masked rows of every frame by zeros; raises EditFailed where the pixels are not plain."""
     frames = _frames(dataset)
-    element = dataset.elements[_PIXELS]
+    element = dataset.find(_PIXELS)
+    assert element is not None  # _frames
     for part in parts:
         if isinstance(part, bytes) or not part[0] <= element.value_at < part[1]:
             yield part
@@ -161,7 +169,7 @@ def _holes(frames: _Frames, masks: Sequence[Mask]) -> list[tuple[int, int]]:
 
 
 def _frames(dataset: DataSet) -> _Frames:
-    element = dataset.elements.get(_PIXELS)
+    element = dataset.find(_PIXELS)
     if element is None:
         raise EditFailed("there are no pixels that could be masked")
     if element.undefined:
@@ -169,7 +177,7 @@ def _frames(dataset: DataSet) -> _Frames:
     rows, columns, bits = (_number(dataset, tag, 0) for tag in (0x00280010, 0x00280011, 0x00280100))
     samples, frames = _number(dataset, 0x00280002, 1), _number(dataset, 0x00280008, 1)
     by_plane = samples > 1 and _number(dataset, 0x00280006, 0) == 1
-    photometric = (text_at(dataset, 0x00280004, "") or "") if 0x00280004 in dataset.elements else ""
+    photometric = text_at(dataset, 0x00280004, "") or ""
     if not rows or not columns or bits not in (8, 16, 32) or "_422" in photometric or "_420" in photometric:
         raise EditFailed("pixels of this form cannot be masked")
     planes, together = (frames * samples, 1) if by_plane else (frames, samples)
@@ -181,5 +189,5 @@ def _frames(dataset: DataSet) -> _Frames:
 
 
 def _number(dataset: DataSet, tag: int, default: int) -> int:
-    text = text_at(dataset, tag, "") if tag in dataset.elements else ""
+    text = text_at(dataset, tag, "")
     return int(text) if text and text.strip().isdigit() else default

@@ -238,7 +238,8 @@ def _compared(dataset: DataSet) -> dict[str, str]:
 def _rows(dataset: DataSet, prefix: str = "", used: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     """Yield (attribute, text) of a data set and its items, as people read it."""
     used = charset_of(dataset, used)
-    for tag, element in dataset.elements.items():
+    for element in dataset.elements:
+        tag = element.tag
         name = f"{prefix}({tag >> 16:04X},{tag & 0xFFFF:04X}) {dictionary.name_of(tag) if not tag >> 16 & 1 else ''}"
         if element.is_sequence and depth < _MAX_NESTING:
             items = dataset.items(tag)

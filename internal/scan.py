@@ -14,8 +14,9 @@ import re
 import struct
 import threading
 import zlib
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import BinaryIO, Final, NamedTuple, NoReturn
+from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 
 from internal.charset import decode
 from internal.errors import NotDicom
@@ -45,9 +46,11 @@ FIELDS: Final = {
     0x0020000E: "series_uid", 0x00200010: "study_id", 0x00200011: "series_number", 0x00200013: "instance_number",
     0x00280008: "number_of_frames",
 }  # fmt: skip
+CHARACTER_SET: Final = 0x00080005
+_IMAGE_TYPE: Final = 0x00080008
 _FIELD_TAGS: Final = frozenset(FIELDS)
 _UID_TAGS_IN_ORDER: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)  # of Uids
-_UID_TAGS: Final = frozenset(_UID_TAGS_IN_ORDER)
+UID_TAGS: Final = frozenset(_UID_TAGS_IN_ORDER)
 _PIXEL_DATA: Final = 0x7FE00008
 #: An element's header with its VR, one without, a length of 32 bits.
 _LITTLE: Final = (struct.Struct("<HH2sH"), struct.Struct("<HHI"), struct.Struct("<I"))
@@ -117,7 +120,7 @@ def scan_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str, *,
 
     Raises CutShort if they may lie behind `head` and it is not `whole`, otherwise NotDicom.
     """
-    return uids_of(_top(head, transfer_syntax_uid, _UID_TAGS, whole=whole))
+    return uids_of(_top(head, transfer_syntax_uid, UID_TAGS, whole=whole))
 
 
 def _top(
@@ -204,18 +207,22 @@ def _read_window(
 
 def header_of(values: dict[int, bytes], transfer_syntax_uid: str) -> Header:
     """Return the header that these values of FIELDS make; raises NotDicom where one of the four UIDs is missing."""
-    character_set = values.get(0x00080005, b"").decode("ascii", "replace").strip(" \x00")
-    fields: dict[str, str] = {}
-    image_type: tuple[str, ...] = ()
-    for tag, value in values.items():
-        text = decode(value, character_set).rstrip(" \x00")
-        if tag == 0x00080008:
-            image_type = tuple(part.strip(" ") for part in text.split("\\")) if text else ()
-        else:
-            fields[FIELDS[tag]] = text
+    character_set = values.get(CHARACTER_SET, b"").decode("ascii", "replace").strip(" \x00")
+    fields = fields_of(values, character_set)
     fields["character_set"] = character_set
     fields.update(uids_of(values)._asdict())
-    return Header(transfer_syntax_uid=transfer_syntax_uid, image_type=image_type, **fields)
+    return Header(transfer_syntax_uid=transfer_syntax_uid, **fields)
+
+
+def fields_of(values: Mapping[int, bytes], character_set: str) -> dict[str, Any]:
+    """Return what these values of FIELDS are in a header, by its names."""
+    fields: dict[str, Any] = {}
+    for tag, value in values.items():
+        text = decode(value, character_set).rstrip(" \x00")
+        fields[FIELDS[tag]] = text
+        if tag == _IMAGE_TYPE:
+            fields["image_type"] = tuple(part.strip(" ") for part in text.split("\\")) if text else ()
+    return fields
 
 
 def uids_of(values: dict[int, bytes]) -> Uids:
@@ -354,7 +361,7 @@ class _Walk:
             raise NotDicom(f"the data set does not end where the file ends: {fault}") from None
 
     def _complete(self) -> bool:
-        return self._values.keys() >= _UID_TAGS
+        return self._values.keys() >= UID_TAGS
 
     def _check(self, end: int, *, whole_only: bool = False) -> None:
         """Refuse an element that ends at `end`, behind the bytes at hand; one that is skipped may if more follows."""

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, BinaryIO
 
 from internal import commitments, decisions, index, jobs
+from internal.ahead import Ahead
 from internal.failpoints import hit
 from internal.frozen import READ_BYTES, FrozenItem, NewForm, freeze
 from internal.identity import Person
 from internal.items import revise_receipts
 from internal.model import Intent, Inventory, Item, ItemState, Job
-from internal.ports import Clock, Frozen
+from internal.ports import Clock, Following, Frozen
 from internal.rulebook import ItemRewriter, RuleBook
 from internal.spool import Spool
 from internal.store import Store
@@ -69,6 +72,12 @@ class LeasedWork:
         self._renewed_s = clock.monotonic_s()
         self._bytes_since_renewal = 0
         self._forms: dict[int, NewForm | None] = {}
+        self._ahead = Ahead()
+        self._of_thread = threading.local()
+
+    def close(self) -> None:
+        """End what is done ahead of the step; call it when the step is over."""
+        self._ahead.close()
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -124,7 +133,10 @@ class LeasedWork:
         return _Rehearsed(self._book.rewriter(self._store, self.job.destination, self.job.rules), self._forms)
 
     def rehearse(self) -> None:
-        """Make the new header of every item that was never frozen; the first 16 MB of them are kept for `freeze`."""
+        """Make the new header of every item that was never frozen; the first 16 MB of them are kept for `freeze`.
+
+        Their bytes are checked meanwhile in another thread.
+        """
         rewriter = self._rewriter()
         last, left_bytes = 0, _FORMS_BYTES
         self._forms.clear()
@@ -136,21 +148,30 @@ class LeasedWork:
                     left_bytes -= _FORM_BYTES + (form.new_bytes if form else 0)
                     if left_bytes > 0:
                         self._forms[item.item_id] = form
+                        self._ahead.add(item, partial(self._fix, rewriter))
                     self.renew()
             last = some[-1].item_id
 
-    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
-        """Fix and check the bytes of `items`, then commit them as SENT in one transaction."""
-        rewriter = self._rewriter()
-        largest_bytes = max((item.instance.dataset_bytes for item in items), default=0)
-        buffer = memoryview(bytearray(min(largest_bytes + 1, READ_BYTES)))
-        frozen: list[FrozenItem] = [freeze(self._spool, item, buffer, self._on_read, rewriter) for item in items]
+    def freeze(self, items: Sequence[Item], following: Following | None = None) -> list[Frozen]:
+        """Fix and check the bytes of `items`, then commit them as SENT in one transaction; `following` come next."""
+        fix = partial(self._fix, self._rewriter())
+        if following is not None and len(self._ahead) <= len(items):
+            for item in (*items, *following()):
+                self._ahead.add(item, fix)
+        frozen: list[FrozenItem] = [self._ahead.take(item) or fix(item) for item in items]
         with self._store.transaction() as tx:
             if self._book is not None and (made := {k: v for one in frozen for k, v in one.pseudonyms.items()}):
                 self._book.vault.keep(tx, made, self.clock.now_ms())
             sent = jobs.mark_sent(tx, self.job, [(f.item, f.sha256, f.size_bytes, f.item.recipe) for f in frozen])
         hit("push.marked_sent")
         return [replace(one, item=item) for one, item in zip(frozen, sent, strict=True)]
+
+    def _fix(self, rewriter: _Rehearsed | None, item: Item) -> FrozenItem:
+        wanted_bytes = min(item.instance.dataset_bytes + 1, READ_BYTES)
+        buffer: memoryview | None = getattr(self._of_thread, "buffer", None)
+        if buffer is None or len(buffer) < wanted_bytes:
+            buffer = self._of_thread.buffer = memoryview(bytearray(wanted_bytes))
+        return freeze(self._spool, item, buffer, self._on_read, rewriter)
 
     def take_back(self, items: Sequence[Item]) -> None:
         """Undo the freeze of items whose request surely was not carried out."""

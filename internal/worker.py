@@ -281,6 +281,7 @@ class Lane:
                 return None
             return self._settle(work.job, outcome, follow=follow, stands_in=standby is not None)
         finally:
+            work.close()
             self._let_others_in()
 
     def _find_standby(self) -> Destination | None:

@@ -25,6 +25,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "usual_hours accession charset dicomfile doorbell filelock hours new_directory passwords report_box rows"
            " query fhir dictionary tables"),
     ("L1", "scan"),
+    ("L1", "element_bytes"),
     ("L1", "outline elements"),
     ("L1", "rules"),
     ("L1", "rewrite"),
@@ -48,7 +49,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L3", "gallery alerts"),
     ("L3", "conditions"),
     ("L4", "frozen pictures pseudonyms"),
-    ("L4", "rulebook"),
+    ("L4", "ahead rulebook"),
     ("L4", "work"),
     ("L4", "admission"),
     ("L4", "indexer assemble worker retain doctor settings_rows watcher describe rule_tester"),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from internal import dictionary
-from internal.elements import PIXEL_TAGS, DataSet
+from internal.element_bytes import PIXEL_TAGS
+from internal.elements import DataSet
 from internal.rules import paths, values
 from internal.rules.deidentify import Profile, deidentify, remap_uids, shift_dates
 from internal.rules.edits import EditFailed, Edits, LookUp, Mask, SkipRule, with_name
@@ -233,7 +234,8 @@ def _delete_all_private(dataset: DataSet) -> None:
 
 def _delete_private(dataset: DataSet, depth: int) -> bool:
     changed = False
-    for tag, element in list(dataset.elements.items()):
+    for element in dataset.elements:
+        tag = element.tag
         if tag >> 16 & 1:
             changed = dataset.remove(tag)
         elif element.is_sequence and depth < 32:

@@ -15,7 +15,8 @@ from datetime import date, timedelta
 from typing import Final
 
 from internal import dictionary
-from internal.elements import PIXEL_TAGS, DataSet, Element
+from internal.element_bytes import PIXEL_TAGS
+from internal.elements import DataSet, Element
 from internal.rules import paths, values
 from internal.rules.confidentiality import EDITION, Row, row_of
 from internal.rules.edits import EditFailed, Edits, Mask
@@ -82,7 +83,7 @@ def why_may_show_patient(dataset: DataSet) -> str:
         return "it says itself that it has burned-in annotation"
     if _text(dataset, 0x00080064) or _CAPTURES & set(_text(dataset, 0x00080008).upper().split("\\")):
         return "it is a captured screen"
-    if 0x00420011 in dataset.elements:
+    if 0x00420011 in dataset:
         return "it carries a document"
     return ""
 
@@ -116,7 +117,8 @@ def _clean(dataset: DataSet, profile: Profile, edits: Edits, days: int, depth: i
     if depth > MAX_DEPTH:
         raise EditFailed("sequences are nested too deep")
     changed = False
-    for tag, element in list(dataset.elements.items()):
+    for element in dataset.elements:
+        tag = element.tag
         row = row_of(tag)
         if tag >> 16 & 1 or (row is None and dictionary.vr_of(tag) == dictionary.UNKNOWN_VR):
             changed |= dataset.remove(tag)  # nobody can know what it holds
@@ -172,7 +174,8 @@ def _blank(dataset: DataSet, tag: int) -> bool:
     """Leave no text in the items of a sequence that identifies as a whole: codes and their meanings are names too."""
     items = dataset.items(tag)
     for item in items:
-        for inner, element in list(item.elements.items()):
+        for element in item.elements:
+            inner = element.tag
             if element.is_sequence:
                 _blank(item, inner)
             elif (vr := paths.vr_at(item, inner)) in _NAMING:
@@ -191,7 +194,7 @@ def _dummy(dataset: DataSet, tag: int, element: Element, vr: str) -> None:
 
 
 def _put(dataset: DataSet, tag: int, text: str, vr: str = "") -> None:
-    known = dataset.elements.get(tag)
+    known = dataset.find(tag)
     vr = vr or dictionary.vr_of(tag)
     order = (known or dataset).encoding.order
     dataset.put(tag, known.vr if known is not None else vr, values.to_bytes(text, vr, "1-n", "", order))
@@ -281,7 +284,8 @@ def _each(dataset: DataSet, act: Callable[[DataSet, int, str], bool], depth: int
     if depth > MAX_DEPTH:
         raise EditFailed("sequences are nested too deep")
     changed = False
-    for tag, element in list(dataset.elements.items()):
+    for element in dataset.elements:
+        tag = element.tag
         if tag in PIXEL_TAGS:
             continue
         if element.is_sequence:

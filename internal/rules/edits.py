@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Final, Protocol
 
 from internal import dictionary
@@ -143,28 +144,27 @@ class Edits:
 
     def finish(self, received: DataSet) -> None:
         """Drop what is no change, drop group lengths, and write down the values before in (0400,0561)."""
-        before: dict[int, Element] = {}
-        for tag, element in received.elements.items():
-            now = self.dataset.elements.get(tag)
-            if now is element:
-                continue
-            if now is not None and _equal(received, self.dataset, tag):
-                self.dataset.elements[tag] = element
-            else:
-                before[tag] = element
-        added = self.dataset.elements.keys() - received.elements.keys()
-        self.changed = [dictionary.name_of(tag) for tag in sorted(before.keys() | added)]
-        if before or added:
-            for tag in [tag for tag in self.dataset.elements if tag & 0xFFFF == 0]:
+        before: list[Element] = []
+        for tag in sorted(self.dataset.touched):
+            element = received.find(tag)
+            if element is not None and _equal(element, received, self.dataset):
+                self.dataset.put_back(element)
+            elif element is not None:
+                before.append(element)
+            elif tag not in self.dataset:
+                self.dataset.touched.discard(tag)  # it came and went again
+        self.changed = [dictionary.name_of(tag) for tag in sorted(self.dataset.touched)]
+        if self.changed:
+            for tag in [tag for tag in self.dataset.tags if not tag & 0xFFFF]:
                 self.dataset.remove(tag)
         if before and not self.is_deidentified:
             self._note_originals(received, before)
 
-    def _note_originals(self, received: DataSet, before: Mapping[int, Element]) -> None:
-        blocks = {tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8 for tag in before if tag >> 16 & 1 and tag & 0xFFFF > 0xFF}
-        kept = before if not blocks else {tag: element for tag, element in received.elements.items()
-                                          if tag in before or tag in blocks}
-        kept = dict(kept)
+    def _note_originals(self, received: DataSet, before: Sequence[Element]) -> None:
+        blocks = {one.tag & 0xFFFF0000 | (one.tag & 0xFFFF) >> 8 for one in before
+                  if one.tag >> 16 & 1 and one.tag & 0xFFFF > 0xFF}
+        creators = [one for tag in blocks if (one := received.find(tag)) is not None]
+        kept = {one.tag: one for one in sorted({*before, *creators}, key=attrgetter("start"))}
         kept.pop(_ORIGINAL_ATTRIBUTES, None)
         inner = DataSet(received.source, self.dataset.encoding, kept)
         item = self.dataset.new_item(_ORIGINAL_ATTRIBUTES)
@@ -172,10 +172,10 @@ class Edits:
             raise EditFailed("(0400,0561) came in an encoding that cannot be added to")
         arrived = datetime.fromtimestamp(self.facts.arrival.arrived_at / 1000, UTC)
         item.put_items(_MODIFIED_ATTRIBUTES, [inner])
-        for tag, vr, text in ((0x04000562, "DT", f"{arrived:%Y%m%d%H%M%S.%f}+0000"),
-                              (0x04000563, "LO", MODIFYING_SYSTEM), (0x04000564, "LO", ""),
-                              (0x04000565, "CS", "COERCE")):
-            paths.put_text(item, tag, vr, "1", text, "")
+        for tag, vr, value in ((0x04000562, "DT", f"{arrived:%Y%m%d%H%M%S.%f}+0000".encode()),
+                               (0x04000563, "LO", MODIFYING_SYSTEM.encode()), (0x04000564, "LO", b""),
+                               (0x04000565, "CS", b"COERCE")):
+            item.put(tag, vr, value + b" " * (len(value) % 2))
         self.dataset.put_items(_ORIGINAL_ATTRIBUTES, [*self.dataset.items(_ORIGINAL_ATTRIBUTES), item])
 
 
@@ -187,6 +187,6 @@ def with_name(path: paths.Path, act: Callable[[], object]) -> None:
         raise type(error)(f"{path.text}: {error}", error.code) from None
 
 
-def _equal(received: DataSet, now: DataSet, tag: int) -> bool:
-    one, two = received.elements[tag], now.elements[tag]
-    return two.value is not None and one.vr == two.vr and received.raw(tag) == two.value
+def _equal(one: Element, received: DataSet, now: DataSet) -> bool:
+    two = now.find(one.tag)
+    return two is not None and two.value is not None and one.vr == two.vr and received.raw(one.tag) == two.value

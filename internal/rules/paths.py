@@ -103,22 +103,23 @@ def charset_of(dataset: DataSet, inherited: str) -> str:
 
 def vr_at(dataset: DataSet, tag: int) -> str:
     """Return the VR of an element as it stands; UN gives way to the dictionary's."""
-    element = dataset.elements[tag]
+    element = dataset.find(tag)
+    assert element is not None  # the caller has seen it there
     return dictionary.vr_of(tag) if element.vr == "UN" and not tag >> 16 & 1 else element.vr
 
 
 def text_at(dataset: DataSet, tag: int, character_set: str) -> str | None:
     """Return the value of an element as text, None where it has none."""
     raw = dataset.raw(tag)
-    if raw is None:
+    element = dataset.find(tag)
+    if raw is None or element is None:
         return None
-    element = dataset.elements[tag]
     return values.to_text(raw, vr_at(dataset, tag), character_set, element.encoding.order)
 
 
 def put_text(dataset: DataSet, tag: int, vr: str, vm: str, text: str, character_set: str) -> None:
     """Write a value as text. Raises EditFailed."""
-    known = dataset.elements.get(tag)
+    known = dataset.find(tag)
     if known is not None and known.vr in values.SETTABLE:
         vr = known.vr
     order = (known or dataset).encoding.order
@@ -131,8 +132,8 @@ def make_block(dataset: DataSet, group: int, creator: str, character_set: str) -
     known = step.tag_in(dataset, character_set)
     if known is not None:
         return known >> 8 & 0xFF
-    taken = {tag >> 8 & 0xFF for tag in dataset.elements if tag >> 16 == group} | {
-        tag & 0xFF for tag in dataset.elements if tag >> 16 == group and tag & 0xFFFF < 0x100}
+    taken = {tag >> 8 & 0xFF for tag in dataset.tags if tag >> 16 == group} | {
+        tag & 0xFF for tag in dataset.tags if tag >> 16 == group and tag & 0xFFFF < 0x100}
     free = next((block for block in range(0x10, 0x100) if block not in taken), None)
     if free is None:
         raise EditFailed(f"group {group:04X} has no free private block")
@@ -142,7 +143,7 @@ def make_block(dataset: DataSet, group: int, creator: str, character_set: str) -
 
 def _places(dataset: DataSet, steps: tuple[Step, ...], used: str) -> Iterator[tuple[DataSet, int, str]]:
     tag = steps[0].tag_in(dataset, used)
-    if tag is None or tag not in dataset.elements:
+    if tag is None or tag not in dataset:
         return
     if len(steps) == 1:
         yield dataset, tag, used
@@ -162,7 +163,7 @@ def _change(
             return False
         tag = step.tag | make_block(dataset, step.tag >> 16, step.creator, used) << 8
     if len(steps) == 1:
-        return act(dataset, tag, used) if make or tag in dataset.elements else False
+        return act(dataset, tag, used) if make or tag in dataset else False
     items = dataset.items(tag)
     if make and not items and step.item in (EVERY_ITEM, 0):
         items = [dataset.new_item(tag)]

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from internal.errors import BytesMissing, LeaseLost, RouterError
 from internal.identity import Person
 from internal.model import Header, Instance, Intent, Inventory, Item, ItemState, Job, Series
-from internal.ports import Destination, Frozen
+from internal.ports import Destination, Following, Frozen
 from internal.states import Event, Finish, Later, NotYet, Outcome, Refuse, State, next_state
 from internal.worker import outcome_of
 
@@ -187,7 +187,7 @@ class MemoryWork:
     def rehearse(self) -> None:
         """There are no rules here."""
 
-    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
+    def freeze(self, items: Sequence[Item], following: Following | None = None) -> list[Frozen]:
         frozen: list[MemoryFrozen] = []
         for item in items:
             if item.instance.id not in self.ledger.files:

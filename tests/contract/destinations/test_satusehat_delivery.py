@@ -13,7 +13,7 @@ from interface.satusehat.delivery import Satusehat
 from interface.satusehat.run import Run
 from internal.errors import LeaseLost, Transient
 from internal.model import Inventory, Item, ItemState
-from internal.ports import Frozen
+from internal.ports import Following, Frozen
 from internal.states import Finish, More, NotYet, Refuse, State
 from tests.contract.destinations.conftest import Case
 from tests.contract.destinations.images import make_instance
@@ -344,9 +344,9 @@ def test_what_was_marked_and_not_begun_when_the_lease_was_lost_is_no_attempt(
 class LosesItOneByOne(MemoryWork):
     """Another worker has the job while images are prepared one by one, since the file of one is missing."""
 
-    def freeze(self, items: Sequence[Item]) -> list[Frozen]:
+    def freeze(self, items: Sequence[Item], following: Following | None = None) -> list[Frozen]:
         self.lost = self.lost or [one.item_id for one in items] == [3]
-        return super().freeze(items)
+        return super().freeze(items, following)
 
 
 def test_what_was_prepared_one_by_one_when_the_lease_was_lost_is_no_attempt(make_case: MakeCase) -> None:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from internal import dicomfile, elements, scan
+from internal import dicomfile, element_bytes, elements, scan
 from internal.config import RuleText
 from internal.model import Arrival
 from internal.rewrite import Rewritten, rewrite
@@ -60,7 +60,7 @@ def encoded(dataset: Dataset, syntax: str = EXPLICIT) -> bytes:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = syntax != BIG, syntax == IMPLICIT
     write_dataset(buffer, dataset)
-    return elements.deflated(buffer.getvalue()) if syntax == DEFLATED else buffer.getvalue()
+    return element_bytes.deflated(buffer.getvalue()) if syntax == DEFLATED else buffer.getvalue()
 
 
 def facts_of(body: bytes, syntax: str = EXPLICIT, **arrival: str) -> Facts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,8 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from internal import dicomfile, elements
+from internal import dicomfile, element_bytes, elements, scan
+from internal.elements import Element
 from internal.errors import NotDicom
 from internal.rules import EditFailed
 from tests.examples import examples
@@ -249,7 +251,7 @@ def test_dcmdump_reads_every_rewritten_file(
 def test_garbage_is_refused_and_nothing_else_happens(data: bytes, syntax: str) -> None:
     try:
         dataset = elements.read(io.BytesIO(data), 0, len(data), syntax)
-        elements.pieces(dataset)
+        dataset.pieces()
     except NotDicom:
         pass
 
@@ -267,11 +269,49 @@ def test_a_damaged_data_set_is_held_or_rewritten_whole(at: int, value: int, synt
     assert done.size_bytes > 0
 
 
+def elements_of(data: bytes, syntax: str) -> list[Element] | None:
+    try:
+        return elements.read(io.BytesIO(data), 0, len(data), syntax).elements
+    except NotDicom:
+        return None
+
+
+@given(st.integers(0, 900), st.integers(0, 255), st.sampled_from((EXPLICIT, IMPLICIT, BIG)), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_an_element_is_the_same_whether_one_like_it_was_met_before(at: int, value: int, syntax: str, few: bool) -> None:
+    whole = encoded(image(RequestAttributesSequence=[Dataset()]), syntax)
+    damaged = bytearray(whole)
+    damaged[at % len(damaged)] = value
+    for kinds in element_bytes.KINDS.values():
+        kinds.known.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(element_bytes.Kinds, "MOST", 3 if few else 4096)
+        first = elements_of(bytes(damaged), syntax)
+        assert elements_of(whole, syntax) is not None
+        assert elements_of(bytes(damaged), syntax) == first
+        assert all(len(kinds.known) <= element_bytes.Kinds.MOST for kinds in element_bytes.KINDS.values())
+
+
+def test_a_length_where_a_vr_should_be_is_not_taken_for_one_the_second_time() -> None:
+    data = (struct.pack("<HH2sH", 0x0008, 0x0060, b"CS", 2) + b"CT" + struct.pack("<HHI", 0x0010, 0x0010, 4) + b"A^B "
+            + struct.pack("<HHI", 0x0010, 0x0020, 0x10004) + bytes(0x10004))
+    assert elements_of(data, EXPLICIT) == elements_of(data, EXPLICIT)
+    (_, name, patient_id) = elements_of(data, EXPLICIT) or []
+    assert (name.tag, patient_id.tag, patient_id.value_end - patient_id.value_at) == (0x00100010, 0x00100020, 0x10004)
+
+
+def test_more_elements_than_any_image_has_are_refused() -> None:
+    data = b"".join(struct.pack("<HH2sH", 0x0009 + 2 * (at >> 15), at & 0x7FFF, b"LO", 0)
+                    for at in range(scan.MAX_ELEMENTS + 1))
+    with pytest.raises(NotDicom, match="too many"):
+        elements.read(io.BytesIO(data), 0, len(data), EXPLICIT)
+
+
 def test_a_deflated_bomb_is_refused() -> None:
     import zlib
 
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    bomb = packer.compress(bytes(elements.MAX_INFLATED_BYTES + 4096)) + packer.flush()
+    bomb = packer.compress(bytes(element_bytes.MAX_INFLATED_BYTES + 4096)) + packer.flush()
     with pytest.raises(NotDicom, match="more than 64 MB"):
         elements.read(io.BytesIO(bomb), 0, len(bomb), DEFLATED)
 
