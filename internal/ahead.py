@@ -12,6 +12,7 @@ from typing import Final
 
 from internal.frozen import FrozenItem
 from internal.model import Item
+from internal.scan import DEFLATED
 
 #: So much of the images is read ahead: what is sent soon is then still in the system's memory.
 AHEAD_BYTES: Final = 256 * 1024 * 1024
@@ -28,9 +29,12 @@ class Ahead:
         self._left_bytes = AHEAD_BYTES
 
     def add(self, item: Item, freeze: Freeze) -> None:
-        """Begin to freeze an item, unless it was begun or there is too much in hand."""
-        size_bytes = item.instance.dataset_bytes
-        if item.item_id in self._coming or size_bytes > self._left_bytes:
+        """Begin to freeze an item, unless it was begun, there is too much in hand, or it is deflated.
+
+        A deflated image that is rewritten is held in memory, up to 64 MB each.
+        """
+        size_bytes, header = item.instance.dataset_bytes, item.instance.header
+        if item.item_id in self._coming or size_bytes > self._left_bytes or header.transfer_syntax_uid in DEFLATED:
             return
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="freeze-ahead")

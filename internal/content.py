@@ -19,7 +19,7 @@ from internal.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Walk, ope
 from internal.errors import NotDicom
 from internal.scan import MAX_DEPTH
 
-MAX_ELEMENTS: Final = 200_000
+MAX_ELEMENTS: Final = 100_000
 _TRAILING_PADDING: Final = 0xFFFCFFFC
 _CHUNK_BYTES: Final = 1024 * 1024
 _MAX_TEXT_BYTES: Final = 64 * 1024
@@ -41,12 +41,16 @@ class Written:
 
 
 class _Event(NamedTuple):
-    """One element with its value from `start` to `end`; a sequence is one without value, and its items follow."""
+    """One element with its value from `start` to `end`; a sequence is one without value, and its items follow.
+
+    `told`: the VR stands there; otherwise it is the dictionary's.
+    """
 
     tag: int
     vr: str = ""
     start: int = 0
     end: int = 0
+    told: bool = False
 
 
 class _Frame(NamedTuple):
@@ -61,7 +65,7 @@ class _Frame(NamedTuple):
 def same(one: Written, other: Written) -> bool:
     """Return whether both surely hold the same content; False too for what cannot be taken apart without doubt.
 
-    At most 200,000 elements of each are looked at, and a megabyte of each is held at once (64 MB of a deflated one).
+    At most 100,000 elements of each are looked at, and a megabyte of each is held at once (64 MB of a deflated one).
     Raises OSError of the files.
     """
     syntaxes = {one.transfer_syntax_uid, other.transfer_syntax_uid}
@@ -78,13 +82,27 @@ def _difference(one: Written, other: Written, *, enter_unknown: bool) -> set[str
     try:
         (left, left_encoding), (right, right_encoding) = (
             open_source(each.file, each.offset, each.size_bytes, each.transfer_syntax_uid) for each in (one, other))
+        if max(left.behind_bytes, right.behind_bytes) > 1:  # PS3.5 A.5 allows one byte of padding
+            return set()
         for a, b in zip_longest(_events(left, left_encoding, enter_unknown),
                                 _events(right, right_encoding, enter_unknown)):
-            if a is None or b is None or a.tag != b.tag or not _same_value(a, left, b, right):
+            if a is None or b is None or a.tag != b.tag or not (
+                    _same_vr(a, b, big=left_encoding.big) and _same_value(a, left, b, right)):
                 return {each.vr for each in (a, b) if each is not None}
     except NotDicom:
         return set()
     return None
+
+
+def _same_vr(a: _Event, b: _Event, *, big: bool) -> bool:
+    """Return whether equal bytes mean the same under both VRs. Big endian bytes lie as their VR says."""
+    if a.vr == b.vr or not (a.told and b.told):
+        return True
+    return not big and ("UN" in (a.vr, b.vr) or {a.vr, b.vr} == {"OB", "OW"})
+
+
+def _is_text(event: _Event) -> bool:
+    return (vr_of(event.tag) if event.vr == "UN" else event.vr) in _TEXT
 
 
 def _same_value(a: _Event, left: Source, b: _Event, right: Source) -> bool:
@@ -94,7 +112,7 @@ def _same_value(a: _Event, left: Source, b: _Event, right: Source) -> bool:
             == right.read(b.start + at, min(b.start + at + _CHUNK_BYTES, b.end))
             for at in range(0, length, _CHUNK_BYTES)):
         return True
-    if max(length, other_length) > _MAX_TEXT_BYTES or not _TEXT & {a.vr, b.vr, vr_of(a.tag)}:
+    if max(length, other_length) > _MAX_TEXT_BYTES or not (_is_text(a) and _is_text(b)):
         return False
     return left.read(a.start, a.end).rstrip(b" \0") == right.read(b.start, b.end).rstrip(b" \0")
 
@@ -113,6 +131,7 @@ def _events(source: Source, encoding: Encoding, enter_unknown: bool) -> Iterator
             continue
         tag, vr, length, value_at = walk.header(position, frame.encoding, item=not frame.is_item)
         position = end = frame.limit if length == UNDEFINED else value_at + length
+        told = not frame.encoding.implicit
         if max(value_at, end) > frame.limit:
             raise NotDicom("something is longer than what it lies in")
         if frame.delimited and tag == (ITEM_END if frame.is_item else SEQUENCE_END):
@@ -124,13 +143,13 @@ def _events(source: Source, encoding: Encoding, enter_unknown: bool) -> Iterator
             raise NotDicom("this stands where no such thing can")
         elif tag in PIXEL_TAGS and length == UNDEFINED:
             position = _end_of_fragments(walk, value_at, frame)
-            yield _Event(tag, vr, value_at, position)
+            yield _Event(tag, vr, value_at, position, told)
         elif _is_sequence(source, vr, length, value_at, enter_unknown):
             yield _Event(tag)
             inner = IMPLICIT_LITTLE if vr == "UN" else frame.encoding
             position = _enter(stack, _Frame(False, length == UNDEFINED, end, inner), value_at)
         elif tag & 0xFFFF and (len(stack) > 1 or tag != _TRAILING_PADDING):
-            yield _Event(tag, vr, value_at, end)
+            yield _Event(tag, vr, value_at, end, told)
 
 
 def _left(frame: _Frame) -> Iterator[_Event]:

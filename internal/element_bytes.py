@@ -64,13 +64,17 @@ KINDS: Final = {encoding: Kinds(encoding) for encoding in (
 
 
 class Source:
-    """The bytes of one data set: a buffer, or a window over a file that begins at `offset`."""
+    """The bytes of one data set: a buffer, or a window over a file that begins at `offset`.
+
+    `behind_bytes`: so many stood behind the end of a deflated one.
+    """
 
     def __init__(self, data: bytes, file: BinaryIO | None = None, offset: int = 0, size: int | None = None) -> None:
         self.window, self.base = data, 0
         self._file = file
         self._offset = offset
         self.size = len(data) if size is None else size
+        self.behind_bytes = 0
 
     def need(self, start: int, count: int) -> int:
         """Have `count` bytes from `start` in the window and return where they begin in it. Raises NotDicom."""
@@ -99,16 +103,27 @@ class Source:
         return self.window[at : at + end - start]
 
 
-def inflate(data: bytes) -> bytes:
-    """Return what a deflate stream holds. Raises NotDicom if it is cut off, damaged or holds more than 64 MB."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+def inflate(file: BinaryIO, size_bytes: int) -> tuple[bytes, int]:
+    """Return what the deflate stream in the next `size_bytes` of `file` holds, and how many bytes stand behind its end.
+
+    Read step by step. Raises NotDicom if it is cut off, damaged or holds more than 64 MB.
+    """
+    inflater, inflated, left = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), size_bytes
     try:
-        inflated = inflater.decompress(data, MAX_INFLATED_BYTES)
+        while not inflater.eof and len(inflated) <= MAX_INFLATED_BYTES:
+            data = inflater.unconsumed_tail
+            if not data:
+                data = file.read(min(_WINDOW_BYTES, left))
+                left -= len(data)
+            part = inflater.decompress(data, MAX_INFLATED_BYTES + 1 - len(inflated))
+            if not (data or part):
+                break
+            inflated += part
     except zlib.error as error:
         raise NotDicom("the deflated data set cannot be inflated") from error
-    if not inflater.eof:
+    if not inflater.eof or len(inflated) > MAX_INFLATED_BYTES:
         raise NotDicom("the deflated data set is cut off or inflates to more than 64 MB")
-    return inflated
+    return bytes(inflated), len(inflater.unused_data) + left
 
 
 def deflated(data: bytes) -> bytes:

@@ -348,7 +348,9 @@ def open_source(file: BinaryIO, offset: int, size_bytes: int, transfer_syntax_ui
     """Return the bytes that `read` walks over and how its elements are written; raises NotDicom as it does."""
     if transfer_syntax_uid in DEFLATED:
         file.seek(offset)
-        source = Source(inflate(file.read(size_bytes)))
+        inflated, behind_bytes = inflate(file, size_bytes)
+        source = Source(inflated)
+        source.behind_bytes = behind_bytes
     else:
         source = Source(b"", file, offset, size_bytes)
     head = source.read(0, 6) if source.size >= 6 else b""

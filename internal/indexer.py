@@ -34,6 +34,8 @@ _LISTED_ENTRIES = 10_000
 _HEAD_BYTES = 256 * 1024
 #: Size of the buffer that read_instance wants.
 READ_BYTES = 1024 * 1024
+#: A batch ends where looking into what is repeated in other bytes has taken so long: other duties wait for it.
+_COMPARE_S = 2.0
 #: Once in a batch and once alone: an entry whose reading ended the process twice is set aside.
 _STARTS_BEFORE_ASIDE = 2
 
@@ -98,7 +100,11 @@ class Indexer:
         if self._suspects:
             self._note_study(entries[0], starts)
         batch = self._read(entries, starts)
-        same_as = self._repeats(batch.instances)
+        same_as, judged = self._repeats(batch.instances)
+        if judged < len(batch.instances):
+            first_left = batch.instances[judged].id
+            entries = entries[: [entry.id for entry in entries].index(first_left)]
+            batch = self._read(entries, starts)
         with self._store.transaction() as tx:
             self._write(tx, batch, same_as)
         self._spool.to_cur(batch.done)
@@ -171,33 +177,49 @@ class Indexer:
                 batch.bad.append(_Bad(entry, reason))
         return batch
 
-    def _repeats(self, instances: Sequence[Instance]) -> dict[str, str]:
-        """Return which entries bring, in other bytes, the content that counts under their UID: entry to held entry.
+    def _repeats(self, instances: Sequence[Instance]) -> tuple[dict[str, str], int]:
+        """Return which entries bring, in other bytes, the content that counts under their UID: entry to held entry;
+        and how many of the instances were judged, from the first on, before the time for it was over.
 
         Looked up in the files, so only where those of both lie here; before the transaction, which is kept short.
         """
+        until_s = self._clock.monotonic_s() + _COMPARE_S
         uids = {one.id: storable(one.header.sop_uid) for one in instances}
         with self._store.reading() as tx:
             held = index.current_of(tx, sorted(set(uids.values())))
-        found = {}
-        for one in instances:
+        found: dict[str, str] = {}
+        for judged, one in enumerate(instances):
             first = held.setdefault(uids[one.id], one)
-            if one.sha256 != first.sha256 and self._same_content(one, first):
+            if one.sha256 == first.sha256:
+                continue
+            if judged and self._clock.monotonic_s() > until_s:
+                return found, judged
+            if self._same_content(one, first):
                 found[one.id] = first.id
-        return found
+        return found, len(instances)
 
     def _same_content(self, one: Instance, first: Instance) -> bool:
         if first.purged_at is not None or node_of(first.location) != self._spool.node:
             return False
         try:
             with self._spool.open_entry(one.id) as file, self._spool.open_entry(first.id) as first_file:
-                return content.same(_written(file, one), _written(first_file, first))
+                return content.same(_written(file, one), _written(first_file, first)) and self._is_whole(
+                    first_file, first)
         except BytesMissing:
             return False
         except OSError as fault:
             if fault.errno in SHORTAGES:
                 raise
             return False
+
+    def _is_whole(self, file: BinaryIO, instance: Instance) -> bool:
+        """Return whether the held data set is still what came: what repeats a damaged one is kept beside it."""
+        file.seek(instance.dataset_offset)
+        digest, left = hashlib.sha256(), instance.dataset_bytes
+        while left and (part := file.read(min(len(self._buffer), left))):
+            digest.update(part)
+            left -= len(part)
+        return not left and digest.hexdigest() == instance.sha256
 
     def _write(self, tx: Tx, batch: _Batch, same_as: Mapping[str, str]) -> None:
         now = self._clock.now_ms()

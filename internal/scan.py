@@ -52,6 +52,7 @@ _FIELD_TAGS: Final = frozenset(FIELDS)
 _UID_TAGS_IN_ORDER: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)  # of Uids
 UID_TAGS: Final = frozenset(_UID_TAGS_IN_ORDER)
 _PIXEL_DATA: Final = 0x7FE00008
+_RUN_ELEMENTS: Final = 1000
 #: An element's header with its VR, one without, a length of 32 bits.
 _LITTLE: Final = (struct.Struct("<HH2sH"), struct.Struct("<HHI"), struct.Struct("<I"))
 _BIG: Final = (struct.Struct(">HH2sH"), struct.Struct(">HHI"), struct.Struct(">I"))
@@ -86,14 +87,14 @@ def _unwanted_run(wanted: frozenset[int]) -> re.Pattern[bytes]:
     """Return what matches a run of explicit little endian elements not `wanted`, of groups before its last one.
 
     Of an even length below 128 bytes only, one branch for each: the length alone decides which one can match, so
-    there is nothing to go back to.
+    there is nothing to go back to, and plain repetition will do (a possessive one ends too late before Python 3.11.5).
     """
     last_group = max(wanted) >> 16
     tags = (struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in sorted(wanted) if tag >> 16 < last_group)
     skipped = b"(?!%b)[\\x00-%b]\\x00.." % (b"|".join(map(re.escape, tags)), re.escape(bytes([last_group - 1])))
     vr = b"(?:%b)" % b"|".join(sorted(SHORT_VRS))
     value = b"(?:%b)" % b"|".join(re.escape(struct.pack("<H", size)) + b".{%d}" % size for size in range(0, 128, 2))
-    return re.compile(b"(?:%b%b%b)++" % (skipped, vr, value), re.DOTALL)
+    return re.compile(b"(?:%b%b%b){1,%d}" % (skipped, vr, value, _RUN_ELEMENTS), re.DOTALL)
 
 
 class CutShort(NotDicom):
@@ -340,12 +341,12 @@ class _Walk:
     def _pass_over(self, start: int) -> int:
         """Return where the run of elements that begins at `start` ends: those that `top` would step over one by one.
 
-        One step of the regular expression engine instead of a loop: most elements of a header are of this kind. Each
-        counts against the budget as if it were as short as an element can be.
+        One step of the regular expression engine instead of a loop: most elements of a header are of this kind. They
+        count against the budget as if each were as short as an element can be, up to the most that one run has.
         """
         if self._run is None or (match := self._run.match(self._data, start)) is None:
             return start
-        self._budget -= (match.end() - start) // 8
+        self._budget -= min((match.end() - start) // 8, _RUN_ELEMENTS)
         return match.end()
 
     def to_the_end(self, budget: int) -> None:

@@ -35,6 +35,13 @@ _FORMS_BYTES = 16 * 1024 * 1024
 _FORM_BYTES = 2048
 
 
+class _NotMade:
+    """No form, as opposed to None: as it came."""
+
+
+_NOT_MADE = _NotMade()
+
+
 @dataclass(frozen=True, slots=True)
 class _Rehearsed:
     """Rewrites items; what was made of one while rehearsing is not made a second time."""
@@ -47,9 +54,8 @@ class _Rehearsed:
         return self.rewriter.edits
 
     def rewrite(self, file: BinaryIO, item: Item) -> NewForm | None:
-        if item.item_id in self.forms and not item.recipe:
-            return self.forms.pop(item.item_id)
-        return self.rewriter.rewrite(file, item)
+        known = _NOT_MADE if item.recipe else self.forms.pop(item.item_id, _NOT_MADE)  # by two threads: in one step
+        return self.rewriter.rewrite(file, item) if isinstance(known, _NotMade) else known
 
 
 class LeasedWork:

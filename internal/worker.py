@@ -82,7 +82,7 @@ class LanePolicy:
         """
         if faults:
             return min(self.idle_s * 2.0 ** min(faults, 20), REST_MAX_S)
-        return QUIET_REST_S if quiet_for_s >= QUIET_AFTER_S else self.idle_s
+        return max(QUIET_REST_S, self.idle_s) if quiet_for_s >= QUIET_AFTER_S else self.idle_s
 
     def poll_ms(self, age_ms: int) -> int:
         """Return how long to wait before looking again for something that has been missing for `age_ms`."""

@@ -14,7 +14,7 @@ from internal.indexer import BATCH_ROWS, Indexer
 from internal.model import ItemState
 from internal.ports import Work
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
-from tests.contract.engine.conftest import Engine, deliver_all
+from tests.contract.engine.conftest import Engine, HandClock, deliver_all
 from tests.system.rig import wait_for
 
 STUDY = "1.2.826.0.1.1"
@@ -112,6 +112,39 @@ def test_same_image_written_in_another_way_changes_nothing(engine: Engine, first
         known = index.study(tx, STUDY)
         assert known is not None and (known.conflict, known.revision, known.instances) == (False, 1, 1)
         assert sorted(holdings.duplicates_of(tx, first.id)) == sorted([again.id, later.id]), "they go when it goes"
+
+
+class HurryingClock(HandClock):
+    """Each look at it takes three seconds."""
+
+    def monotonic_s(self) -> float:
+        self.ms += 3_000
+        return super().monotonic_s()
+
+
+def test_a_batch_ends_early_where_looking_into_repeats_takes_long(engine: Engine) -> None:
+    """The others come with the next batch, in the order in which they arrived."""
+    entries = [engine.receive(STUDY, sop_uid="1.2.3.4", padding=2 * number) for number in range(4)]
+    indexer = Indexer(engine.spool, engine.store, HurryingClock())
+    passes = [indexer.run_once() for _ in range(4)]
+    assert [(one.indexed, one.more) for one in passes] == [(1, True)] * 3 + [(1, False)]
+    with engine.store.reading() as tx:
+        assert sorted(holdings.duplicates_of(tx, entries[0].id)) == sorted(entry.id for entry in entries[1:])
+
+
+def test_the_same_image_is_kept_where_the_first_is_no_longer_what_came(engine: Engine) -> None:
+    """Only its padding is damaged, but that keeps it from leaving: the second may have to take its place."""
+    first = engine.receive(STUDY, sop_uid="1.2.3.4", padding=4)
+    engine.settle()
+    with engine.spool.open_entry(first.id) as file:
+        path = Path(file.name)
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    engine.receive(STUDY, sop_uid="1.2.3.4")
+    engine.settle()
+    assert engine.job().reason_code == "conflict"
+    assert sum(1 for _ in engine.spool.all_ids()) == 2
 
 
 def test_the_same_image_is_not_recognised_once_the_first_bytes_are_gone(engine: Engine) -> None:

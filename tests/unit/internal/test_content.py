@@ -114,6 +114,35 @@ def test_other_content_is_not(one: bytes, other: bytes) -> None:
     assert not are_same(one, other)
 
 
+@pytest.mark.parametrize(("tag", "vr", "other_vr", "value"), [
+    (0x00280106, b"US", b"SS", b"\xff\xff"),
+    (0x00091001, b"FL", b"UL", b"\0\0\x80\x3f"),
+    (0x00091001, b"OB", b"LO", b"ab"),
+])
+def test_the_same_bytes_under_another_vr_are_not_the_same(tag: int, vr: bytes, other_vr: bytes, value: bytes) -> None:
+    assert not are_same(element(tag, vr, value), element(tag, other_vr, value))
+    assert are_same(element(tag, vr, value), element(tag, b"UN", value)), "UN says nothing about the value"
+
+
+def test_zeros_behind_a_value_that_is_no_text_on_one_side_count() -> None:
+    assert not are_same(element(0x00091001, b"OB", b"ab\0\0"), element(0x00091001, b"LO", b"ab"))
+    assert not are_same(element(0x00091001, b"UN", b"ab\0\0"), element(0x00091001, b"LO", b"ab"))
+
+
+def test_big_endian_bytes_lie_as_their_vr_says() -> None:
+    def big(vr: bytes) -> bytes:
+        return struct.pack(">HH2sHI", 0x7FE0, 0x0010, vr, 0, 4) + b"\x01\x02\x03\x04"
+
+    assert are_same(big(b"OW"), big(b"OW"), BIG)
+    assert not are_same(big(b"OB"), big(b"OW"), BIG)
+    assert are_same(WORDS, WORDS.replace(b"OW", b"OB")), "little endian: the same bytes"
+
+
+def test_what_stands_behind_the_end_of_a_deflated_data_set_is_not_passed_over() -> None:
+    assert are_same(deflated(NAME), deflated(NAME + PADDING), DEFLATED)
+    assert not are_same(deflated(NAME), deflated(NAME) + b"more", DEFLATED)
+
+
 def test_what_cannot_be_taken_apart_is_not_called_the_same() -> None:
     broken = element(0x00081140, b"SQ", item(TEXT)[:-3])
     assert not are_same(broken, broken + PADDING)
