@@ -127,7 +127,7 @@ def _encoded(number: int, value: int | str | bytes) -> bytes:
     return _HEADER.pack(0, number, len(value)) + value
 
 
-def build_response(request: Command, status: int, comment: str = "", **extra: int | str) -> bytes:
+def build_response(request: Command, status: int, comment: str = "") -> bytes:
     """Return the response without data set to `request`; UIDs of the request are echoed if they are ASCII."""
     elements: dict[int, int | str | bytes] = {
         COMMAND_FIELD: request.field | RESPONSE,

@@ -13,6 +13,7 @@ from internal.errors import CredentialsRefused, Transient
 from internal.indexer import BATCH_ROWS, Indexer
 from internal.model import ItemState
 from internal.ports import Work
+from internal.spool import Entry
 from internal.states import Event, Later, More, NotYet, Outcome, Refuse, State
 from tests.contract.engine.conftest import Engine, HandClock, deliver_all
 from tests.system.rig import wait_for
@@ -114,6 +115,15 @@ def test_same_image_written_in_another_way_changes_nothing(engine: Engine, first
         assert sorted(holdings.duplicates_of(tx, first.id)) == sorted([again.id, later.id]), "they go when it goes"
 
 
+def damage(engine: Engine, entry: Entry) -> None:
+    """Change the last byte of an entry's file."""
+    with engine.spool.open_entry(entry.id) as file:
+        path = Path(file.name)
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+
+
 class HurryingClock(HandClock):
     """Each look at it takes three seconds."""
 
@@ -136,11 +146,7 @@ def test_the_same_image_is_kept_where_the_first_is_no_longer_what_came(engine: E
     """Only its padding is damaged, but that keeps it from leaving: the second may have to take its place."""
     first = engine.receive(STUDY, sop_uid="1.2.3.4", padding=4)
     engine.settle()
-    with engine.spool.open_entry(first.id) as file:
-        path = Path(file.name)
-    with path.open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\xff")
+    damage(engine, first)
     engine.receive(STUDY, sop_uid="1.2.3.4")
     engine.settle()
     assert engine.job().reason_code == "conflict"
@@ -386,11 +392,7 @@ def test_sent_items_keep_their_bytes_over_attempts(engine: Engine) -> None:
 def test_damaged_file_holds_its_job(engine: Engine) -> None:
     entry = engine.receive(STUDY)
     engine.settle()
-    with engine.spool.open_entry(entry.id) as file:
-        path = Path(file.name)
-    with path.open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\xff")
+    damage(engine, entry)
     engine.work()
     assert (engine.job().state, engine.job().reason_code) == (State.HELD, "bytes-damaged")
 
