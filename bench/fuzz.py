@@ -172,7 +172,7 @@ class AssociationTarget:
         ours.close()
         if self._defects.found:
             raise Broken(self._defects.found)
-        if any((self._folder / "spool" / "tmp" / "0").iterdir()):
+        if any(path.stat().st_size for path in (self._folder / "spool" / "tmp" / "0").iterdir()):  # empty: made ahead
             raise Broken("a temporary file is left behind")
         for path in (self._folder / "spool" / "new").iterdir():
             path.unlink()

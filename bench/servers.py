@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -70,10 +71,15 @@ Server = Callable[[int, Path], contextlib.AbstractContextManager[object]]
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on right now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port of this machine that nobody listens on right now, and that no outgoing connection will be given."""
+    while True:
+        port = random.randrange(12_000, 32_000)  # below the ports that systems give by themselves
+        with socket.socket() as sock:
+            try:
+                sock.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = _START_S) -> None:

@@ -19,7 +19,7 @@ from internal.errors import SHORTAGES, BytesDamaged, BytesMissing, NotDicom, Tra
 from internal.model import COMMITMENT_ANSWER, COMMITMENT_REQUEST
 from internal.rows import chunks, json_object, json_text, marks, node_of
 from internal.spool import Entry, EntryKind, Spool
-from internal.spool_writer import arrived_at_of
+from internal.spool_entry import arrived_at_of
 from internal.store import Store, Tx, storable
 
 KIND = "commit"

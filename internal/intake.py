@@ -15,7 +15,8 @@ from internal.dicomfile import Meta, build_meta, read_meta
 from internal.errors import MismatchedInstance, NotDicom
 from internal.model import Arrival, Header
 from internal.scan import CutShort, Uids, check_end, scan, scan_uids
-from internal.spool_writer import Entry, IncomingInstance, SpoolWriter
+from internal.spool_entry import Entry
+from internal.spool_writer import IncomingInstance, SpoolWriter
 
 HEAD_BYTES: Final = 256 * 1024
 MEDIA_STORAGE_DIRECTORY: Final = "1.2.840.10008.1.3.10"

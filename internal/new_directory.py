@@ -1,6 +1,6 @@
 """How a name in new/ becomes durable: in through one descriptor, one fsync of the directory for all who wait.
 
-Layer 1, imports nothing of ours. Used by the spool's writer. Changes when names are made durable in another way.
+Layer 1, imports nothing of ours. Used by all of the spool. Changes when names are made durable in another way.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import errno
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-HAS_DIR_FD = os.rename in os.supports_dir_fd
+HAS_DIR_FD = {os.rename, os.link} <= os.supports_dir_fd
 _RENAME_TRIES = 100
 
 
 class NewDirectory:
     """The directory new/ held open: names go in through the same descriptor that is fsynced afterwards.
 
-    `Spool.refresh_new` may replace the (empty) directory at any time. A rename through the descriptor of a replaced
-    directory fails with ENOENT, so no name can land where it is not synced.
+    `Spool.refresh_new` may replace the (empty) directory at any time. A rename or link through the descriptor of a
+    replaced directory fails with ENOENT, so no name can land where it is not synced.
     """
 
     def __init__(self, path: Path, durable: bool) -> None:
@@ -43,16 +44,25 @@ class NewDirectory:
         self._parent_due = True  # a fresh new/ must itself have a durable name before one in it counts
 
     def rename_into(self, source: str, name: str) -> None:
-        """Move the file `source` into new/ under `name`; the name is not durable yet."""
+        """Move the file `source` into new/ under `name`; the name is not durable yet. Raises OSError."""
+        self._bring(os.rename, source, name)
+
+    def link_into(self, source: str, name: str) -> None:
+        """Give the file `source` the second name `name` in new/; it is not durable yet. Raises OSError."""
+        self._bring(os.link, source, name)
+
+    def _bring(self, call: Callable[..., None], source: str, name: str) -> None:
         if not HAS_DIR_FD:
-            Path(source).rename(self._path / name)
+            call(source, self._path / name)
             return
         for _ in range(_RENAME_TRIES):
             fd = self._fd
             try:
-                os.rename(source, name, dst_dir_fd=fd)
+                call(source, name, dst_dir_fd=fd)
                 return
             except FileNotFoundError:
+                if os.fstat(fd).st_nlink:  # new/ is where it was: there is no `source`
+                    raise
                 with self._changed:
                     if fd == self._fd:
                         self._open()

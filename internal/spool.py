@@ -1,7 +1,7 @@
 """The spool: a maildir of instances, association records and requests; the only module that knows where bytes lie.
 
-Layer 2, imports errors, filelock, new_directory and spool_writer. A file in new/ or cur/ is the one answer to "did we
-accept this?".
+Layer 2, imports errors, filelock, leftovers, new_directory, spool_entry and spool_writer. A file in new/ or cur/ is the
+one answer to "did we accept this?"; what a writer that died has left whole in tmp/ is brought there first.
 Flow: a writer puts entries into new/ (spool_writer), the indexer reads them and moves them to cur/YYYYMMDD/HH (UTC).
 Changes when the layout on disk changes.
 """
@@ -16,29 +16,26 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from internal import failpoints, whole_mark
 from internal.errors import (
     BytesDamaged,
     BytesMissing,
     ConfigurationInvalid,
+    RouterError,
     StorageFull,
     StorageNotMounted,
 )
 from internal.filelock import Lock
+from internal.leftovers import free_name, take_in
 from internal.new_directory import fsync_directory, make_durably
 from internal.report_box import ReportBox
-from internal.spool_writer import (
-    Entry,
-    EntryKind,
-    SpoolWriter,
-    arrived_at_of,
-    parse_name,
-    storage_error,
-)
+from internal.spool_entry import Entry, EntryKind, arrived_at_of, parse_name
+from internal.spool_writer import SpoolWriter, storage_error
 
 __all__ = ["POLICY_NAME", "Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
 
@@ -60,13 +57,15 @@ _NETWORK_TYPES = frozenset(
 class Spool:
     """The spool of one node at `root`. Safe for use by many threads and processes at once."""
 
-    def __init__(self, root: Path, node: str, fsync: bool, min_free_bytes: int) -> None:
+    def __init__(self, root: Path, node: str, fsync: bool, marks: bool, min_free_bytes: int) -> None:
         self.node = node
         self._root = root
         self._fsync = fsync
+        self._marks = marks
         self._min_free_bytes = min_free_bytes
         self._new = root / "new"
         self._cur = root / "cur"
+        self._reachable: set[Path] = set()
         #: Answers on their way to an association that is still open.
         self.reports = ReportBox(root / "run" / "reports")
 
@@ -79,7 +78,9 @@ class Spool:
         on a network file system, StorageFull or StorageFailed if the folder cannot be made.
         """
         root = root.absolute()
-        _refuse_network_storage(root)
+        kind = _file_system(root)
+        if kind in _NETWORK_TYPES:
+            raise ConfigurationInvalid(f"{root} lies on a network file system ({kind}); the spool needs a local disk")
         try:
             node = _read_node(root) or _make_node(root, create)
             for folder in _FOLDERS:
@@ -87,12 +88,13 @@ class Spool:
         except OSError as error:
             raise ConfigurationInvalid(f"The folder {root} cannot be used ({error.strerror}): choose a data_dir that "
                                        "this user may write") from None
-        return cls(root, node, fsync, min_free_bytes)
+        marks = kind in whole_mark.FILE_SYSTEMS or failpoints.active("store.mark_anywhere")
+        return cls(root, node, fsync, marks, min_free_bytes)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def writer(self, slot: str, wait_s: float = 10.0) -> SpoolWriter:
-        """Return the writer of `slot` ([a-z0-9-], e.g. ``receive-0``); sweeps what its predecessor left in tmp/.
+        """Return the writer of `slot` ([a-z0-9-], e.g. ``receive-0``), after what its predecessor left was taken in.
 
         Raises AlreadyRunning if another process still has the slot after `wait_s` seconds.
         """
@@ -100,12 +102,32 @@ class Spool:
             raise ValueError("a slot is made of a-z, 0-9 and -")
         lock = self.lock(f"slot-{slot}", wait_s)
         directory = self._root / "tmp" / slot
-        directory.mkdir(mode=0o700, exist_ok=True)
-        for leftover in directory.iterdir():
-            leftover.unlink()
+        make_durably(directory)
+        self._make_reachable(directory)
         return SpoolWriter(
-            slot=slot, directory=directory, new=self._new, lock=lock, fsync=self._fsync, check_room=self._check_room,
+            slot=slot, directory=directory, new=self._new, lock=lock, fsync=self._fsync, marks=self._marks,
+            check_room=self._check_room, held_back=self._take_in(directory),
         )
+
+    def take_in_leftovers(self) -> None:
+        """Take in what was left in the slots that have no writer now; some will get none, as processes become fewer."""
+        for directory in (self._root / "tmp").iterdir():
+            if _SLOT.fullmatch(directory.name) and directory.is_dir():
+                try:
+                    lock = self.lock(f"slot-{directory.name}", wait_s=0)
+                except RouterError:  # it runs
+                    continue
+                try:
+                    self._take_in(directory)
+                finally:
+                    lock.release()
+
+    def _take_in(self, directory: Path) -> list[tuple[str, Entry]]:
+        return take_in(directory, self._new, self._root / "bad", self._is_kept)
+
+    def _is_kept(self, entry: Entry) -> bool:
+        in_cur = self._hour(entry) / entry.file_name
+        return in_cur.exists() or (self._new / entry.file_name).exists() or in_cur.exists()  # it may be moving
 
     def _check_room(self) -> None:
         if self._min_free_bytes and self.free_bytes() < self._min_free_bytes:
@@ -218,28 +240,40 @@ class Spool:
         return self._cur / _hour_of(entry)
 
     def to_cur(self, entries: Iterable[Entry]) -> None:
-        """Move indexed entries from new/ to cur/; not fsynced (a crash shows them in new/ again), safe to repeat."""
-        for entry in entries:
-            hour = self._hour(entry)
-            if not _move(self._new / entry.file_name, hour / entry.file_name):
-                hour.parent.mkdir(mode=0o700, exist_ok=True)
-                hour.mkdir(mode=0o700, exist_ok=True)
-                _move(self._new / entry.file_name, hour / entry.file_name)
+        """Move indexed entries from new/ to cur/; safe to repeat. A crash may show them in new/ again."""
+        self._move_all([(self._new / entry.file_name, self._hour(entry) / entry.file_name) for entry in entries])
 
     def return_to_new(self, ids: Iterable[str]) -> None:
         """Move entries from cur/ back to new/, to be indexed again; ids that are not in cur/ are left out."""
-        for entry_id in ids:
-            for kind in EntryKind:
-                entry = parse_name(f"{entry_id}.{kind}")
-                if entry is not None:
-                    _move(self._hour(entry) / entry.file_name, self._new / entry.file_name)
+        entries = [entry for entry_id in ids for kind in EntryKind if (entry := parse_name(f"{entry_id}.{kind}"))]
+        self._move_all([(self._hour(entry) / entry.file_name, self._new / entry.file_name) for entry in entries])
 
     def set_aside(self, entry: Entry, reason: str) -> None:
         """Move an entry of new/ or cur/ to bad/, with `reason` (text without patient data) beside it; never deletes."""
-        target = self._root / "bad" / entry.file_name
+        sources = [folder / entry.file_name for folder in (self._new, self._hour(entry))]
+        target = free_name(self._root / "bad" / entry.file_name, next(filter(Path.exists, sources), None))
         target.with_suffix(".reason").write_text(reason + "\n", encoding="utf-8")
-        _move(self._new / entry.file_name, target)
-        _move(self._hour(entry) / entry.file_name, target)
+        self._move_all([(source, target) for source in sources])
+
+    def _move_all(self, moves: Sequence[tuple[Path, Path]]) -> None:
+        """Give each file its new name, durable where the spool is, before the old one goes; absent ones are left out.
+
+        A power cut may leave both names, on no file system neither.
+        """
+        moved = [(source, target) for source, target in moves if _link(source, target)]
+        if self._fsync and sys.platform != "win32":
+            for folder in {target.parent for _, target in moved}:
+                self._make_reachable(folder)
+                fsync_directory(folder)
+        for source, _ in moved:
+            source.unlink(missing_ok=True)
+
+    def _make_reachable(self, folder: Path) -> None:
+        """Make the names that lead to a folder of the spool durable, once: who made it may have died before that."""
+        if self._fsync and sys.platform != "win32" and folder not in self._reachable:
+            for parent in folder.parents[:len(folder.parents) - len(self._root.parents)]:
+                fsync_directory(parent)
+            self._reachable.add(folder)
 
     def remove(self, ids: Iterable[str]) -> None:
         """Unlink instance files of cur/ for good; one that is gone already is no fault. Retention alone calls this."""
@@ -292,13 +326,27 @@ def _names(directory: Path) -> list[str]:
     return os.listdir(directory)  # noqa: PTH208 - a Path for each of a million names would cost seconds
 
 
-def _move(source: Path, target: Path) -> bool:
-    """Return whether it was there to be moved, and the target's folder too; else it has been moved already."""
-    try:
-        source.rename(target)
-    except FileNotFoundError:
-        return False
-    return True
+def _link(source: Path, target: Path) -> bool:
+    """Return whether `source` is there and `target` is another name of it now, as it may have been before."""
+    for _ in range(2):
+        try:
+            os.link(source, target)
+            return True
+        except FileExistsError:
+            if not source.exists():
+                return False
+            if not source.samefile(target):
+                source.replace(target)  # a person has put it there
+            return True
+        except PermissionError:  # a folder, or a file system where files have one name
+            source.rename(target)
+            return True
+        except FileNotFoundError:
+            if target.parent.exists():
+                return False
+            for folder in (target.parent.parent, target.parent):
+                make_durably(folder)
+    return False
 
 
 def _read_node(root: Path) -> str | None:
@@ -342,19 +390,24 @@ def _make_node(root: Path, create: bool) -> str:
     return node
 
 
-def _refuse_network_storage(root: Path) -> None:
-    """fsync and flock over a network do not mean what the spool needs them to mean."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return
+def _file_system(root: Path) -> str:
+    """Return the type of the file system that `root` lies on, "" where the system does not tell.
+
+    fsync and flock over a network do not mean what the spool needs them to mean.
+    """
     best, kind = "", ""
     resolved = str(root.resolve())
-    for line in lines:
+    for line in _mounts():
         left, _, right = line.partition(" - ")
         mount = left.split(" ")[4].replace("\\040", " ")
         inside = resolved == mount or resolved.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):
             best, kind = mount, right.split(" ")[0]
-    if kind in _NETWORK_TYPES:
-        raise ConfigurationInvalid(f"{root} lies on a network file system ({kind}); the spool needs a local disk")
+    return kind
+
+
+def _mounts() -> list[str]:
+    try:
+        return Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []

@@ -1,85 +1,42 @@
-"""How bytes become an entry of the spool that survives a power cut: write, fsync, rename, fsync the directory.
+"""How bytes become an entry of the spool that survives a power cut, by one of two orders (ADR 0024).
 
-Layer 2, imports errors, failpoints, filelock and new_directory. `Spool.writer` makes the one writer of a slot;
-everything that accepts something (DIMSE, HTTP, fetch) goes through it. Changes when the order that keeps the promise
-changes.
+commit(): write, fsync, rename into new/, fsync new/. seal() and hand_over(): write into a file whose name in tmp/ was
+made durable before, mark it as whole, fsync; then tell the sender; then link it into new/, whose fsync serves many.
+On return of `commit`, `seal` or `add_record` a power cut takes nothing away; only then may anyone be told so.
 
-On return of `commit` or `add_record` the bytes and their name are durable; only then may anyone be told so.
+Layer 2, imports errors, failpoints, filelock, new_directory, spool_entry and whole_mark. `Spool.writer` makes the one
+writer of a slot; everything that accepts something (DIMSE, HTTP, fetch) goes through it. Changes when the order that
+keeps the promise changes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import itertools
+import logging
+import mmap
 import os
-import secrets
-import sys
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from internal import failpoints
+from internal import disk_hints, failpoints, whole_mark
+from internal.empty_files import EmptyFile, EmptyFiles
 from internal.errors import RouterError, StorageFailed, StorageFull
 from internal.filelock import Lock
 from internal.new_directory import NewDirectory
+from internal.spool_entry import Entry, EntryIds, EntryKind
+from internal.whole_mark import Checksum, Mark, MarksUnsupported
+
+log = logging.getLogger("router.spool")
+
+T = TypeVar("T")
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_MAX_SEQUENCE = 0xFFFF
+_HAS_WRITEV = hasattr(os, "writev")
 _MAX_VECTOR = 512
-_SYNC_FILE_RANGE_WRITE = 2
 _START_WRITING_BYTES = 160 * 1024
-#: Prepared files that lie in tmp/ at most; as many as associations that are between two images at one moment.
-MAX_PREPARED = 8
-
-
-class EntryKind(StrEnum):
-    """What an entry of the spool is; the value is the file's extension."""
-
-    INSTANCE = "dcm"
-    ASSOCIATION = "assoc"
-    REQUEST = "req"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of the spool; `arrived_at` (ms, from its id) is when its bytes, though not yet its name, were durable.
-
-    Settling goes by this time; `Arrival.arrived_at` in the file meta is when the first byte came.
-    """
-
-    id: str
-    kind: EntryKind
-    arrived_at: int
-
-    @property
-    def file_name(self) -> str:
-        """The entry's name inside new/ or cur/."""
-        return f"{self.id}.{self.kind}"
-
-
-def parse_name(name: str) -> Entry | None:
-    """Return the entry that a file name stands for, None for a name that is not ours."""
-    entry_id, _, extension = name.partition(".")
-    try:
-        return Entry(entry_id, EntryKind(extension), arrived_at_of(entry_id))
-    except ValueError:
-        return None
-
-
-def arrived_at_of(entry_id: str) -> int:
-    """Return the arrival time (ms) that an id begins with; raises ValueError for a string that is no id."""
-    head, dash, _ = entry_id.partition("-")
-    if len(head) != 12 or not dash or not entry_id.replace("-", "").isalnum():
-        raise ValueError("not the id of a spool entry")
-    return int(head, 16)
 
 
 def storage_error(error: OSError) -> RouterError:
@@ -90,55 +47,39 @@ def storage_error(error: OSError) -> RouterError:
     return StorageFailed(f"The disk refused to write ({name})")
 
 
-class _Ids:
-    """Ids of one writer: ``<12 hex ms>-<4 hex>-<slot>-<boot>``; they never go back, even if the clock does."""
-
-    def __init__(self, slot: str) -> None:
-        self._tail = f"{slot}-{secrets.token_hex(4)}"
-        self._last_ms = 0
-        self._sequence = 0
-        self._lock = threading.Lock()
-
-    def make(self) -> tuple[str, int]:
-        with self._lock:
-            now = time.time_ns() // 1_000_000
-            if now > self._last_ms:
-                self._last_ms, self._sequence = now, 0
-            elif self._sequence < _MAX_SEQUENCE:
-                self._sequence += 1
-            else:
-                self._last_ms, self._sequence = self._last_ms + 1, 0
-            return f"{self._last_ms:012x}-{self._sequence:04x}-{self._tail}", self._last_ms
-
-
-def _find_start_writing() -> Callable[[int, int, int], object] | None:
-    """Return Linux's sync_file_range(2), which hands bytes to the disk without waiting and promises nothing."""
-    if not sys.platform.startswith("linux"):
-        return None
-    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if call is None:
-        return None
-    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return lambda fd, offset, count: call(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
-
-
-_start_writing = _find_start_writing()
+def _drained(items: deque[T]) -> Iterator[T]:
+    """Yield what is in `items` now, taking it out; other threads may do the same."""
+    for _ in range(len(items)):
+        try:
+            yield items.popleft()
+        except IndexError:
+            return
 
 
 class IncomingInstance:
-    """The file of one instance while its bytes come in; ends with commit() or abort(). Used by one thread."""
+    """The file of one instance while its bytes come in; ends with commit(), abort(), or seal() and hand_over().
 
-    def __init__(self, writer: SpoolWriter, path: str, fd: int) -> None:
+    Used by one thread.
+    """
+
+    def __init__(self, writer: SpoolWriter, file: EmptyFile) -> None:
         self._writer = writer
-        self._path = path
-        self._fd = fd
+        self._path = file.path
+        self._fd = file.fd
+        self._reserved_bytes = file.reserved_bytes
+        self._checksum = Checksum() if file.is_durable else None  # of what was written, where it can be sealed
+        self._sealed: Entry | None = None
         self._ended = False
         self._started_bytes = 0
         self.size_bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append `data`; raises StorageFull or StorageFailed, after which only abort() makes sense."""
-        view = memoryview(data)
+        if self._checksum is not None:
+            self._checksum.update(data)
+        self._write(memoryview(data))
+
+    def _write(self, view: memoryview) -> None:
         self.size_bytes += len(view)
         try:
             while view:
@@ -148,30 +89,38 @@ class IncomingInstance:
 
     def writev(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Append all `parts` in as few system calls as possible; errors as for write()."""
-        if not hasattr(os, "writev"):
+        if not _HAS_WRITEV:
             for part in parts:
                 self.write(part)
             return
-        for start in range(0, len(parts), _MAX_VECTOR):
-            self._write_vector(parts[start : start + _MAX_VECTOR])
-
-    def _write_vector(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        total = sum(map(len, parts))
+        if len(parts) > _MAX_VECTOR:
+            for start in range(0, len(parts), _MAX_VECTOR):
+                self.writev(parts[start : start + _MAX_VECTOR])
+            return
+        total = 0
+        checksum = self._checksum
+        for part in parts:
+            total += len(part)
+            if checksum is not None:
+                checksum.update(part)
         try:
             written = os.writev(self._fd, parts)
         except OSError as error:
             raise storage_error(error) from None
         self.size_bytes += written
         if written < total:
-            self.write(b"".join(parts)[written:])
+            self._write(memoryview(b"".join(parts))[written:])
         if self.size_bytes - self._started_bytes >= _START_WRITING_BYTES:
-            self.start_writing()
+            self._start_writing(self.size_bytes & -mmap.PAGESIZE)  # the page that is begun would be written twice
 
     def start_writing(self) -> None:
-        """Hand the disk what was written so far, without waiting: commit() then waits for the rest only."""
-        if _start_writing is not None and self._writer.is_durable:
-            _start_writing(self._fd, self._started_bytes, self.size_bytes - self._started_bytes)
-            self._started_bytes = self.size_bytes
+        """Hand the disk all bytes, which have been written now, without waiting: commit() then waits for less."""
+        self._start_writing(self.size_bytes)
+
+    def _start_writing(self, end: int) -> None:
+        if self._writer.is_durable:
+            disk_hints.start_writing(self._fd, self._started_bytes, end - self._started_bytes)
+            self._started_bytes = end
 
     def read_back(self, offset: int, count: int) -> bytes:
         """Return at most `count` of the bytes written so far, from `offset` on; raises StorageFailed."""
@@ -199,6 +148,25 @@ class IncomingInstance:
         """Make bytes and name durable and return the entry; StorageFull or StorageFailed mean that it is not kept."""
         return self._writer._commit(self, EntryKind.INSTANCE)
 
+    def seal(self) -> Entry:
+        """Make the bytes durable and return the entry, which hand_over() must bring into new/. Errors as for commit().
+
+        On return a power cut takes nothing away: the file lies in tmp/ under a name that was made durable before, with
+        a mark that says it is whole and what it is to be called; the slot's next writer takes it in. Where no such
+        name is ready, or the file system keeps no marks, this is commit().
+        """
+        return self._writer._seal(self)
+
+    def hand_over(self) -> None:
+        """Bring a sealed instance into new/, where others see it; nothing happens after commit().
+
+        Never raises: what the disk does not let through is tried again by SpoolWriter.tidy, or by the next writer.
+        """
+        if self._sealed is not None:
+            entry, self._sealed = self._sealed, None
+            self._writer._hand_over(self._path, entry, self.size_bytes)
+            self._close()
+
     def abort(self) -> None:
         """Throw the bytes away; nothing happens after commit() or a first abort()."""
         if self._ended:
@@ -212,6 +180,8 @@ class IncomingInstance:
 
     def _close(self) -> None:
         if self._fd >= 0:
+            if self._reserved_bytes > self.size_bytes:
+                disk_hints.drop_reserved(self._fd, self.size_bytes)
             os.close(self._fd)
             self._fd = -1
 
@@ -223,31 +193,31 @@ class SpoolWriter:
     """
 
     def __init__(
-        self, *, slot: str, directory: Path, new: Path, lock: Lock, fsync: bool, check_room: Callable[[], None],
+        self, *, slot: str, directory: Path, new: Path, lock: Lock, fsync: bool, marks: bool,
+        check_room: Callable[[], None], held_back: Iterable[tuple[str, Entry]] = (),
     ) -> None:
         self.slot = slot
         self.read_only: str | None = None
-        self._directory = str(directory)
         self._lock = lock
         self.is_durable = self._fsync = fsync and not failpoints.active("lie.ack")
         self._check_room = check_room
-        self._ids = _Ids(slot)
+        self._ids = EntryIds(slot)
         self._new = NewDirectory(new, self._fsync)
-        self._counter = itertools.count(1)
-        self._prepared: deque[tuple[str, int]] = deque()
+        self._empty = EmptyFiles(directory, durable=self._fsync and marks)
+        self._last_bytes = self._expected_bytes = 0  # of instances, to make room for those to come
+        self._held_back = deque(held_back)
+        self._linked: deque[str] = deque()  # in new/ as well; their names in tmp/ go once those in new/ are durable
 
     def prepare(self) -> None:
-        """Open the file of an instance to come, so that begin() need not: finding a free inode may take long.
+        """Make files of instances to come ready, so that begin() need not and seal() can; to be called between two.
 
         Never raises: begin() says why no file can be made.
         """
-        if self.read_only is None and len(self._prepared) < MAX_PREPARED:
-            with suppress(OSError):
-                self._prepared.append(self._create())
-
-    def _create(self) -> tuple[str, int]:
-        path = f"{self._directory}{os.sep}{next(self._counter)}"
-        return path, os.open(path, _CREATE, 0o600)
+        if self.read_only is None and self._empty.are_few():
+            with suppress(OSError, RouterError):
+                self.tidy()
+                self._empty.refill()
+        self._empty.reserve(self._expected_bytes)
 
     def begin(self) -> IncomingInstance:
         """Open the file of a new instance; raises StorageFull below the floor of free space, else StorageFailed."""
@@ -255,13 +225,10 @@ class SpoolWriter:
             raise StorageFailed(self.read_only)
         self._check_room()
         try:
-            path, fd = self._prepared.pop()
-        except IndexError:
-            try:
-                path, fd = self._create()
-            except OSError as error:
-                raise storage_error(error) from None
-        return IncomingInstance(self, path, fd)
+            file = self._empty.take()
+        except OSError as error:
+            raise storage_error(error) from None
+        return IncomingInstance(self, file)
 
     def add_record(self, kind: EntryKind, payload: bytes) -> Entry:
         """Keep `payload` (JSON) as an entry of `kind`; durable on return. Raises StorageFull or StorageFailed.
@@ -271,7 +238,7 @@ class SpoolWriter:
         try:
             return self._add_copy(kind, payload)
         except StorageFailed:
-            if self.read_only is None:
+            if self.read_only is None or self._held_back:
                 raise
         self.read_only = None
         return self._add_copy(kind, payload)
@@ -292,8 +259,7 @@ class SpoolWriter:
                 self._sync_file(incoming._fd)
             failpoints.hit("store.after_fsync")
             incoming._close()
-            entry_id, arrived_at = self._ids.make()
-            entry = Entry(entry_id, kind, arrived_at)
+            entry = self._ids.make(kind)
             self._new.rename_into(incoming._path, entry.file_name)
         except (OSError, RouterError) as error:
             incoming.abort()
@@ -306,6 +272,68 @@ class SpoolWriter:
         failpoints.hit("store.after_dirsync")
         return entry
 
+    def _seal(self, incoming: IncomingInstance) -> Entry:
+        checksum = incoming._checksum
+        if checksum is None:
+            return incoming.commit()
+        entry = self._ids.make(EntryKind.INSTANCE)
+        try:
+            failpoints.hit("store.mark")
+            whole_mark.put(incoming._fd, Mark(entry.id, incoming.size_bytes, checksum.intdigest()))
+        except MarksUnsupported:
+            self._empty.durable = False
+            return incoming.commit()
+        except OSError:
+            return incoming.commit()
+        try:
+            failpoints.hit("store.after_write")
+            self._sync_file(incoming._fd)
+            failpoints.hit("store.after_fsync")
+            if not os.fstat(incoming._fd).st_nlink:
+                raise StorageFailed("The file of this image was removed from tmp/ meanwhile")
+        except (OSError, RouterError) as error:
+            incoming.abort()
+            if isinstance(error, OSError):
+                raise storage_error(error) from None
+            raise
+        incoming._ended = True
+        incoming._sealed = entry
+        return entry
+
+    def _hand_over(self, path: str, entry: Entry, size_bytes: int) -> None:
+        self._expected_bytes = min(size_bytes, self._last_bytes)
+        self._last_bytes = size_bytes
+        try:
+            failpoints.hit("store.before_link")
+            self._new.link_into(path, entry.file_name)
+        except OSError as error:
+            self._held_back.append((path, entry))
+            self.read_only = f"What was received cannot be handed on: {storage_error(error)}"
+            return
+        self._linked.append(path)
+        failpoints.hit("store.after_link")
+
+    def tidy(self) -> None:
+        """Bring into new/ what was held back, and drop names in tmp/ that new/ has made needless. Never raises."""
+        with suppress(OSError, RouterError):
+            self._hand_over_again()
+            if self._linked and self.read_only is None:
+                self._sync_names()
+
+    def _hand_over_again(self) -> None:
+        for path, entry in _drained(self._held_back):
+            try:
+                self._new.link_into(path, entry.file_name)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:
+                log.error("%s was removed before it was handed on: an image that was answered is gone", path)
+                continue
+            except OSError:
+                self._held_back.append((path, entry))
+                raise
+            self._linked.append(path)
+
     def _sync_file(self, fd: int) -> None:
         """Never repeated on the same descriptor: a second fsync may report success for pages the kernel has dropped."""
         try:
@@ -314,10 +342,19 @@ class SpoolWriter:
             raise self._failed_sync(error) from None
 
     def _sync_names(self) -> None:
+        linked = list(_drained(self._linked))
         try:
             self._new.make_names_durable()
         except OSError as error:
+            # The names in tmp/ of what was linked stay until the slot starts again: a later fsync proves nothing.
             raise self._failed_sync(error) from None
+        for path in linked:
+            try:
+                os.unlink(path)  # noqa: PTH108 - once per image
+            except FileNotFoundError:
+                continue
+            except OSError:
+                self._linked.append(path)
 
     def _failed_sync(self, error: OSError) -> RouterError:
         mapped = storage_error(error)
@@ -326,8 +363,8 @@ class SpoolWriter:
         return mapped
 
     def reopen(self) -> bool:
-        """Try whether the disk keeps a probe file again; True and no longer read-only if so."""
-        path = Path(self._directory, "probe")
+        """Try whether the disk keeps a probe file and what was held back; True and no longer read-only if so."""
+        path = self._empty.folder / "probe"
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
@@ -336,6 +373,7 @@ class SpoolWriter:
             finally:
                 os.close(fd)
                 path.unlink()
+            self._hand_over_again()
         except OSError:
             return False
         self.read_only = None
@@ -343,9 +381,7 @@ class SpoolWriter:
 
     def close(self) -> None:
         """Give the slot back."""
-        while self._prepared:
-            path, fd = self._prepared.pop()
-            os.close(fd)
-            Path(path).unlink(missing_ok=True)
+        self.tidy()
+        self._empty.close()
         self._new.close()
         self._lock.release()

@@ -23,7 +23,8 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L0", "model"),
     ("L0", "ports config"),
     ("L1", "usual_hours accession charset dicomfile doorbell filelock hours new_directory passwords report_box rows"
-           " query fhir dictionary tables"),
+           " disk_hints query fhir dictionary tables"),
+    ("L1", "empty_files spool_entry whole_mark"),
     ("L1", "scan"),
     ("L1", "element_bytes"),
     ("L1", "outline elements"),
@@ -31,7 +32,7 @@ STEPS: tuple[tuple[str, frozenset[str]], ...] = tuple((layer, frozenset(names.sp
     ("L1", "rewrite"),
     ("L1", "header_json content"),
     ("L1", "parse_child"),
-    ("L2", "engines spool_writer codec parser"),
+    ("L2", "engines spool_writer leftovers codec parser"),
     ("L2", "store spool"),
     ("L3", "audit_trail set_aside replays catalogue users series_metadata intake watched"),
     ("L3", "sessions"),

@@ -27,7 +27,7 @@ from interface.dimse.same_association import LOOK_EVERY_S, AwaitedReports
 from interface.dimse.services import Request, Services, unrecognized
 from interface.dimse.store_lane import StoreLane, StoreSink
 from interface.dimse.stream import PeerClosed, PeerStalled, Stream, nothing
-from interface.logs import PHRASES, event
+from interface.logs import DETAIL, PHRASES, event
 from internal import failpoints
 from internal.model import Arrival
 from internal.report_box import ReportBox
@@ -141,15 +141,17 @@ class Association:
 
     def _serve(self) -> tuple[str, bytes]:
         """Return how the association ended, and what to send before closing."""
-        self._stream.allow(self._policy.settings.association_timeout_s)
+        stream = self._stream
+        stream.allow(self._policy.settings.association_timeout_s)
         if rejected := self._accept():
             return "refused", rejected
         while True:
             if self._command is None and not self._command_bytes and not self._wait_idle():
                 return "shutdown", pdu.build_abort(pdu.ABORT_UNSPECIFIED)
-            self._stream.need(_PDU.size)
-            kind, length = _PDU.unpack_from(self._stream.view, self._stream.head)
-            self._stream.head += _PDU.size
+            if stream.tail - stream.head < _PDU.size:
+                stream.need(_PDU.size)
+            kind, length = _PDU.unpack_from(stream.view, stream.head)
+            stream.head += _PDU.size
             if kind == pdu.P_DATA_TF:
                 self._read_p_data(length)
             elif kind in (pdu.RELEASE_RQ, pdu.ABORT):
@@ -248,7 +250,8 @@ class Association:
         while length > 0:
             if length < _PDV.size:
                 raise PduError("a presentation data value is cut off")
-            stream.need(_PDV.size)
+            if stream.tail - stream.head < _PDV.size:
+                stream.need(_PDV.size)
             pdv_length, context_id, control = _PDV.unpack_from(stream.view, stream.head)
             stream.head += _PDV.size
             length -= pdv_length + 4
@@ -306,11 +309,15 @@ class Association:
             raise PduError("a data set comes in another presentation context than its command")
         stream = self._stream
         while left:
-            if stream.head == stream.tail:
+            head = stream.head
+            count = stream.tail - head
+            if not count:
                 stream.receive()
-            count = min(left, stream.tail - stream.head)
-            sink.take(stream.view[stream.head : stream.head + count])
-            stream.head += count
+                continue
+            if count > left:
+                count = left
+            sink.take(stream.view[head : head + count])
+            stream.head = head + count
             left -= count
         if last:
             self._complete(command, context)
@@ -329,16 +336,24 @@ class Association:
 
     def _answer_store(self, command: Command, context: ContextResult, sink: StoreSink) -> None:
         began = time.perf_counter()
-        status, comment = sink.finish()
+        sink.check()
+        answer = self._framed(context.context_id, build_response(command, messages.SUCCESS))  # while the disk writes
+        status, comment = sink.keep()
+        if status != messages.SUCCESS:
+            answer = self._framed(context.context_id, build_response(command, status, comment))
         took_s = time.perf_counter() - began
         try:
-            self.send(context.context_id, build_response(command, status, comment))
+            self._stream.send(answer)
         finally:
+            sink.hand_over()
             self._note_store(status, comment, sink, took_s)
         failpoints.hit("assoc.after_rsp")
         self._receiver.lane.writer.prepare()  # while the peer gets its next image ready
 
     def _note_store(self, status: int, comment: str, sink: StoreSink, took_s: float) -> None:
+        if status == messages.SUCCESS and log.isEnabledFor(DETAIL):
+            event(log, DETAIL, PHRASES["store_request"], study=sink.study_uid, sop=sink.sop_uid,
+                  bytes=sink.received_bytes)
         self.record.count(status, sink.study_uid)
         self._receiver.counters.store(status, sink.received_bytes, took_s)
         if status != messages.SUCCESS and self.record.refused[f"0x{status:04X}"] == 1:
@@ -362,8 +377,11 @@ class Association:
 
     def send(self, context_id: int, command: bytes, data_set: bytes | None = None) -> None:
         """Send one message, cut to the peer's maximum PDU length; raises PeerClosed."""
+        self._stream.send(self._framed(context_id, command, data_set))
+
+    def _framed(self, context_id: int, command: bytes, data_set: bytes | None = None) -> bytes:
         limit = self._peer_max_pdu_bytes
         parts = list(messages.cut(context_id, command, is_command=True, max_pdu_bytes=limit))
         if data_set is not None:
             parts.extend(messages.cut(context_id, data_set, is_command=False, max_pdu_bytes=limit))
-        self._stream.send(b"".join(parts))
+        return b"".join(parts)

@@ -52,8 +52,8 @@ class Backend(Protocol):
     def collect(self) -> list[str]:
         """Return the addresses of the connections that have ended since the last call."""
 
-    def tend(self, now: float) -> None:
-        """Start it (again), when it is time."""
+    def tend(self, now: float) -> bool:
+        """Start it (again), when it is time; return whether it has been found dead."""
 
     def hang_up(self) -> None:
         """Let it read limits, run/policy.json and the certificate anew, and publish."""
@@ -96,11 +96,13 @@ class ChildProcess:
     def load(self) -> int:
         return len(self._connections)
 
-    def tend(self, now: float) -> None:
-        if self._process is not None and self._process.poll() is not None:
+    def tend(self, now: float) -> bool:
+        died = self._process is not None and self._process.poll() is not None
+        if died:
             self._bury(now)
         if self._process is None and not self._closing and now >= self._start_at:
             self._start(now)
+        return died
 
     def _start(self, now: float) -> None:
         if sys.platform == "win32":
@@ -241,8 +243,9 @@ class InProcess:
         self._load -= len(ended)
         return ended
 
-    def tend(self, now: float) -> None:
+    def tend(self, now: float) -> bool:
         """Nothing: it lives as long as the gate."""
+        return False
 
     def hang_up(self) -> None:
         self._child.hang_up()

@@ -174,7 +174,9 @@ class ReceiveChild:
         self._ticker.join()
         self._receiver.refusals.flush(self._writer)
         self._publish()
-        self._writer.close()
+        with self._lock:
+            if not self._open:  # else the slot is given back by the end of the process, when nobody can answer any more
+                self._writer.close()
 
     def _tick(self) -> None:
         flush_at = time.monotonic() + _REFUSALS_EVERY_S
@@ -187,6 +189,7 @@ class ReceiveChild:
                 self._reload.clear()
                 self._receiver.policy.reload(quiet=True)  # the gate tells
             self._refresh_policy()
+            self._writer.tidy()
             if reloading and self._tls.reload() and self._tls.current is not None:
                 log.info("the TLS certificate was read again")
             self._publish()

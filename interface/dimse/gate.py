@@ -124,6 +124,7 @@ class Gate:
         self._wake_writer.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._woken)
         self._writer = spool.writer("receive-gate")
+        spool.take_in_leftovers()
         self._refusals = Refusals()
         self._counters = Counters()
         self._addresses: Counter[str] = Counter()
@@ -190,8 +191,9 @@ class Gate:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        for backend in self.backends:
-            backend.tend(now)
+        died = [backend.tend(now) for backend in self.backends]
+        if any(died):
+            self._take_in_leftovers()
         self._collect()
         self._lobby.tend(now)
         if self._hangups:
@@ -207,9 +209,14 @@ class Gate:
         if now >= self._flush_at:
             self._flush_at = now + _REFUSALS_EVERY_S
             self._refusals.flush(self._writer)
+            self._take_in_leftovers()
         self._place_pending()
         for key, _ in self._selector.select(_PENDING_TICK_S if self._pending else _TICK_S):
             key.data()
+
+    def _take_in_leftovers(self) -> None:
+        """Bring what a child that died had answered into new/, whether it is started again or not."""
+        threading.Thread(target=self._spool.take_in_leftovers, name="leftovers", daemon=True).start()
 
     def _open_port(self) -> None:
         """Only once a child has recovered: nobody is let in who cannot be served."""

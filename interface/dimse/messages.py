@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from interface.dimse.pdu import P_DATA_TF, PduError
@@ -117,6 +118,7 @@ def build_command(elements: Mapping[int, int | str | bytes]) -> bytes:
     return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
+@lru_cache(maxsize=64)  # most of a response is what it was for the instance before
 def _encoded(number: int, value: int | str | bytes) -> bytes:
     if isinstance(value, int):
         return _SHORT.pack(0, number, 2, value)

@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from interface.dimse import messages
 from interface.dimse.messages import Command
 from interface.dimse.negotiation import is_safe_uid
-from interface.logs import DETAIL, PHRASES, event
 from internal import failpoints
 from internal.dicomfile import build_meta
 from internal.errors import MismatchedInstance, NotDicom, RouterError, StorageFailed, StorageFull
@@ -86,8 +85,9 @@ class StoreLane:
 
 
 class StoreSink:
-    """One data set on its way into the spool. take() and flush() never raise; finish() gives the answer.
+    """One data set on its way into the spool: take() and flush() as it comes in, then check() and keep().
 
+    Once the answer has left, or cannot, hand_over() lets others see the instance.
     Views handed to take() stay valid until flush(): the bytes are then written with one system call.
     """
 
@@ -147,23 +147,25 @@ class StoreSink:
         self._refusal = refusal
         self.abandon()
 
-    def finish(self) -> tuple[int, str]:
-        """Check the bytes, make them durable, and return status and comment of the answer."""
+    def check(self) -> None:
+        """Write the rest, hand it to the disk, and see meanwhile whether it is what the command says. Never raises."""
         self.flush()
         if self._refusal is None and self._incoming is not None:
             try:
-                self._incoming.start_writing()  # the disk is busy while we look at the head
+                self._incoming.start_writing()
                 self._check_data_set(self._incoming)
-                self._incoming.commit()
-            except Refusal as refusal:
-                self._refuse(refusal)
+            except RouterError as error:
+                self._refuse(_refusal_of(error))
+
+    def keep(self) -> tuple[int, str]:
+        """Make what was checked durable, and return status and comment of the answer. Never raises."""
+        if self._refusal is None and self._incoming is not None:
+            try:
+                self._incoming.seal()
             except RouterError as error:
                 self._refuse(_refusal_of(error))
         if self._refusal is not None:
             return self._refusal.status, self._refusal.comment
-        if log.isEnabledFor(DETAIL):
-            event(log, DETAIL, PHRASES["store_request"], study=self.study_uid, sop=self.sop_uid,
-                  bytes=self.received_bytes)
         return messages.SUCCESS, ""
 
     def _check_data_set(self, incoming: IncomingInstance) -> None:
@@ -185,6 +187,11 @@ class StoreSink:
         except CutShort:
             with incoming.open_back(self._meta_bytes) as file:  # the UIDs lie behind much private data
                 return scan(file, self._transfer_syntax)
+
+    def hand_over(self) -> None:
+        """Bring what was made durable to where it is indexed; never raises."""
+        if self._incoming is not None:
+            self._incoming.hand_over()
 
     def abandon(self) -> None:
         """Throw away what has come in; nothing was answered."""

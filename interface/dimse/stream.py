@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 #: At most so much at once: this part goes to the disk while the next one comes in, and little is left after the last.
 _RECEIVE_BYTES = 192 * 1024
+#: So little at the buffer's begin stays where it is: to hand it on by itself would cost a system call of its own.
+_KEPT_BYTES = 64 * 1024
 _LINGER_S = 2.0
 _USER_TIMEOUT_MS = 60_000
 _SEND_TIMEOUT_S = 60.0
@@ -35,7 +37,8 @@ class Stream:
     def __init__(self, sock: socket.socket, size: int) -> None:
         self._sock = sock
         self._size = size
-        self._view = memoryview(mmap.mmap(-1, size))  # unlike a bytearray, not resident before it is used
+        #: The buffer; bytes head..tail are received and not consumed.
+        self.view = memoryview(mmap.mmap(-1, size))  # unlike a bytearray, not resident before it is used
         self.head = 0  #: first byte not yet consumed
         self.tail = 0  #: end of the bytes received
         self.before_refill: Callable[[], None] = nothing
@@ -45,11 +48,6 @@ class Stream:
         self._window_bytes = 0
         self.received_bytes = 0
         configure(sock)
-
-    @property
-    def view(self) -> memoryview:
-        """The buffer; bytes head..tail are received and not consumed."""
-        return self._view
 
     def allow(self, seconds: float) -> None:
         """Everything from now on has to arrive within `seconds`."""
@@ -71,12 +69,13 @@ class Stream:
     def receive(self, count: int = 1) -> None:
         """Receive once, making room for `count` bytes from head on; raises PeerClosed, PeerStalled."""
         if self.head == self.tail:
-            self.before_refill()
-            self.head = self.tail = 0
+            if self.tail > _KEPT_BYTES:
+                self.before_refill()
+                self.head = self.tail = 0
         elif self.head + count > self._size or self.tail == self._size:
             self.before_refill()
             left = self.tail - self.head
-            self._view[:left] = bytes(self._view[self.head : self.tail])
+            self.view[:left] = bytes(self.view[self.head : self.tail])
             self.head, self.tail = 0, left
         while not self._receive_some():
             pass
@@ -89,28 +88,24 @@ class Stream:
             return False
         self._sock.settimeout(left)
         try:
-            count = self._sock.recv_into(self._view[self.tail : self.tail + _RECEIVE_BYTES])
+            count = self._sock.recv_into(self.view[self.tail : self.tail + _RECEIVE_BYTES])
         except TimeoutError:
             return False
         except OSError:
             raise PeerClosed from None
         if count == 0:
             raise PeerClosed
-        self._acknowledge()
-        self.tail += count
-        self._window_bytes += count
-        self.received_bytes += count
-        return True
-
-    def _acknowledge(self) -> None:
-        """A peer with Nagle's algorithm on (DCMTK, pynetdicom, many modalities) keeps the data set back until the
-        command before it is acknowledged, which the system's delayed acknowledgement puts off by 40 ms per image.
-        """
         if sys.platform == "linux":
+            # A peer with Nagle's algorithm on (DCMTK, pynetdicom, many modalities) keeps the data set back until the
+            # command before it is acknowledged, which the system's delayed acknowledgement puts off by 40 ms per image.
             try:
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             except OSError:
                 pass  # closed meanwhile: the next receive() tells
+        self.tail += count
+        self._window_bytes += count
+        self.received_bytes += count
+        return True
 
     def _next_window(self) -> None:
         if not self._window_s or self._window_bytes < self._floor_bytes:
@@ -151,7 +146,7 @@ class Stream:
         deadline = time.monotonic() + _LINGER_S
         while (left := deadline - time.monotonic()) > 0:
             self._sock.settimeout(left)
-            if not self._sock.recv_into(self._view):
+            if not self._sock.recv_into(self.view):
                 return
 
 

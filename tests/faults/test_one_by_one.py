@@ -319,9 +319,11 @@ DEATH = re.compile(r"Role ended; it is started again|receive process \d+ ended")
 POINTS = {
     "A1": ("recv.mid", 1, "receive0", "PDVs of an image are coming in"),
     "A2": ("store.after_write", 2, "receive0", "written, not synced"),
-    "A3": ("store.after_fsync", 2, "receive0", "synced, not renamed"),
+    "A3": ("store.after_fsync", 2, "receive0", "synced, not answered"),
     "A4": ("store.after_rename", 2, "receive0", "renamed, folder not synced"),
     "A5": ("store.after_dirsync", 2, "receive0", "safe, not answered"),
+    "A5a": ("store.before_link", 1, "receive0", "answered, not in new/ yet"),
+    "A5b": ("store.after_link", 1, "receive0", "in new/, which is not synced"),
     "A6": ("assoc.after_rsp", 2, "receive0", "answered, study not complete"),
     "A7": ("job.claimed", 1, "deliver", "claimed, nothing asked"),
     "A8a": ("delivery.before_post", 1, "deliver", "intent written, not posted"),

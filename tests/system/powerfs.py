@@ -3,8 +3,8 @@
 Run as ``python -m tests.system.powerfs MOUNTPOINT``; each line ``DIR`` on standard input is a cut: what would be left
 is written to DIR (a real folder), answered by a line. The running system goes on, so one run can be cut many times.
 
-The model is stricter than any real file system: content lives from the fsync of its file, a name from that of its
-directory.
+The model is stricter than any real file system: content and attributes live from the fsync of their file, a name from
+that of its directory, and a file that was moved may be in neither.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Node:
         self.mode = mode
         self.data = bytearray()
         self.kept = b""
+        self.attributes: dict[str, bytes] = {}
+        self.kept_attributes: dict[str, bytes] = {}
         self.names: dict[str, Node] = {}
         self.kept_names: dict[str, Node] = {}
         self.mtime = time.time()
@@ -111,10 +113,20 @@ class Forgetful(Operations):
         node.data[length:] = bytes(max(length - len(node.data), 0))
 
     def fsync(self, path: str, datasync: int, fh: int) -> None:
-        self.open_nodes[fh].kept = bytes(self.open_nodes[fh].data)
+        node = self.open_nodes[fh]
+        node.kept, node.kept_attributes = bytes(node.data), dict(node.attributes)
 
     def fsyncdir(self, path: str, datasync: int, fh: int) -> None:
         self.open_nodes[fh].kept_names = dict(self.open_nodes[fh].names)
+
+    def setxattr(self, path: str, name: str, value: bytes, options: int, position: int = 0) -> None:
+        self.find(path).attributes[name] = value
+
+    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+        try:
+            return self.find(path).attributes[name]
+        except KeyError:
+            raise FuseOSError(errno.ENODATA) from None
 
     def release(self, path: str, fh: int) -> None:
         self.open_nodes.pop(fh, None)
@@ -149,16 +161,18 @@ class Forgetful(Operations):
         """Write what a power cut at this moment would leave."""
         with self.guard:
             left = [(target, self.root)]
-            found: list[tuple[Path, bytes | None]] = []
+            found: list[tuple[Path, bytes | None, dict[str, bytes]]] = []
             while left:
                 path, node = left.pop()
-                found.append((path, None if node.is_directory else node.kept))
+                found.append((path, None if node.is_directory else node.kept, node.kept_attributes))
                 left.extend((path / name, child) for name, child in node.kept_names.items())
-        for path, content in found:
+        for path, content, attributes in found:
             if content is None:
                 path.mkdir(parents=True, exist_ok=True)
             else:
                 path.write_bytes(content)
+                for name, value in attributes.items():
+                    os.setxattr(path, name, value)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ import requests
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from bench.servers import free_port
 from interface.cli import main
 from tests.faults.oracle import Told, find_wrongs
 from tests.system.images import Image, Study
@@ -30,13 +31,6 @@ MAIN = ROOT / "main.py"
 ORGANIZATION = "100099001"
 #: DCMTK with Nagle's algorithm on needs 45 ms per C-STORE.
 DCMTK_ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float, what: str, every_s: float = 0.05) -> Any:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from internal import whole_mark
 from internal.dicomfile import read_meta
-from internal.spool import EntryKind, Spool
+from internal.spool import Entry, EntryKind, Spool
 from tests.contract.dimse.role import ROOT, Role, until
 from tests.contract.dimse.wire import Closed, Wire, data_set
 
@@ -33,29 +34,50 @@ def need(condition: bool, what: str) -> None:
 # -- the order of system calls ---------------------------------------------------------------------------------------
 
 CALL = re.compile(r"^(\w+)\((.*)\)\s+= (-?\d+)")
+IN_TMP = re.compile(r'"([^"]*/tmp/receive-\d+/\d+)"')
+NO_MARKS = {"ROUTER_FAULT": "store.mark:eio"}
+MARKS = {"ROUTER_FAULT": "store.mark_anywhere:on"}
 
 
 def unproven_answers(trace: list[str]) -> int:
-    """How many C-STORE responses in one thread's trace left before file and name were durable."""
+    """How many C-STORE responses in one thread's trace left before file and name were durable.
+
+    Either the file was renamed into new/ and that was fsynced, or it was fsynced, with its mark, under a name in tmp/
+    that an fsync of tmp/ had made durable before.
+    """
     unproven = answers = 0
+    made: set[str] = set()
+    named: set[str] = set()
     written: set[str] = set()
+    marked: set[str] = set()
     synced: set[str] = set()
     name_due = name_durable = False
     for line in trace:
         call = CALL.match(line)
         if call is None:
             continue
-        name, arguments = call[1], call[2]
-        if name in ("write", "writev", "pwritev") and "/tmp/receive-" in arguments:
-            written.add(path_of(arguments))
-        elif name in ("fsync", "fdatasync") and "/tmp/receive-" in arguments:
-            synced.add(path_of(arguments))
+        name, arguments, path = call[1], call[2], path_of(call[2])
+        if name == "openat" and "O_CREAT" in arguments and (opened := IN_TMP.search(arguments)):
+            made.add(opened[1])
+        elif name in ("write", "writev", "pwritev") and "/tmp/receive-" in path:
+            written.add(path)
+            marked.discard(path)
+            synced.discard(path)
+            name_durable = False
+        elif name == "fsetxattr":
+            marked.add(path)
+            synced.discard(path)
+        elif name in ("fsync", "fdatasync") and re.search(r"/tmp/receive-\d+$", path):
+            named |= made
+        elif name in ("fsync", "fdatasync") and "/tmp/receive-" in path:
+            synced.add(path)
+            name_durable = path in named & written & marked
         elif name.startswith("rename") and ".dcm" in arguments:
-            source = re.search(r'"([^"]*/tmp/receive-\d+/\d+)"', arguments)
+            source = IN_TMP.search(arguments)
             name_due = source is not None and source[1] in written & synced
             name_durable = False
-        elif name in ("fsync", "fdatasync") and path_of(arguments).endswith("/new"):
-            name_durable = name_due
+        elif name in ("fsync", "fdatasync") and path.endswith("/new"):
+            name_durable = name_durable or name_due
         elif name == "sendto" and "\\1\\200" in arguments:  # Command Field 0x8001
             answers += 1
             unproven += not name_durable
@@ -73,8 +95,8 @@ def path_of(arguments: str) -> str:
 
 def traced_stores(tmp_path: Path, environment: dict[str, str]) -> list[str]:
     need(shutil.which("strace") is not None, "strace")
-    prefix = ["strace", "-ff", "-y", "-s", "300", "-o", str(tmp_path / "trace"), "-e",
-              "trace=write,writev,pwritev,fsync,fdatasync,rename,renameat,renameat2,sendto"]  # fmt: skip
+    calls = "openat,write,writev,pwritev,fsetxattr,fsync,fdatasync,rename,renameat,renameat2,sendto"
+    prefix = ["strace", "-ff", "-y", "-s", "300", "-o", str(tmp_path / "trace"), "-e", f"trace={calls}"]
     role = Role(tmp_path / "spool", prefix=prefix, environment=environment)
     with Wire(role.port) as wire:
         wire.associate()
@@ -93,8 +115,13 @@ def traced_stores(tmp_path: Path, environment: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.strace
-def test_each_answer_follows_write_fsync_rename_and_fsync_of_the_directory(tmp_path: Path) -> None:
-    assert unproven_answers(traced_stores(tmp_path, {})) == 0
+@pytest.mark.parametrize(("environment", "renames"), [({}, 1), (NO_MARKS, 5)], ids=["marked", "no marks"])
+def test_each_answer_follows_bytes_and_a_name_that_are_durable(
+    tmp_path: Path, environment: dict[str, str], renames: int
+) -> None:
+    trace = traced_stores(tmp_path, environment)
+    assert unproven_answers(trace) == 0
+    assert sum(line.startswith("rename") and ".dcm" in line for line in trace) == renames
 
 
 @pytest.mark.strace
@@ -110,6 +137,7 @@ class Power:
 
     def __init__(self, mount: Path) -> None:
         self.mount = mount
+        self.marked = 0  #: cuts that left a marked file in tmp/
         mount.mkdir()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.system.powerfs", str(mount)], cwd=ROOT, stdin=subprocess.PIPE,
@@ -121,6 +149,7 @@ class Power:
         assert self.process.stdin and self.process.stdout
         print(target, file=self.process.stdin, flush=True)
         assert self.process.stdout.readline() == "cut\n"
+        self.marked += any(whole_mark.read(path) for path in target.rglob("tmp/*/*"))
 
     def close(self) -> None:
         subprocess.run(["umount", "-l", str(self.mount)], check=False, capture_output=True)
@@ -183,6 +212,7 @@ def lost_after(folder: Path, acknowledged: dict[str, bytes]) -> list[str]:
     except Exception:
         return list(acknowledged)
     found: dict[str, bytes] = {}
+    spool.take_in_leftovers()
     for entry in spool.all_ids():
         if entry.kind is EntryKind.INSTANCE:
             with spool.open_entry(entry.id) as file:
@@ -221,10 +251,14 @@ def cut_many(power: Power, tmp_path: Path, cuts: int, environment: dict[str, str
 
 
 @pytest.mark.fuse
-def test_nothing_answered_is_lost_in_20_power_cuts(power: Power, tmp_path: Path) -> None:
+@pytest.mark.parametrize("environment", [MARKS, {}], ids=["marked", "no marks"])
+def test_nothing_answered_is_lost_in_20_power_cuts(
+    power: Power, tmp_path: Path, environment: dict[str, str]
+) -> None:
     seed = random.SystemRandom().randrange(10_000)
-    losses = cut_many(power, tmp_path, 20, {}, seed)
+    losses = cut_many(power, tmp_path, 20, environment, seed)
     assert losses == [[]] * 20, f"seed {seed}"
+    assert power.marked > 0 if environment else power.marked == 0
     again = Role(tmp_path / "cut19" / "spool")  # what the last cut left is a spool to go on with
     with Wire(again.port) as wire:
         wire.associate()
@@ -238,7 +272,32 @@ def test_nothing_answered_is_lost_in_20_power_cuts(power: Power, tmp_path: Path)
 @pytest.mark.timeout(900)
 def test_nothing_answered_is_lost_in_200_power_cuts(power: Power, tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(10_000)
-    assert cut_many(power, tmp_path, 200, {}, seed) == [[]] * 200, f"seed {seed}"
+    assert cut_many(power, tmp_path, 200, MARKS, seed) == [[]] * 200, f"seed {seed}"
+
+
+@pytest.mark.fuse
+def test_what_is_indexed_is_in_new_or_cur_whenever_the_power_is_cut(power: Power, tmp_path: Path) -> None:
+    spool = Spool.open(power.mount / "spool")
+    writer = spool.writer("receive-0")
+
+    def receive() -> Entry:
+        incoming = writer.begin()
+        incoming.write(b"image")
+        return incoming.commit()
+
+    def left(number: int) -> set[Entry]:
+        power.cut(tmp_path / f"cut{number}")
+        return set(Spool.open(tmp_path / f"cut{number}" / "spool", create=False).all_ids())
+
+    first = [receive() for _ in range(5)]
+    spool.to_cur(first)
+    assert left(1) == set(first)
+    second = receive()  # makes new/ durable as it is now, without the first
+    assert left(2) == {*first, second}
+    spool.return_to_new([first[0].id])
+    spool.set_aside(first[1], "a reason")
+    assert left(3) >= {first[0], *first[2:], second}  # the old name of what was set aside may have stayed
+    assert (tmp_path / "cut3" / "spool" / "bad" / first[1].file_name).read_bytes() == b"image"
 
 
 @pytest.mark.fuse

@@ -9,8 +9,11 @@ import pytest
 from tests.contract.dimse.role import Role, until
 from tests.contract.dimse.wire import Closed, Wire, data_set
 
-POINTS = ["recv.mid:kill9:30", "store.after_write:kill9:4", "store.after_fsync:kill9:4", "store.after_rename:kill9:4",
-          "store.after_dirsync:kill9:4", "assoc.after_rsp:kill9:3"]  # fmt: skip
+#: The other order is taken where no mark can be put.
+NO_MARKS = "store.mark:eio,"
+POINTS = ["recv.mid:kill9:30", "store.after_write:kill9:4", "store.after_fsync:kill9:4", "store.before_link:kill9:3",
+          "store.after_link:kill9:3", "assoc.after_rsp:kill9:3", NO_MARKS + "store.after_fsync:kill9:4",
+          NO_MARKS + "store.after_rename:kill9:4", NO_MARKS + "store.after_dirsync:kill9:4"]  # fmt: skip
 
 
 def store_until_it_dies(port: int) -> tuple[dict[str, bytes], dict[str, bytes]]:

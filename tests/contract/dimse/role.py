@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from internal.dicomfile import read_meta
+from internal.empty_files import MAX_EMPTY
 from internal.spool import Entry, EntryKind, Spool
-from internal.spool_writer import MAX_PREPARED
 
 ROOT = Path(__file__).parents[3]
 T = TypeVar("T")
@@ -97,12 +97,11 @@ class Role:
     def record(self, how: str) -> dict[str, Any]:
         return until(lambda: self.records(how), what=f"no association record says {how}")[-1]
 
-    def temporary_files(self) -> list[Path]:
-        """Files that hold bytes of an image; empty ones are opened ahead for images to come, a handful at most."""
-        files = [path for path in (self.root / "tmp").rglob("*") if path.is_file()]
-        written = [path for path in files if path.stat().st_size]
-        assert len(files) - len(written) <= MAX_PREPARED * len(list((self.root / "tmp").iterdir()))
-        return written
+    def temporary_files(self) -> list[os.stat_result]:
+        """Files of an image on its way; neither empty ones, made ahead, nor other names of files that are in new/."""
+        files = [path.stat() for path in (self.root / "tmp").rglob("*") if path.is_file()]
+        assert sum(not file.st_size for file in files) <= MAX_EMPTY * len(list((self.root / "tmp").iterdir()))
+        return [file for file in files if file.st_size and file.st_nlink == 1]
 
     def children(self) -> list[int]:
         return [child["pid"] for child in self.fresh("receive.json")["children"]]

@@ -182,20 +182,20 @@ def test_a_child_that_dies_is_started_again_and_its_associations_have_ended(star
 def test_sigterm_finishes_the_instance_in_hand_and_aborts_the_idle(start: Callable[..., Role]) -> None:
     role = start(children=2, drain_s=10)
     all_ready(role)  # their own records are temporary files for a moment, too
-    body = data_set("1.2.3", pixels=50_000)
+    body = data_set("1.2.3", pixels=150_000)
     with Wire(role.port) as busy, Wire(role.port) as idle, Wire(role.port) as half_open:
         busy.associate(calling="BUSY")
         idle.associate()
         half_open.send(b"\1")
         assert busy.echo() == 0
-        busy.send(p_data(pdv(1, 3, command(1, 1, CT, "1.2.3"))) + p_data(pdv(1, 0, body[:20_000])))
+        busy.send(p_data(pdv(1, 3, command(1, 1, CT, "1.2.3"))) + p_data(pdv(1, 0, body[:100_000])))
         until(lambda: role.temporary_files())
         role.process.send_signal(signal.SIGTERM)
         assert idle.read_pdu()[0] == 7
         assert half_open.read_pdu()[0] == 7
         with pytest.raises(OSError):
             until(lambda: not socket.create_connection(("127.0.0.1", role.port), 1).close(), 5)
-        busy.send(p_data(pdv(1, 2, body[20_000:])))
+        busy.send(p_data(pdv(1, 2, body[100_000:])))
         assert busy.response().status == 0
         assert busy.read_pdu()[0] == 7
         assert busy.wait_closed() is False
@@ -208,7 +208,7 @@ def test_a_peer_that_never_ends_its_message_is_cut_off_after_the_drain_time(star
     role = start(drain_s=0.5)
     with Wire(role.port) as wire:
         wire.associate()
-        wire.send(p_data(pdv(1, 3, command(1, 1, CT, "1.2.3"))) + p_data(pdv(1, 0, b"x" * 100)))
+        wire.send(p_data(pdv(1, 3, command(1, 1, CT, "1.2.3"))) + p_data(pdv(1, 0, b"x" * 100_000)))
         until(lambda: role.temporary_files())
         assert role.stop(seconds=10) == 0
     assert role.data_sets() == {}
@@ -218,7 +218,7 @@ def test_a_second_sigterm_ends_at_once(start: Callable[..., Role]) -> None:
     role = start(drain_s=60)
     with Wire(role.port) as wire:
         wire.associate()
-        wire.send(p_data(pdv(1, 3, command(1, 1, CT, "1.2.3"))) + p_data(pdv(1, 0, b"x" * 100)))
+        wire.send(p_data(pdv(1, 3, command(1, 1, CT, "1.2.3"))) + p_data(pdv(1, 0, b"x" * 100_000)))
         until(lambda: role.temporary_files())
         role.process.send_signal(signal.SIGTERM)
         assert wire.sock.getpeername()

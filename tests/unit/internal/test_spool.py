@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from internal.empty_files import MAX_EMPTY
 from internal.errors import (
     AlreadyRunning,
     BytesDamaged,
@@ -24,7 +28,10 @@ from internal.errors import (
     StorageNotMounted,
 )
 from internal.spool import Entry, EntryKind, Spool
-from internal.spool_writer import MAX_PREPARED, SpoolWriter, arrived_at_of, parse_name
+from internal.spool_entry import arrived_at_of, parse_name
+from internal.spool_writer import IncomingInstance, SpoolWriter
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere seal() is commit()")
 
 
 @pytest.fixture
@@ -204,19 +211,286 @@ def test_published_documents_are_replaced_whole(spool: Spool) -> None:
             spool.publish(name, b"")
 
 
-def test_files_opened_ahead_are_used_bounded_and_gone_at_the_end(spool: Spool, tmp_path: Path) -> None:
+def test_files_made_ahead_are_used_bounded_and_gone_at_the_end(spool: Spool, tmp_path: Path) -> None:
     folder = tmp_path / "spool" / "tmp" / "a"
     writer = spool.writer("a")
-    for _ in range(3 * MAX_PREPARED):
+    for _ in range(3 * MAX_EMPTY):
         writer.prepare()
     ahead = set(folder.iterdir())
-    assert len(ahead) == MAX_PREPARED and spool.scan_new() == []
+    assert len(ahead) == MAX_EMPTY and spool.scan_new() == []
     entry = keep(writer)
     assert set(folder.iterdir()) < ahead and spool.scan_new() == [entry]
     with spool.open_entry(entry.id) as file:
         assert file.read() == b"image"
     writer.close()
     assert list(folder.iterdir()) == []
+
+
+def begin_sealable(writer: SpoolWriter, data: bytes = b"image") -> IncomingInstance:
+    writer.prepare()
+    incoming = writer.begin()
+    incoming.writev([data[:2], memoryview(data)[2:]])
+    return incoming
+
+
+@linux_only
+def test_a_sealed_instance_is_seen_once_it_is_handed_over(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.writer("a")
+    bell = spool.doorbell()
+    incoming = begin_sealable(writer)
+    entry = incoming.seal()
+    assert spool.scan_new() == [] and spool.doorbell() == bell
+    incoming.abort()  # too late: somebody may have been told
+    incoming.hand_over()
+    incoming.hand_over()
+    assert spool.scan_new() == [entry]
+    with spool.open_entry(entry.id) as file:
+        assert file.read() == b"image"
+    spool.to_cur([entry])
+    writer.tidy()
+    assert list(spool.all_ids()) == [entry]
+    writer.close()
+    assert list((tmp_path / "spool" / "tmp" / "a").iterdir()) == []
+
+
+def order_of(writer: SpoolWriter, use: Callable[[], object]) -> list[str]:
+    """What `use` fsyncs, marks, renames and links, in this order, by the names that the spool gives."""
+    calls: list[str] = []
+    real = {name: getattr(os, name) for name in ("fsync", "setxattr", "rename", "link", "unlink")}
+
+    def named(fd: int) -> str:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        return path.name if path.is_dir() else path.parent.parent.name
+
+    def note(name: str, first: str | int, *rest: object, **named_arguments: object) -> object:
+        calls.append(f"{name} {named(first)}" if isinstance(first, int) else name)
+        return real[name](first, *rest, **named_arguments)
+
+    with contextlib.ExitStack() as stack:
+        for name in real:
+            stack.enter_context(mock.patch(f"os.{name}", partial(note, name)))
+        use()
+    return calls
+
+
+@linux_only
+def test_each_order_makes_bytes_and_name_durable_before_it_returns(spool: Spool) -> None:
+    writer = spool.writer("a")
+    incoming = writer.begin()  # nothing was made ready
+    incoming.write(b"image")
+    assert order_of(writer, incoming.seal) == ["fsync tmp", "rename", "fsync spool", "fsync new"]
+    assert order_of(writer, writer.prepare) == ["fsync a"]  # names in tmp/ to come
+    incoming = begin_sealable(writer)
+    assert order_of(writer, incoming.seal) == ["setxattr tmp", "fsync tmp"]
+    assert order_of(writer, incoming.hand_over) == ["link"]
+    incoming = begin_sealable(writer)
+    assert order_of(writer, incoming.commit) == ["fsync tmp", "rename", "fsync new", "unlink"]
+
+
+@linux_only
+def test_a_name_in_tmp_goes_after_that_in_new_is_durable_and_before_names_are_made_durable(spool: Spool) -> None:
+    writer = spool.writer("a")
+    for _ in range(MAX_EMPTY - 8):
+        incoming = begin_sealable(writer)
+        incoming.seal()
+        incoming.hand_over()
+    calls = order_of(writer, writer.prepare)
+    assert calls[-1] == "fsync a" and calls.count("unlink") == MAX_EMPTY - 8
+    assert "unlink" not in calls[:calls.index("fsync new")]
+
+
+@linux_only
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOSPC])
+def test_where_no_mark_can_be_put_the_other_order_is_taken(spool: Spool, code: int) -> None:
+    writer = spool.writer("a")
+    incoming = begin_sealable(writer)
+    with mock.patch("os.setxattr", side_effect=OSError(code, "")) as setxattr:
+        entry = incoming.seal()
+        incoming.hand_over()
+        assert spool.scan_new() == [entry]
+        for _ in range(2 * MAX_EMPTY):
+            incoming = begin_sealable(writer)
+            incoming.seal()
+        files = MAX_EMPTY if code == errno.ENOTSUP else 2 * MAX_EMPTY + 1  # a file system does not learn it
+        assert setxattr.call_count <= files
+    assert len(spool.scan_new()) == 2 * MAX_EMPTY + 1
+
+
+@linux_only
+def test_what_cannot_be_handed_over_stops_receiving_until_it_can(spool: Spool) -> None:
+    writer = spool.writer("a")
+    incoming = begin_sealable(writer)
+    entry = incoming.seal()
+    with mock.patch("os.link", side_effect=OSError(errno.EIO, "")):
+        incoming.hand_over()
+        with pytest.raises(StorageFailed, match="handed on"):
+            writer.begin()
+        assert not writer.reopen()
+        writer.tidy()
+    assert spool.scan_new() == []
+    assert writer.reopen() and spool.scan_new() == [entry]
+    assert keep(writer) in spool.scan_new()
+
+
+@linux_only
+def test_what_was_held_back_is_handed_over_without_another_image(spool: Spool) -> None:
+    writer = spool.writer("a")
+    incoming = begin_sealable(writer)
+    entry = incoming.seal()
+    with mock.patch("os.link", side_effect=OSError(errno.ENOSPC, "")):
+        incoming.hand_over()
+    writer.tidy()
+    assert spool.scan_new() == [entry]
+
+
+@linux_only
+def test_after_a_failed_fsync_nothing_was_sealed(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.writer("a")
+    incoming = begin_sealable(writer)
+    with mock.patch("os.fsync", fail_once(errno.EIO)), pytest.raises(StorageFailed):
+        incoming.seal()
+    incoming.hand_over()
+    assert writer.read_only and spool.scan_new() == []
+    writer._lock.release()
+    spool.writer("a")
+    assert spool.scan_new() == []
+
+
+@linux_only
+def test_an_image_whose_file_was_removed_from_tmp_is_refused(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.writer("a")
+    incoming = begin_sealable(writer)
+    shutil.rmtree(tmp_path / "spool" / "tmp" / "a")
+    with pytest.raises(StorageFailed, match="removed"):
+        incoming.seal()
+    assert spool.scan_new() == []
+
+
+@linux_only
+def test_what_was_removed_before_it_was_handed_on_is_said_and_holds_nothing_up(
+    spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = spool.writer("a")
+    incoming = begin_sealable(writer)
+    incoming.seal()
+    for path in (tmp_path / "spool" / "tmp" / "a").iterdir():
+        path.unlink()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    incoming.hand_over()
+    writer.tidy()
+    assert "an image that was answered is gone" in caplog.text
+    assert len(list(Path("/proc/self/fd").iterdir())) < before and writer.reopen()
+
+
+@linux_only
+def test_a_failed_fsync_of_new_is_not_believed_later(spool: Spool, tmp_path: Path) -> None:
+    """Its repetition may succeed without the names being there: those in tmp/ stay until the next start."""
+    writer = spool.writer("a")
+    incoming = begin_sealable(writer)
+    entry = incoming.seal()
+    incoming.hand_over()
+    with mock.patch("os.fsync", fail_once(errno.EIO)):
+        writer.tidy()
+    assert writer.read_only
+    writer.tidy()
+    assert writer.reopen()
+    keep(writer)
+    assert any(path.stat().st_size for path in (tmp_path / "spool" / "tmp" / "a").iterdir())
+    writer._lock.release()
+    spool.writer("a")
+    assert list((tmp_path / "spool" / "tmp" / "a").iterdir()) == [] and spool.scan_new()[0] == entry
+
+
+@linux_only
+def test_a_record_does_not_lift_what_stops_receiving(spool: Spool) -> None:
+    writer = spool.writer("a")
+    incoming = begin_sealable(writer)
+    incoming.seal()
+    with mock.patch("os.link", side_effect=OSError(errno.EIO, "")):
+        incoming.hand_over()
+        with pytest.raises(StorageFailed, match="handed on"):
+            writer.add_record(EntryKind.REQUEST, b"{}")
+    assert writer.read_only
+
+
+@linux_only
+def test_a_name_in_tmp_that_cannot_go_now_goes_later(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.writer("a")
+    for _ in range(3):
+        incoming = begin_sealable(writer)
+        incoming.seal()
+        incoming.hand_over()
+    with mock.patch("os.unlink", side_effect=OSError(errno.EIO, "")):
+        writer.tidy()
+    folder = tmp_path / "spool" / "tmp" / "a"
+    assert sum(path.stat().st_size > 0 for path in folder.iterdir()) == 3
+    writer.tidy()
+    assert sum(path.stat().st_size > 0 for path in folder.iterdir()) == 0
+
+
+@linux_only
+def test_threads_that_seal_and_tidy_at_once_lose_nothing(spool: Spool, tmp_path: Path) -> None:
+    writer = spool.writer("a")
+    accepted: list[Entry] = []
+    failures: list[BaseException] = []
+
+    def accept() -> None:
+        try:
+            for _ in range(200):
+                incoming = begin_sealable(writer)
+                accepted.append(incoming.seal())
+                incoming.hand_over()
+                writer.tidy()
+        except BaseException as error:
+            failures.append(error)
+
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=accept) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switching)
+    assert failures == [] and len(accepted) == 1200
+    assert {entry.id for entry in spool.scan_new(sys.maxsize)} == {entry.id for entry in accepted}
+    writer.close()
+    assert list((tmp_path / "spool" / "tmp" / "a").iterdir()) == []
+
+
+def test_what_is_set_aside_twice_is_kept_twice(spool: Spool, tmp_path: Path) -> None:
+    entry = keep(spool.writer("a"), b"broken")
+    spool.set_aside(entry, "first")
+    bad = tmp_path / "spool" / "bad"
+    (spool._new / entry.file_name).write_bytes(b"mended")  # by a person
+    spool.set_aside(entry, "second")
+    assert (bad / entry.file_name).read_bytes() == b"broken" and (bad / f"{entry.id}.reason").read_text() == "first\n"
+    assert (bad / f"{entry.id}.1.dcm").read_bytes() == b"mended"
+    assert (bad / f"{entry.id}.1.reason").read_text() == "second\n" and spool.scan_new() == []
+
+
+def test_only_where_marks_are_known_to_hold_are_they_put(tmp_path: Path) -> None:
+    table = f"1 0 0:1 / / rw - ext4 /dev/x rw\n2 1 0:2 / {tmp_path} rw - zfs tank rw\n"
+    with mock.patch("internal.spool._mounts", return_value=table.splitlines()):
+        spool = Spool.open(tmp_path / "spool")
+    writer = spool.writer("a")
+    with mock.patch("os.setxattr") as setxattr:
+        entry = begin_sealable(writer).seal()
+    assert not setxattr.called and spool.scan_new() == [entry]
+
+
+@linux_only
+def test_room_that_was_reserved_for_more_is_given_back(spool: Spool) -> None:
+    writer = spool.writer("a")
+    writer.prepare()
+    for size in (400_000, 400_000, 400_000, 5_000):
+        incoming = begin_sealable(writer, os.urandom(size))
+        entry = incoming.seal()
+        incoming.hand_over()
+    found = spool.locate(entry.id).stat()
+    assert found.st_size == 5_000 and found.st_blocks * 512 < 50_000
 
 
 def test_opening_ahead_never_raises(spool: Spool, tmp_path: Path) -> None:
@@ -403,7 +677,8 @@ def test_no_name_counts_as_durable_before_a_sync_that_began_after_it(spool: Spoo
 
 def test_network_file_systems_are_refused(tmp_path: Path) -> None:
     table = f"1 0 0:1 / / rw - ext4 /dev/x rw\n2 1 0:2 / {tmp_path} rw - nfs4 server:/x rw\n"
-    with mock.patch.object(Path, "read_text", return_value=table), pytest.raises(ConfigurationInvalid, match="nfs4"):
+    with mock.patch("internal.spool._mounts", return_value=table.splitlines()), \
+            pytest.raises(ConfigurationInvalid, match="nfs4"):
         Spool.open(tmp_path / "spool")
 
 
