@@ -1,13 +1,14 @@
-"""When new/ is looked through: soon after a lone image, once a second while many come in, every 5 s whatever happens.
+"""When new/ is looked through: soon after a lone image, every 2 s while many come in, every 5 s whatever happens.
 
 Layer 1, pure: the caller brings the doorbell's value and the time. A pass over new/ costs commits of the disk and the
-processor that receiving needs, so that a burst comes in faster when it is gathered; whoever waits for the index waits a
-second at most. Changes when the index should follow sooner or leave receiving more room.
+processor that receiving needs, so that a burst comes in faster when it is gathered: one of up to two seconds, a series
+of a thousand images, is indexed right after it. Whoever waits for the index waits two seconds at most. Changes when the
+index should follow sooner or leave receiving more room.
 """
 
 from __future__ import annotations
 
-GATHER_S = 1.0
+GATHER_S = 2.0
 #: Silence after which a burst is over. Between two images of one association there are a few milliseconds.
 LULL_S = 0.1
 FULL_SCAN_S = 5.0
