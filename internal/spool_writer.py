@@ -4,9 +4,9 @@ commit(): write, fsync, rename into new/, fsync new/. seal() and hand_over(): wr
 made durable before, mark it as whole, fsync; then tell the sender; then link it into new/, whose fsync serves many.
 On return of `commit`, `seal` or `add_record` a power cut takes nothing away; only then may anyone be told so.
 
-Layer 2, imports errors, failpoints, filelock, new_directory, spool_entry and whole_mark. `Spool.writer` makes the one
-writer of a slot; everything that accepts something (DIMSE, HTTP, fetch) goes through it. Changes when the order that
-keeps the promise changes.
+Layer 2, imports disk_hints, empty_files, errors, failpoints, filelock, new_directory, spool_entry and whole_mark.
+`Spool.writer` makes the one writer of a slot; everything that accepts something (DIMSE, HTTP, fetch) goes through it.
+Changes when the order that keeps the promise changes.
 """
 
 from __future__ import annotations
