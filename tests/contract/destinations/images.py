@@ -12,7 +12,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from internal.model import Arrival, Header, Instance
 
-IMPLEMENTATION = "1.2.826.0.1.99.77"
+#: Neither is the beginning of any UID that `new_study_uid` can make: the one may be replaced by the other in the bytes.
+IMPLEMENTATION, OTHER_IMPLEMENTATION = "1.2.826.0.2.99.77", "1.2.826.0.2.99.78"
 
 
 def make_instance(study_uid: str, number: int, accession: str, *, pixels: int = 512, pad: int = 0,

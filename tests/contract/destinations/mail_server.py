@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
+T = TypeVar("T")
 USER, PASSWORD = "router@rs.example", "kunci-surel-9"
 
 
@@ -29,13 +31,14 @@ class MailServer:
             options |= {"tls_context": context, "require_starttls": True}
         elif security == "tls":
             options |= {"auth_require_tls": False, "auth_required": False}  # it does not see that all is protected
+        # All of asyncio in a thread of its own: Playwright may have left a running loop in the caller's.
         self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(self._loop.create_server(
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = self._in_loop(self._loop.create_server(
             lambda: SMTP(self, loop=self._loop, **options), "127.0.0.1", 0,
             ssl=context if security == "tls" else None))
         self.port: int = self._server.sockets[0].getsockname()[1]
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         """Take a message, or refuse it."""
@@ -46,13 +49,20 @@ class MailServer:
 
     def close(self) -> None:
         """Stop listening."""
-        self._loop.call_soon_threadsafe(self._server.close)
+        self._in_loop(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
+
+    def _in_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _end(self) -> None:
+        self._server.close()
+        sessions = asyncio.all_tasks() - {asyncio.current_task()}
+        for session in sessions:
+            session.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)
 
 
 def _check(server: Any, session: Any, envelope: Any, mechanism: str, given: Any) -> AuthResult:

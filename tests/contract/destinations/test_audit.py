@@ -21,7 +21,7 @@ from internal.errors import LeaseLost
 from internal.model import Item, ItemState
 from internal.states import Finish, State
 from tests.contract.destinations.conftest import Case
-from tests.contract.destinations.images import IMPLEMENTATION
+from tests.contract.destinations.images import IMPLEMENTATION, OTHER_IMPLEMENTATION
 from tests.contract.destinations.memory_work import MemoryWork, step_once
 from tests.contract.sandbox.sandbox_client import Sandbox
 
@@ -43,7 +43,7 @@ def test_what_was_there_already_is_fetched_and_compared(make_case: MakeCase, sam
         case.ledger.items[item_id] = replace(item, instance=replace(item.instance, sha256=sha256))
     data = case.ledger.files[case.ledger.items[1].instance.id]
     # Another router's file meta around the same, or around another data set.
-    other = data.replace(IMPLEMENTATION.encode(), b"1.2.826.0.1.99.78", 1)
+    other = data.replace(IMPLEMENTATION.encode(), OTHER_IMPLEMENTATION.encode(), 1)
     if not same:
         other = other[:-1] + bytes([data[-1] ^ 1])
     assert case.sandbox.push(other, case.ledger.facts["imaging_study_id"]).status_code == 200
@@ -60,7 +60,7 @@ def test_a_platform_that_shows_no_images_leaves_it_unverified(make_case: MakeCas
     case.ledger.crash_on = "event push"
     step_once(case.destination, case.ledger, case.clock)
     data = case.ledger.files[case.ledger.items[1].instance.id]
-    other = data.replace(IMPLEMENTATION.encode(), b"1.2.826.0.1.99.78", 1)
+    other = data.replace(IMPLEMENTATION.encode(), OTHER_IMPLEMENTATION.encode(), 1)
     case.sandbox.push(other, case.ledger.facts["imaging_study_id"])
     platform.control("POST", "/faults", [{"method": "GET", "path": "/dicom", "status": 404, "body": "<html></html>"}])
     assert isinstance(case.drive(), Finish)

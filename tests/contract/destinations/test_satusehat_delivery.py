@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -17,7 +19,7 @@ from internal.ports import Following, Frozen
 from internal.states import Finish, More, NotYet, Refuse, State
 from tests.contract.destinations.conftest import Case
 from tests.contract.destinations.images import make_instance
-from tests.contract.destinations.memory_work import MemoryWork, step_once
+from tests.contract.destinations.memory_work import Ledger, MemoryFrozen, MemoryWork, SkewClock, step_once
 from tests.contract.sandbox.sandbox_client import Sandbox
 
 MakeCase = Callable[..., Case]
@@ -316,8 +318,34 @@ def test_already_there_is_a_receipt_only_after_an_attempt_that_may_have_arrived(
     assert case.ledger.count() == {receipt: 1}
 
 
+@dataclass(frozen=True)
+class WaitsForTheNext(MemoryFrozen):
+    """An image that is pushed only when more have been marked."""
+
+    more: threading.Event
+
+    def open(self) -> BinaryIO:
+        assert self.more.wait(10)
+        return super().open()
+
+
 class LosesItsLease(MemoryWork):
-    """Another worker has the job when the first answers are to be written down."""
+    """Another worker has the job when the first answers are to be written down; some of what is marked waits then.
+
+    The last of a batch leaves only after the next batch was marked: otherwise all that is marked may have left.
+    """
+
+    def __init__(self, ledger: Ledger, clock: SkewClock) -> None:
+        super().__init__(ledger, clock)
+        self._more = threading.Event()
+
+    def freeze(self, items: Sequence[Item], following: Following | None = None) -> list[Frozen]:
+        frozen = super().freeze(items, following)
+        self._more.set()
+        self._more = threading.Event()
+        last = frozen[-1]
+        assert isinstance(last, MemoryFrozen)
+        return [*frozen[:-1], WaitsForTheNext(last.item, last.sha256, last.size_bytes, last.data, self._more)]
 
     def settle_items(self, answers: Sequence[tuple[Item, ItemState, Mapping[str, Any]]]) -> None:
         self.lost = True
