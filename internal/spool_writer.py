@@ -39,8 +39,10 @@ _MAX_VECTOR = 512
 _START_WRITING_BYTES = 160 * 1024
 
 
-def storage_error(error: OSError) -> RouterError:
-    """Return `error` of a file operation in the router's own terms (StorageFull or StorageFailed)."""
+def storage_error(error: OSError | RouterError) -> RouterError:
+    """Return `error` of a file operation in the router's own terms: StorageFull, StorageFailed, or as it is."""
+    if isinstance(error, RouterError):
+        return error
     name = errno.errorcode.get(error.errno or 0, "unknown error")
     if error.errno in _FULL:
         return StorageFull(f"There is not enough free space to keep this ({name})")
@@ -263,9 +265,7 @@ class SpoolWriter:
             self._new.rename_into(incoming._path, entry.file_name)
         except (OSError, RouterError) as error:
             incoming.abort()
-            if isinstance(error, OSError):
-                raise storage_error(error) from None
-            raise
+            raise storage_error(error) from None
         incoming._ended = True
         failpoints.hit("store.after_rename")
         self._sync_names()
@@ -293,9 +293,7 @@ class SpoolWriter:
                 raise StorageFailed("The file of this image was removed from tmp/ meanwhile")
         except (OSError, RouterError) as error:
             incoming.abort()
-            if isinstance(error, OSError):
-                raise storage_error(error) from None
-            raise
+            raise storage_error(error) from None
         incoming._ended = True
         incoming._sealed = entry
         return entry
