@@ -100,7 +100,7 @@ lint: $(VENV)/test.stamp ## style and types
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(VENV)/test.stamp ## measure; writes docs/performance.md (BENCH_ROUNDS=1: shorter)
+bench: $(VENV)/test.stamp ## measure; writes docs/performance.md (BENCH_ROUNDS=1: short, 7: steady)
 	$(PY) -m bench.record
 
 template: $(VENV)/demo.stamp ## write router.conf.template from the settings
