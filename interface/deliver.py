@@ -284,6 +284,7 @@ class Deliver:
             notices.reopen_behind(tx, alerts.LANE, now, kind=alerts.KIND)
         if time.monotonic() - self._slow_duties_s >= _SLOW_DUTIES_S:
             self._counters["purged"] += self._retainer.run_once()
+            self._counters["set_aside"] += self._indexer.note_bad()
             self._doctor.run_once()
             if self._watcher.run_once():
                 self._alerts.wake()

@@ -79,6 +79,7 @@ class Indexer:
         self._suspects = self._crash_suspects()
         self._starts: dict[str, int] = {}
         self._listed: list[Entry] = []
+        self._noted: set[str] = set()
         self._buffer = memoryview(bytearray(READ_BYTES))  # one for all: a fresh megabyte for each image costs time
 
     def _crash_suspects(self) -> set[str]:
@@ -118,6 +119,20 @@ class Indexer:
             self._starts.pop(entry_id, None)
         oldest = self._listed[0].arrived_at if self._listed else self._spool.oldest_new_at()
         return Pass(len(batch.done), len(batch.bad), oldest is not None, started_at if oldest is None else oldest)
+
+    def note_bad(self) -> int:
+        """Write down what lies in bad/ and is not listed: torn files that a dead receiver left. Return how many.
+
+        Their study is not held for them: whoever sent one had no answer yet and sends it again.
+        """
+        found = self._spool.scan_bad(self._noted)
+        if not found:
+            return 0
+        now = self._clock.now_ms()
+        with self._store.transaction() as tx:
+            added = sum(set_aside.note_bad(tx, name, reason, now) for name, reason in found)
+        self._noted.update(name for name, _ in found)
+        return added
 
     def _single_out(self, entries: list[Entry]) -> list[Entry]:
         for entry in entries:

@@ -16,6 +16,9 @@ from internal import whole_mark
 from internal.new_directory import fsync_directory
 from internal.spool_entry import Entry, EntryKind, parse_name
 
+#: What follows the name of an entry of bad/ in that of the file with the reason.
+REASON = ".reason"
+
 _TORN = ("The file was marked as whole but is not what was marked: the power failed before its sender was answered, "
          "or the disk lost what it had promised to keep. Send the image again.")
 _FOREIGN = "The file carries a mark that the router did not put: look at it, and import it if it is an image."
@@ -91,7 +94,7 @@ def free_name(target: Path, source: Path | None = None) -> Path:
 
 
 def _put_aside(path: Path, target: Path, reason: str) -> None:
-    target.with_suffix(".reason").write_text(reason + "\n", encoding="utf-8")
+    target.with_suffix(REASON).write_text(reason + "\n", encoding="utf-8")
     path.rename(target)
     log.warning("Entry set aside", extra={"fields": {"entry": target.stem, "reason": reason}})
 

@@ -23,8 +23,8 @@ class SetAside:
     association_id: str
 
 
-def note_bad(tx: Tx, entry_id: str, reason: str, now: int, *, study_uid: str = "", association_id: str = "") -> None:
-    """Write down that an entry was set aside, why, and the study that lacks it, as far as anybody knows.
+def note_bad(tx: Tx, entry_id: str, reason: str, now: int, *, study_uid: str = "", association_id: str = "") -> bool:
+    """Write down that an entry was set aside, why, and the study that lacks it as far as anybody knows; True if new.
 
     Without `study_uid` the study counts that was noted before parsing, else the only one its association carried. A
     study that loses an image this way gets revision + 1, so that it settles again and its jobs are looked at. Noting
@@ -37,6 +37,7 @@ def note_bad(tx: Tx, entry_id: str, reason: str, now: int, *, study_uid: str = "
     parsing_done(tx, [entry_id])
     if added and study_uid:
         _unsettle(tx, study_uid, now)
+    return bool(added)
 
 
 def _only_study_of(tx: Tx, association_id: str) -> str:

@@ -16,7 +16,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -31,7 +32,7 @@ from internal.errors import (
     StorageNotMounted,
 )
 from internal.filelock import Lock
-from internal.leftovers import free_name, take_in
+from internal.leftovers import REASON, free_name, take_in
 from internal.new_directory import fsync_directory, make_durably
 from internal.report_box import ReportBox
 from internal.spool_entry import Entry, EntryKind, arrived_at_of, parse_name
@@ -41,6 +42,7 @@ __all__ = ["POLICY_NAME", "Entry", "EntryKind", "Lock", "Spool", "SpoolWriter"]
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 MAX_PUBLISHED_BYTES = 16 * 1024 * 1024
+_MAX_REASON_BYTES = 1024
 _REFRESH_ABOVE_BYTES = 1024 * 1024
 _FOLDERS = ("tmp", "new", "cur", "bad", "out", "run")
 #: What the receiver is told, in run/.
@@ -252,8 +254,20 @@ class Spool:
         """Move an entry of new/ or cur/ to bad/, with `reason` (text without patient data) beside it; never deletes."""
         sources = [folder / entry.file_name for folder in (self._new, self._hour(entry))]
         target = free_name(self._root / "bad" / entry.file_name, next(filter(Path.exists, sources), None))
-        target.with_suffix(".reason").write_text(reason + "\n", encoding="utf-8")
+        target.with_suffix(REASON).write_text(reason + "\n", encoding="utf-8")
         self._move_all([(source, target) for source in sources])
+
+    def scan_bad(self, known: Container[str], limit: int = 1000) -> list[tuple[str, str]]:
+        """Return up to `limit` entries of bad/ that are not in `known`, each with its reason."""
+        names = sorted(name.removesuffix(REASON) for name in _names(self._root / "bad") if name.endswith(REASON))
+        found: list[tuple[str, str]] = []
+        for name in names:
+            if len(found) >= limit:
+                break
+            if name not in known:
+                with suppress(FileNotFoundError), (self._root / "bad" / f"{name}{REASON}").open("rb") as file:
+                    found.append((name, file.read(_MAX_REASON_BYTES).decode(errors="replace").strip()))
+        return found
 
     def _move_all(self, moves: Sequence[tuple[Path, Path]]) -> None:
         """Give each file its new name, durable where the spool is, before the old one goes; absent ones are left out.

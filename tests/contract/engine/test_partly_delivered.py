@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,28 @@ def test_a_file_that_nobody_can_place_is_only_listed(engine: Engine) -> None:
     assert engine.states() == [State.DONE]
     assert listed(engine) == [(lost.id, "")]
     assert good.id != lost.id
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="marks are Linux's")
+def test_what_a_receiver_has_left_torn_is_listed_once_and_holds_no_study(engine: Engine) -> None:
+    engine.receive(STUDY)
+    other = engine.spool.writer("1")
+    other.prepare()
+    incoming = other.begin()
+    incoming.write(b"x" * 10_000)
+    torn = incoming.seal()
+    Path(incoming._path).write_bytes(b"y" * 10_000)
+    other._lock.release()  # as when its process dies
+    engine.spool.writer("1").close()
+    assert [engine.indexer.note_bad() for _ in range(2)] == [1, 0]
+    assert Indexer(engine.spool, engine.store, engine.clock).note_bad() == 0
+    with engine.store.reading() as tx:
+        found = set_aside.list_set_aside(tx)
+    assert [(one.entry_id, one.study_uid) for one in found] == [(torn.id, "")]
+    assert found[0].reason.startswith("The file was marked as whole but is not what was marked")
+    engine.settle()
+    engine.work()
+    assert engine.states() == [State.DONE]
 
 
 @pytest.mark.parametrize("several", [False, True])
