@@ -149,11 +149,16 @@ class Association:
             if self._command is None and not self._command_bytes and not self._wait_idle():
                 return "shutdown", pdu.build_abort(pdu.ABORT_UNSPECIFIED)
             if stream.tail - stream.head < _PDU.size:
+                stream.need(1)
+                stream.begin_pdu(_PDU.size)
                 stream.need(_PDU.size)
             kind, length = _PDU.unpack_from(stream.view, stream.head)
             stream.head += _PDU.size
+            if stream.tail - stream.head < length:
+                stream.begin_pdu(length)
             if kind == pdu.P_DATA_TF:
                 self._read_p_data(length)
+                stream.end_pdu()
             elif kind in (pdu.RELEASE_RQ, pdu.ABORT):
                 return self._finish(kind, length)
             else:

@@ -18,6 +18,7 @@ _KEPT_BYTES = 64 * 1024
 _LINGER_S = 2.0
 _USER_TIMEOUT_MS = 60_000
 _SEND_TIMEOUT_S = 60.0
+_NEVER = float("inf")
 
 
 class PeerClosed(Exception):
@@ -42,8 +43,9 @@ class Stream:
         self.head = 0  #: first byte not yet consumed
         self.tail = 0  #: end of the bytes received
         self.before_refill: Callable[[], None] = nothing
-        self._deadline = float("inf")
+        self._deadline = self._pdu_deadline = _NEVER
         self._window_s = 0.0
+        self._bytes_per_s = 0
         self._floor_bytes = 0
         self._window_bytes = 0
         self.received_bytes = 0
@@ -58,8 +60,18 @@ class Stream:
         """From now on each window of `window_s` seconds has to bring `bytes_per_s` on average, at least one byte."""
         self._deadline = time.monotonic() + window_s
         self._window_s = window_s
+        self._bytes_per_s = bytes_per_s
         self._floor_bytes = max(int(window_s * bytes_per_s), 1)
         self._window_bytes = 0
+
+    def begin_pdu(self, left_bytes: int) -> None:
+        """Until end_pdu(): the PDU at head has the time that its bytes still to come take at the rate, and a window."""
+        takes_s = left_bytes / self._bytes_per_s if self._bytes_per_s else 0.0
+        self._pdu_deadline = time.monotonic() + self._window_s + takes_s
+
+    def end_pdu(self) -> None:
+        """The PDU that was begun is here."""
+        self._pdu_deadline = _NEVER
 
     def need(self, count: int) -> None:
         """Return when at least `count` bytes (at most the buffer's size) wait; raises PeerClosed, PeerStalled."""
@@ -82,7 +94,7 @@ class Stream:
 
     def _receive_some(self) -> bool:
         """Return whether bytes came; False when a rate window ended well and another begins."""
-        left = self._deadline - time.monotonic()
+        left = min(self._deadline, self._pdu_deadline) - time.monotonic()
         if left <= 0:
             self._next_window()
             return False
@@ -108,7 +120,7 @@ class Stream:
         return True
 
     def _next_window(self) -> None:
-        if not self._window_s or self._window_bytes < self._floor_bytes:
+        if not self._window_s or self._window_bytes < self._floor_bytes or self._pdu_deadline <= self._deadline:
             raise PeerStalled
         self._window_bytes = 0
         self._deadline = time.monotonic() + self._window_s

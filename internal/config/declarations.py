@@ -346,8 +346,9 @@ class DicomSettings:
         "100ms", "1d", "120s", "An association that is silent this long between messages is closed.",
         "Asosiasi yang diam selama ini di antara pesan akan ditutup.")
     pdu_timeout: float = declare_duration(
-        "100ms", "1h", "30s", "Time in which one PDU that has begun must be complete.",
-        "Waktu sampai satu PDU yang sudah dimulai harus lengkap.")
+        "100ms", "1h", "30s",
+        "Time in which one PDU that has begun must be complete, besides what it takes at min_rate.",
+        "Waktu sampai satu PDU yang sudah dimulai harus lengkap, di luar lamanya pada laju min_rate.")
     min_rate: int = declare_size(
         "0", "1GB", "1KB", "Slowest transfer that is put up with, per second; 0 for no limit.",
         "Laju kirim terendah yang diterima, per detik; 0 tanpa batas.")
