@@ -82,7 +82,7 @@ def add_association(tx: Tx, record: Mapping[str, Any], *, node: str = "") -> Non
                " WHERE association_id = ?",
                (started_at, ended_at, how, json_text(studies), json_text(refused), association_id))
     tx.executemany(_UPSERT_ASSOCIATION_STUDY, [(uid, association_id, started_at) for uid in sorted(studies)])
-    claim_of_association(tx, association_id, list(studies), ended_at)
+    claim_of_association(tx, association_id, studies, ended_at)
 
 
 def _add_refusals(tx: Tx, record: Mapping[str, Any], node: str) -> None:

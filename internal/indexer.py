@@ -245,15 +245,15 @@ class Indexer:
                     "Same SOP Instance UID with other content: both kept",
                     extra={"fields": {"study": instance.header.study_uid, "sop": instance.header.sop_uid}},
                 )
-        for record in batch.records:
+        for bad in batch.bad:
+            set_aside.note_bad(tx, bad.entry.id, bad.reason, now, association_id=bad.association_id)
+        for record in batch.records:  # after what was set aside: it may tell which study lacks that
             index.add_association(tx, record, node=self._spool.node)
         for entry, request in batch.requests:
             if isinstance(request, CommitAnswer):
                 commitments.add_answer(tx, request)
             else:
                 commitments.add_request(tx, request, entry, self._spool.node, now)
-        for bad in batch.bad:
-            set_aside.note_bad(tx, bad.entry.id, bad.reason, now, association_id=bad.association_id)
         over = [*batch.done, *batch.gone, *(bad.entry for bad in batch.bad)]
         set_aside.parsing_done(tx, [entry.id for entry in over])
 

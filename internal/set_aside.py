@@ -6,7 +6,7 @@ Imports store. Changes when more is known of an image that cannot be indexed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from internal.store import Tx
@@ -52,12 +52,32 @@ def _unsettle(tx: Tx, study_uid: str, now: int) -> None:
                " WHERE study_uid = ?", (now, study_uid))
 
 
-def claim_of_association(tx: Tx, association_id: str, study_uids: Sequence[str], now: int) -> None:
-    """Give entries of an association that has ended to its study, if it carried only one; no-op otherwise."""
-    if len(study_uids) == 1 and tx.execute(
-            "UPDATE bad SET study_uid = ? WHERE association_id = ? AND study_uid = ''",
-            (study_uids[0], association_id)):
-        _unsettle(tx, study_uids[0], now)
+def claim_of_association(tx: Tx, association_id: str, studies: Mapping[str, int], now: int) -> None:
+    """Give entries of an association that has ended to the studies that lack them: `studies` says how many each had.
+
+    No-op where that does not tell: it carried several, and these lack more than was set aside (an image that came twice
+    counts once here).
+    """
+    entries = [str(row[0]) for row in tx.rows(
+        "SELECT entry_id FROM bad WHERE association_id = ? AND study_uid = '' ORDER BY entry_id", (association_id,))]
+    if not entries:
+        return
+    if len(studies) == 1:
+        lacking = list(studies) * len(entries)
+    else:
+        lacking = [uid for uid, count in sorted(studies.items())
+                   for _ in range(min(count - _known_of(tx, association_id, uid), len(entries) + 1))]
+    if len(lacking) != len(entries):
+        return
+    tx.executemany("UPDATE bad SET study_uid = ? WHERE entry_id = ?", list(zip(lacking, entries, strict=True)))
+    for uid in sorted(set(lacking)):
+        _unsettle(tx, uid, now)
+
+
+def _known_of(tx: Tx, association_id: str, study_uid: str) -> int:
+    of = (study_uid, association_id)
+    indexed = tx.value("SELECT COUNT(*) FROM instance WHERE study_uid = ? AND association_id = ?", of)
+    return int(indexed) + int(tx.value("SELECT COUNT(*) FROM bad WHERE study_uid = ? AND association_id = ?", of))
 
 
 def missing(tx: Tx, study_uid: str) -> int:

@@ -126,6 +126,21 @@ def test_the_association_record_tells_the_study_if_it_carried_only_one(engine: E
     assert [study for _, study in listed(engine)] == ["" if several else STUDY]
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_of_several_studies_of_an_association_the_one_that_lacks_an_image_waits(engine: Engine, twice: bool) -> None:
+    engine.receive("1.2.3", association="0.b.1", sop_uid="1.2.3.4")
+    if twice:  # counted twice by the receiver, once here: which study lacks an image is not known
+        engine.receive("1.2.3", association="0.b.1", sop_uid="1.2.3.4")
+    engine.receive(STUDY, association="0.b.1")
+    garble_data_set(engine, engine.receive(STUDY, association="0.b.1"))
+    end_association(engine, **{"1.2.3": 2 if twice else 1, STUDY: 2})
+    engine.settle()
+    assert [study for _, study in listed(engine)] == ["" if twice else STUDY]
+    while engine.work():
+        pass
+    assert sorted(engine.states()) == ([State.DONE, State.DONE] if twice else [State.DONE, State.HELD])
+
+
 def test_an_entry_that_ends_the_process_is_set_aside_with_its_study(engine: Engine) -> None:
     entry = engine.receive(STUDY)
     for _ in range(2):
