@@ -10,14 +10,19 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from interface.roles import SystemClock
 from internal import whole_mark
 from internal.dicomfile import read_meta
+from internal.indexer import Indexer
 from internal.spool import Entry, EntryKind, Spool
+from internal.store import Store
 from tests.contract.dimse.role import ROOT, Role, until
 from tests.contract.dimse.wire import Closed, Wire, data_set
 
@@ -205,6 +210,27 @@ class Load:
             thread.join()
 
 
+class Indexing:
+    """The index of deliver, taking what comes from new/ to cur/; its database lies where the power stays on."""
+
+    def __init__(self, spool: Path, database: Path) -> None:
+        self.indexed = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(Spool.open(spool), database))
+        self._thread.start()
+
+    def _run(self, spool: Spool, database: Path) -> None:
+        with closing(Store.open(f"sqlite://{database}")) as store:
+            store.migrate()
+            indexer = Indexer(spool, store, SystemClock())
+            while not self._stop.wait(0.01):
+                self.indexed += indexer.run_once().indexed
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
 def lost_after(folder: Path, acknowledged: dict[str, bytes]) -> list[str]:
     """The acknowledged instances that a start on `folder` would not find with their bytes."""
     try:
@@ -225,11 +251,21 @@ def lost_after(folder: Path, acknowledged: dict[str, bytes]) -> list[str]:
     return [uid for uid, body in acknowledged.items() if found.get(uid) != body]
 
 
-def cut_many(power: Power, tmp_path: Path, cuts: int, environment: dict[str, str], seed: int) -> list[list[str]]:
-    """Cut the power `cuts` times at random moments under load; what was lost each time."""
+@dataclass
+class Cuts:
+    """What cutting the power has shown: the acknowledged instances that each cut lost, and how much there was."""
+
+    losses: list[list[str]]
+    acknowledged: int
+    indexed: int
+
+
+def cut_many(power: Power, tmp_path: Path, cuts: int, environment: dict[str, str], seed: int) -> Cuts:
+    """Cut the power `cuts` times at random moments while instances come in and are indexed."""
     rng = random.Random(seed)
     role = Role(power.mount / "spool", children=2, environment=environment)
     load = Load(role.port, senders=2, seed=seed)
+    indexing = Indexing(power.mount / "spool", tmp_path / "index.db")
     losses: list[list[str]] = []
     try:
         for number in range(cuts):
@@ -246,8 +282,9 @@ def cut_many(power: Power, tmp_path: Path, cuts: int, environment: dict[str, str
                 shutil.rmtree(folder)
     finally:
         load.stop()
+        indexing.stop()
         role.kill()
-    return losses
+    return Cuts(losses, len(load.acknowledged), indexing.indexed)
 
 
 @pytest.mark.fuse
@@ -256,8 +293,9 @@ def test_nothing_answered_is_lost_in_20_power_cuts(
     power: Power, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     seed = random.SystemRandom().randrange(10_000)
-    losses = cut_many(power, tmp_path, 20, environment, seed)
-    assert losses == [[]] * 20, f"seed {seed}"
+    found = cut_many(power, tmp_path, 20, environment, seed)
+    assert found.losses == [[]] * 20, f"seed {seed}"
+    assert found.indexed > 0
     assert power.marked > 0 if environment else power.marked == 0
     again = Role(tmp_path / "cut19" / "spool")  # what the last cut left is a spool to go on with
     with Wire(again.port) as wire:
@@ -270,9 +308,17 @@ def test_nothing_answered_is_lost_in_20_power_cuts(
 @pytest.mark.fuse
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_nothing_answered_is_lost_in_200_power_cuts(power: Power, tmp_path: Path) -> None:
+@pytest.mark.parametrize("environment", [MARKS, {}], ids=["marked", "no marks"])
+def test_nothing_answered_is_lost_in_200_power_cuts(
+    power: Power, tmp_path: Path, environment: dict[str, str], record_property: Callable[[str, object], None]
+) -> None:
     seed = random.SystemRandom().randrange(10_000)
-    assert cut_many(power, tmp_path, 200, MARKS, seed) == [[]] * 200, f"seed {seed}"
+    found = cut_many(power, tmp_path, 200, environment, seed)
+    assert found.losses == [[]] * 200, f"seed {seed}"
+    assert found.indexed > 0
+    for name, value in (("cuts", len(found.losses)), ("acknowledged", found.acknowledged),
+                        ("indexed", found.indexed), ("lost", sum(map(len, found.losses)))):
+        record_property(name, value)
 
 
 @pytest.mark.fuse
@@ -302,5 +348,4 @@ def test_what_is_indexed_is_in_new_or_cur_whenever_the_power_is_cut(power: Power
 
 @pytest.mark.fuse
 def test_the_power_cuts_find_a_receiver_that_lies(power: Power, tmp_path: Path) -> None:
-    losses = cut_many(power, tmp_path, 3, LIE, seed=1)
-    assert all(losses)
+    assert all(cut_many(power, tmp_path, 3, LIE, seed=1).losses)
