@@ -3,7 +3,8 @@
 `python -m bench.fuzz --target association --seconds 60 --corpus tests/corpus` begins with the kept inputs and mutates
 them, keeps what reaches new lines (at most 2 MB in all) and writes an input that breaks a rule to the corpus folder;
 that ends the run with a traceback. The tests go through the kept corpus: what broke a rule once belongs in it.
-The rules: nothing but the documented errors, no input takes longer than its bound, no temporary file stays behind.
+The rules: nothing but the documented errors, no input takes longer than its bound, as many images are kept as were
+answered with success, no temporary file stays behind, and threads and descriptors do not grow in number.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import logging
 import random
 import resource
 import socket
+import stat
 import struct
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,7 +39,7 @@ from interface.dimse.settings import ReceiveSettings
 from interface.dimse.store_lane import StoreLane
 from internal import dicomfile, scan
 from internal.errors import NotDicom
-from internal.spool import Spool
+from internal.spool import EntryKind, Spool
 
 MAX_CORPUS_BYTES = 2_000_000
 MAX_INPUT_BYTES = 60_000
@@ -114,8 +117,9 @@ def association_seeds() -> list[bytes]:
     action = _p_data(5, 3, _asking(0x130, 0x1008)) + _p_data(5, 2, _references())
     report = _p_data(5, 3, _asking(0x100, 0x1002)) + _p_data(5, 2, _references())
     release = _pdu(5, bytes(4))
-    return [request + store + ping + action + release, request + ping + release, request + action, request + report,
-            request + release]
+    # The first image of a process is kept in another way than those after it.
+    return [request + store + store + ping + action + release, request + ping + release, request + action,
+            request + report, request + release]
 
 
 def scan_seeds() -> list[bytes]:
@@ -145,9 +149,9 @@ class AssociationTarget:
     """A receiver over a spool of its own; an input is everything that a peer says."""
 
     def __init__(self, folder: Path) -> None:
-        settings = ReceiveSettings(association_timeout_s=1, idle_timeout_s=1, stall_timeout_s=1, fsync=False)
+        settings = ReceiveSettings(association_timeout_s=1, idle_timeout_s=1, stall_timeout_s=1)
         self._folder = folder
-        spool = Spool.open(folder / "spool", fsync=False)
+        self._spool = spool = Spool.open(folder / "spool")
         self._writer = spool.writer("0")
         syntaxes = frozenset({VERIFICATION, STORAGE_COMMITMENT})
         services = Services({0x30: echo, 0x130: commitment(self._writer, _Everybody()),
@@ -165,27 +169,48 @@ class AssociationTarget:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
         listener.close()
-        speaker = threading.Thread(target=_speak, args=(ours, data))
+        heard = bytearray()
+        speaker = threading.Thread(target=_speak, args=(ours, data, heard))
         speaker.start()
         Association(theirs, self._receiver).run()
         speaker.join()
         ours.close()
         if self._defects.found:
             raise Broken(self._defects.found)
-        if any(path.stat().st_size for path in (self._folder / "spool" / "tmp" / "0").iterdir()):  # empty: made ahead
+        answered = successes(bytes(heard))
+        kept = sum(entry.kind is EntryKind.INSTANCE for entry in self._spool.scan_new())
+        if answered != kept:
+            raise Broken(f"{answered} images were answered with success, {kept} are kept")
+        files = [path.stat() for path in (self._folder / "spool" / "tmp" / "0").iterdir()]
+        if any(file.st_size and file.st_nlink == 1 for file in files):  # empty: made ahead; linked: in new/ as well
             raise Broken("a temporary file is left behind")
         for path in (self._folder / "spool" / "new").iterdir():
             path.unlink()
 
 
-def _speak(sock: socket.socket, data: bytes) -> None:
-    try:
+def _speak(sock: socket.socket, data: bytes, heard: bytearray) -> None:
+    with suppress(OSError):  # aborted by the product, perhaps before it has read everything
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
-        while sock.recv(65536):
-            pass
-    except OSError:
-        pass  # aborted by the product
+    with suppress(OSError):
+        while more := sock.recv(65536):
+            heard += more
+
+
+def successes(heard: bytes) -> int:
+    """Return how many C-STORE responses with status 0x0000 are in what the product said."""
+    count = position = 0
+    while position + 6 <= len(heard):
+        kind, length = struct.unpack_from(">BxI", heard, position)
+        values: dict[int, bytes] = {}
+        at, end = position + 12, position + 6 + length  # behind PDU and PDV header: a response fits into one
+        while kind == 4 and at + 8 <= end:
+            number, size = struct.unpack_from("<2xHI", heard, at)
+            values[number] = heard[at + 8 : at + 8 + size]
+            at += 8 + size
+        count += values.get(0x100) == b"\x01\x80" and values.get(0x900) == b"\0\0"
+        position = end
+    return count
 
 
 class ScanTarget:
@@ -252,6 +277,16 @@ class Coverage:
         return self.trace
 
 
+def in_use() -> tuple[int, int]:
+    """Return the threads of this process and its descriptors, but for those of empty files made ahead."""
+    descriptors = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the listing itself
+            file = path.stat()
+            descriptors += not (stat.S_ISREG(file.st_mode) and file.st_nlink and not file.st_size)
+    return threading.active_count(), descriptors
+
+
 def fuzz(target: str, seconds: float, seed: int, corpus: Path) -> int:
     """Run for `seconds`; return how many inputs were tried. Raises Broken after keeping the input in `corpus`."""
     make, seeds = TARGETS[target]
@@ -263,13 +298,15 @@ def fuzz(target: str, seconds: float, seed: int, corpus: Path) -> int:
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         subject = make(Path(folder))
+        most: tuple[int, int] | None = None
         for number in range(10**9):
             if time.monotonic() > deadline and tried >= len(inputs):
                 return tried
             data = inputs[number] if number < len(inputs) else mutate(rng.choice(inputs), rng.choice(inputs), rng)
             coverage.grown = False
-            _try(subject, data, coverage, corpus)
+            _try(subject, data, coverage, corpus, most)
             tried += 1
+            most = in_use() if tried == given else most  # with everything open that is opened once
             if coverage.grown and number >= given and kept_bytes + len(data) <= MAX_CORPUS_BYTES:
                 inputs.append(data)
                 kept_bytes += len(data)
@@ -277,13 +314,15 @@ def fuzz(target: str, seconds: float, seed: int, corpus: Path) -> int:
     return tried
 
 
-def _try(subject: Any, data: bytes, coverage: Coverage, corpus: Path) -> None:
+def _try(subject: Any, data: bytes, coverage: Coverage, corpus: Path, most: tuple[int, int] | None) -> None:
     began = time.monotonic()
     sys.settrace(coverage.trace)
     try:
         subject.run(data)
         if time.monotonic() - began > SLOWEST_S:
             raise Broken("it took too long")
+        if most is not None and any(now > before for now, before in zip(in_use(), most, strict=True)):
+            raise Broken(f"{in_use()} threads and descriptors stay, not {most}")
     except Exception as error:
         (corpus / f"broken-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
         raise Broken(f"{type(error).__name__}: {error}") from error

@@ -40,7 +40,7 @@ def test_together(stand: Stand, keep: Keep, group: str) -> None:
 NOT_RUN = {
     "A12": "kill during retention: tests/contract/engine/test_retain.py",
     "A19": "an exception in a worker: tests/contract/engine/test_engine.py",
-    "A21": "memory used up: the bounds are tests/contract/dimse/test_attacks.py",
+    "A21": "memory used up: the bounds are tests/contract/dimse/test_crowds.py",
     "C5": "database on a full disk: tests/contract/store/test_sqlite_faults.py",
     "C6": "a database of a newer version: tests/contract/store/test_store.py",
     "C7": "PostgreSQL stops in a transaction: tests/contract/store/test_store.py",
@@ -53,16 +53,16 @@ NOT_RUN = {
     "D28": "gzip bomb, endless reply: tests/contract/outbound",
     "D35": "a slow link: bench/push.py",
     "D36": "proxies of the environment: tests/contract/outbound",
-    "E2": "a dead line without FIN: tests/contract/dimse/test_attacks.py",
+    "E2": "a dead line without FIN: tests/contract/dimse/test_hostile.py",
     "E7": "three studies in one association: tests/system/test_delivery.py",
     "E11": "500 associations at once: tests/contract/dimse/test_attacks.py, with 1,100",
-    "E12": "10,000 health checks: tests/contract/dimse/test_attacks.py, with 2,000 connections",
+    "E12": "10,000 health checks: tests/contract/dimse/test_attacks.py, with 10,000 connections",
     "E13": "a 4 GB object: bench/receive_costs.py",
     "E14": "100,000 small objects: bench/receive_costs.py, minutes of small images",
     "E22": "storage commitment: tests/contract/engine/test_commitment.py",
     "E23": "commitment peer away: tests/contract/engine/test_commitment.py",
     "E24": "asynchronous window: tests/contract/dimse/test_store.py",
-    "E25": "a slow sender: tests/contract/dimse/test_attacks.py",
+    "E25": "a slow sender: tests/contract/dimse/test_hostile.py",
 }
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.dimse.role import Role
+from tests.contract.dimse.role import MOST_BYTES, Footprint, Role
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
     role = Role(tmp_path_factory.mktemp("receive") / "spool")
+    footprint = Footprint(role)
     yield role
+    footprint.descriptors_fall_back()
+    assert footprint.growth_bytes() < MOST_BYTES
     assert role.stop() == 0, role.log()
     assert "Traceback" not in role.log()
 
@@ -31,3 +35,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Role]]:
     for role in roles:
         if role.process.poll() is None:
             role.kill()
+
+
+@pytest.fixture
+def descriptors() -> Iterator[None]:
+    """Enough descriptors for the attacker."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192) if hard > 0 else 8192, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

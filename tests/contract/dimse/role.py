@@ -6,10 +6,11 @@ import io
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from internal.empty_files import MAX_EMPTY
 from internal.spool import Entry, EntryKind, Spool
 
 ROOT = Path(__file__).parents[3]
+MOST_BYTES = 100_000_000  #: what gate and children together may take over what they have when nobody is there
 T = TypeVar("T")
 
 
@@ -106,6 +108,11 @@ class Role:
     def children(self) -> list[int]:
         return [child["pid"] for child in self.fresh("receive.json")["children"]]
 
+    def processes(self) -> list[int]:
+        """The gate and its children."""
+        status = self.fresh("receive.json")
+        return [status["pid"], *(child["pid"] for child in status["children"])]
+
     def log(self) -> str:
         return self.log_path.read_text()
 
@@ -123,6 +130,57 @@ class Role:
         self.process.wait()
         if self.process.stdin:
             self.process.stdin.close()
+
+
+def queues(port: int) -> Iterator[tuple[bool, int, int]]:
+    """Whether an end of a connection is the product's, and its bytes not yet taken by the other and not yet read."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, queued, *_ = line.split()
+        if state == "01" and port in (int(local[-4:], 16), int(remote[-4:], 16)):
+            sending, receiving = (int(part, 16) for part in queued.split(":"))
+            yield int(local[-4:], 16) == port, sending, receiving
+
+
+def waiting_bytes(port: int) -> int:
+    """What was sent to the product's connections and not yet read by it: queues of the kernel, IPv4."""
+    return sum(receiving if is_ours else sending for is_ours, sending, receiving in queues(port))
+
+
+def unread_answers(port: int) -> int:
+    """How many of the product's connections have something to say that the peer does not take."""
+    return sum(is_ours and sending > 0 for is_ours, sending, _ in queues(port))
+
+
+class Footprint:
+    """Gate and children of a role as they were when this was made, against what they have come to."""
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+        until(lambda: all(child["ready"] for child in role.fresh("receive.json")["children"]))
+        self._base_bytes = {pid: memory_bytes(pid) for pid in role.processes()}
+        self._descriptors = {pid: descriptors(pid) for pid in self._base_bytes}
+
+    def growth_bytes(self) -> int:
+        """The peaks of all of them over the beginning; none of them may have been started again meanwhile."""
+        assert list(self._base_bytes) == self._role.processes()
+        return sum(peak_bytes(pid) - base for pid, base in self._base_bytes.items())
+
+    def descriptors_fall_back(self) -> None:
+        """Wait until each has as many descriptors open as at the beginning."""
+        for pid, count in self._descriptors.items():
+            until(lambda pid=pid, count=count: descriptors(pid) == count, what=f"not the {count} descriptors of before")
+
+
+def descriptors(pid: int) -> int:
+    """How many descriptors a process has open, but for those of empty files that it keeps ready for images to come."""
+    count = 0
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            file = path.stat()
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        count += not (stat.S_ISREG(file.st_mode) and file.st_nlink and not file.st_size)
+    return count
 
 
 def memory_bytes(pid: int) -> int:

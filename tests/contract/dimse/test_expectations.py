@@ -17,7 +17,7 @@ import pytest
 
 from internal.config.declarations import DicomSettings
 from internal.spool import EntryKind
-from tests.contract.dimse.role import ROOT, Role, memory_bytes, peak_bytes
+from tests.contract.dimse.role import MOST_BYTES, ROOT, Footprint, Role
 from tests.contract.dimse.test_conformance import COMMITMENT, n_action, request, table
 from tests.contract.dimse.wire import (
     CT,
@@ -31,7 +31,9 @@ from tests.contract.dimse.wire import (
     data_set,
     explicit,
     p_data,
+    pdu,
     pdv,
+    served,
 )
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -88,7 +90,7 @@ def test_classes_that_nobody_has_heard_of_are_kept(shared: Role) -> None:
 @pytest.mark.attack("S21")
 def test_a_deflated_bomb_is_kept_without_being_inflated(start: Callable[..., Role]) -> None:
     role = start()
-    base = memory_bytes(role.children()[0])
+    footprint = Footprint(role)
     zeros = bytes(1 << 20)
     bombs = {}
     for uid, identity_first in (("1.2.1", True), ("1.2.2", False)):
@@ -103,7 +105,7 @@ def test_a_deflated_bomb_is_kept_without_being_inflated(start: Callable[..., Rol
         assert wire.store(2, "1.2.2", bombs["1.2.2"]).status == 0xC000  # its UIDs lie behind 200 MB of nothing
         assert wire.echo() == 0
         wire.release()
-    assert peak_bytes(role.children()[0]) - base < 100_000_000
+    assert footprint.growth_bytes() < MOST_BYTES
     assert role.data_sets() == {"1.2.1": bombs["1.2.1"]}
 
 
@@ -129,16 +131,70 @@ def test_titles_and_uids_cannot_write_lines_or_control_codes_into_the_log(start:
     assert [path for path in accepts.root.rglob("*") if "\x1b" in path.name or "\n" in path.name] == []
 
 
+#: Imports of a DICOM library, but for the dictionary.
+IMPORTED = re.compile(
+    r"^\s*(from pydicom import (?!datadict\s*$).*|from pydicom\.(?!datadict\b).*|import pydicom.*"
+    r"|(?:from|import) pynetdicom.*|.*import_module\(.py(?:net)?dicom.*)", re.MULTILINE)
+EVIL_TITLES = ["../../../tmp/x", "%n%s%x%999999d", "A\x1b[2J\x1b]0;x\x07"]
+
+
+def outside(top: Path, role: Role) -> dict[Path, tuple[int, int]]:
+    """What lies below `top` and does not belong to the role: size and time of the last change."""
+    ours = (role.root, role.log_path)
+    found = {path: path.lstat() for path in (top, *top.rglob("*")) if not any(path.is_relative_to(one) for one in ours)}
+    return {path: (file.st_size, file.st_mtime_ns) for path, file in found.items()}
+
+
+@pytest.mark.attack("S1")
+@pytest.mark.attack("S55")
+@pytest.mark.parametrize("title", EVIL_TITLES, ids=["path", "format", "codes"])
+def test_titles_are_no_part_of_a_path_and_escaped_in_the_log(
+    start: Callable[..., Role], tmp_path: Path, title: str
+) -> None:
+    below = tmp_path / "a" / "b" / "c"
+    for folder in (below, *below.parents[:3]):
+        (folder / "tmp").mkdir(parents=True)  # so that each way up would lead somewhere
+    role = start("a/b/c/spool", commitment_callers=[title], commitment_same_association=[title])
+    before = outside(tmp_path, role)
+    with Wire(role.port) as wire:
+        wire.associate(context(1, CT, EXPLICIT), context(5, COMMITMENT, IMPLICIT), calling=title)
+        assert wire.store(1, "1.2.3", data_set("1.2.3")).status == 0
+        wire.send(n_action())
+        wire.send_data(request(1), context_id=5)
+        assert wire.response().status == 0
+        wire.send(pdu(5, bytes(4)))
+        wire.read_pdu()
+    assert role.record("released")["calling_aet"] == title
+    assert len(role.entries(EntryKind.REQUEST)) == 1
+    with Wire(role.port) as wire:
+        wire.send(associate_rq(context(1, CT, EXPLICIT), called=title))
+        assert wire.read_pdu()[0] == 3
+        wire.wait_closed()
+    assert role.stop() == 0
+    assert outside(tmp_path, role) == before
+    names = [path.name for path in role.root.rglob("*")]
+    assert not [name for name in names for part in ("..", "%", "\x1b") if part in name]
+    assert repr(title) in role.log()
+    assert "\x1b" not in role.log() and "\x07" not in role.log() and "Traceback" not in role.log()
+
+
 def test_nothing_of_pydicom_is_loaded_where_bytes_of_peers_come_in() -> None:
     """The receiving processes, the scanner and the indexer work without it: no parser of others sees such bytes."""
-    code = ("import sys\nimport interface.dimse.child, interface.dimse.gate, internal.indexer\n"
+    code = ("import sys\nimport interface.dimse.child, interface.dimse.receive_role, internal.indexer\n"
             "print([name for name in sys.modules if name.split('.')[0] in ('pydicom', 'pynetdicom')])")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    parsing = {path.relative_to(ROOT).as_posix() for path in (ROOT / "internal").rglob("*.py")
-               if re.search(r"^\s*(from pydicom import (?!datadict$)|from pydicom\.(?!datadict\b)|import pydicom)",
-                            path.read_text(), re.MULTILINE)}
-    assert parsing == {"internal/header_json.py"}  # in a process with limits; others: the dictionary
+    using = {path.relative_to(ROOT).as_posix(): {name.partition(" #")[0].strip() for name in IMPORTED.findall(text)}
+             for folder in ("internal", "interface") for path in (ROOT / folder).rglob("*.py")
+             if "pydicom" in (text := path.read_text()) or "pynetdicom" in text}
+    assert {name: imported for name, imported in using.items() if imported} == {
+        "internal/header_json.py": {
+            "from pydicom import config", "from pydicom.dataset import Dataset",
+            "from pydicom.errors import BytesLengthException", "from pydicom.filereader import read_dataset"},
+        "interface/dimse/commitment_report.py": {
+            "from pydicom.dataset import Dataset", "from pydicom.filebase import DicomBytesIO",
+            "from pydicom.filewriter import write_dataset"},
+    }  # the first reads in a process with limits, the second only writes; all others use no more than the dictionary
 
 
 @pytest.mark.parametrize("fault", ["store.after_write:eio", "store.after_write:enospc"])
@@ -183,14 +239,18 @@ def test_a_commitment_request_is_durable_before_it_is_acknowledged(tmp_path: Pat
     assert any(line.startswith(("fsync", "fdatasync")) and "/new>" in line for line in trace[named:answered]), before
 
 
-@pytest.mark.long(seconds=8)
+@pytest.mark.long(seconds=3)
 def test_a_burst_of_200_from_one_address_fits_the_settings_as_they_come(start: Callable[..., Role]) -> None:
     defaults = DicomSettings()
     role = start(max_associations=defaults.max_associations,
                  max_associations_per_address=defaults.max_associations_per_address)
+    footprint = Footprint(role)
     with ExitStack() as opened:
         wires = [opened.enter_context(Wire(role.port, timeout=60)) for _ in range(200)]
         for wire in wires:
             wire.send(associate_rq(context(1, CT, EXPLICIT) + context(3, VERIFICATION, EXPLICIT)))
         assert {wire.read_pdu()[0] for wire in wires} == {2}
         assert role.fresh("receive.json")["open"] == 200
+        assert served(role.port)
+        assert footprint.growth_bytes() < MOST_BYTES
+        assert role.stop(25) == 0

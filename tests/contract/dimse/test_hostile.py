@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.contract.dimse.role import Role, memory_bytes, until
+from tests.contract.dimse.role import MOST_BYTES, Footprint, Role, until
 from tests.contract.dimse.wire import (
     CT,
     EXPLICIT,
@@ -27,18 +27,11 @@ from tests.contract.dimse.wire import (
     p_data,
     pdu,
     pdv,
+    served,
 )
 from tests.examples import examples
 
 PROPOSED = context(1, CT, EXPLICIT) + context(3, VERIFICATION, EXPLICIT)
-
-
-def served(role: Role) -> bool:
-    with Wire(role.port) as wire:
-        wire.associate()
-        assert wire.echo() == 0
-        wire.release()
-    return True
 
 
 def accepts(role: Role) -> bool:
@@ -78,7 +71,7 @@ def test_nonsense_before_an_association_is_aborted(shared: Role, case: str) -> N
     with Wire(shared.port) as wire:
         wire.send(data)
         assert ends_with_abort(wire) == abort
-    assert served(shared)
+    assert served(shared.port)
 
 
 IN_ASSOCIATION = {
@@ -119,22 +112,28 @@ def test_nonsense_in_an_association_is_aborted(shared: Role, case: str) -> None:
             assert ends_with_abort(wire) == abort
         except Closed:
             assert len(data) > 1_000_000
-    assert served(shared)
+    assert served(shared.port)
     assert shared.temporary_files() == []
 
 
 @pytest.mark.attack("S6")
 def test_sockets_that_send_one_byte_are_closed_whatever_their_number(start: Callable[..., Role]) -> None:
     role = start(association_timeout_s=1.0)
-    wires = [Wire(role.port) for _ in range(60)]
-    for wire in wires[:30]:
-        wire.send(b"\1")
-    assert served(role)
-    for wire in wires:
+    footprint = Footprint(role)
+    began: list[tuple[float, Wire]] = []
+    for number in range(60):
+        connecting_at = time.monotonic()
+        began.append((connecting_at, Wire(role.port)))
+        began[-1][1].send(b"\1" * (number % 2))
+    assert served(role.port)
+    for connecting_at, wire in began:
         with pytest.raises(Closed):
             wire.exactly(1)
+        assert time.monotonic() - connecting_at < 3  # the rest is what a busy machine takes to notice
         wire.sock.close()
     until(lambda: role.fresh("receive-0.json")["open_associations"] == 0)
+    footprint.descriptors_fall_back()
+    assert footprint.growth_bytes() < MOST_BYTES
 
 
 @pytest.mark.attack("S6")
@@ -184,12 +183,13 @@ def test_a_silent_association_is_closed(start: Callable[..., Role]) -> None:
     with Wire(role.port) as wire:
         wire.associate()
         assert wire.echo() == 0
+        assert served(role.port)
         assert ends_with_abort(wire) == (2, 0)
 
 
 def test_pipelined_stores_wait_in_the_network_not_in_memory(start: Callable[..., Role]) -> None:
     role = start()
-    base = memory_bytes(role.children()[0])
+    footprint = Footprint(role)
     body = data_set("1.2.3", pixels=4_000_000)
     with Wire(role.port) as wire:
         wire.associate()
@@ -198,18 +198,21 @@ def test_pipelined_stores_wait_in_the_network_not_in_memory(start: Callable[...,
         message += b"".join(p_data(pdv(1, 0, piece)) for piece in pieces[:-1]) + p_data(pdv(1, 2, pieces[-1]))
         for _ in range(15):
             wire.send(message)
-        answers = [wire.response().status for _ in range(15)]
-        peak = memory_bytes(role.children()[0])
-        wire.release()
-    assert answers == [0] * 15
-    assert peak - base < 30_000_000
+        assert served(role.port)
+        assert [wire.response().status for _ in range(15)] == [0] * 15
+        assert footprint.growth_bytes() < 30_000_000
+        wire.send(message * 3)
+        assert role.stop(25) == 0
+    assert role.data_sets() == {"1.2.3": body} and role.temporary_files() == []
 
 
 @pytest.mark.attack("S7")
 def test_connections_that_come_and_go_leave_nothing(shared: Role) -> None:
-    for _ in range(300):
-        with socket.create_connection(("127.0.0.1", shared.port)):
-            pass
+    for _ in range(10):
+        for _ in range(30):
+            with socket.create_connection(("127.0.0.1", shared.port)):
+                pass
+        assert served(shared.port, "127.0.0.2")
     until(lambda: accepts(shared))  # a storm may reach the cap for a moment
     until(lambda: shared.fresh("receive-0.json")["open_associations"] == 0)
     assert shared.process.poll() is None
@@ -220,7 +223,10 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Role:  # type: ignore[mis
     """A role whose deadlines are so short that fuzzing does not wait for them."""
     role = Role(tmp_path_factory.mktemp("fuzz") / "spool", association_timeout_s=0.05, stall_timeout_s=0.05,
                 idle_timeout_s=0.05)  # fmt: skip
+    footprint = Footprint(role)
     yield role
+    footprint.descriptors_fall_back()
+    assert footprint.growth_bytes() < MOST_BYTES
     assert role.stop() == 0
     assert "Traceback" not in role.log(), role.log()
 

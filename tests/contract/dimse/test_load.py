@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.dimse.role import Role, until
-from tests.contract.dimse.wire import Closed, Wire, data_set
+from tests.contract.dimse.role import MOST_BYTES, Footprint, Role, until
+from tests.contract.dimse.wire import Closed, Wire, data_set, served
 
 SENDERS = 6
 MIB = 1024 * 1024
@@ -71,6 +71,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
+def fill(ballast: Path, size: int) -> None:
+    """Let a file take up so much of the disk."""
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 def test_below_the_floor_of_free_space_it_refuses_and_resumes_by_itself(
     small_disk: Path, start: Callable[..., Role]
 ) -> None:
@@ -79,11 +85,11 @@ def test_below_the_floor_of_free_space_it_refuses_and_resumes_by_itself(
     with Wire(role.port) as wire:
         wire.associate()
         assert wire.store(1, "1.2.1", data_set("1.2.1")).status == 0
-        with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, 40 * MIB)
+        fill(ballast, 40 * MIB)
         refused = wire.store(2, "1.2.2", data_set("1.2.2"))
         assert (refused.status, bool(refused.comment)) == (0xA700, True)
         assert wire.echo() == 0
+        assert served(role.port)
         ballast.unlink()
         assert wire.store(3, "1.2.2", data_set("1.2.2")).status == 0
         wire.release()
@@ -94,15 +100,20 @@ def test_a_disk_that_is_really_full_refuses_and_resumes_by_itself(
     small_disk: Path, start: Callable[..., Role]
 ) -> None:
     role = start("disk/spool", min_free_bytes=0)
+    footprint = Footprint(role)
     ballast = small_disk / "ballast"
     body = data_set("1.2.2", pixels=3 * MIB)
     with Wire(role.port) as wire:
         wire.associate()
-        with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, 62 * MIB)
+        fill(ballast, 62 * MIB)
         assert wire.store(1, "1.2.2", body, fragment=100_000).status == 0xA700
+        assert served(role.port)
         assert role.temporary_files() == []
         ballast.unlink()
         assert wire.store(2, "1.2.2", body, fragment=100_000).status == 0
-        wire.release()
-    assert role.data_sets() == {"1.2.2": body}
+        fill(ballast, 59 * MIB)
+        assert wire.store(3, "1.2.4", body, fragment=100_000).status == 0xA700
+        assert footprint.growth_bytes() < MOST_BYTES
+        assert role.stop(25) == 0
+    assert role.data_sets() == {"1.2.2": body} and role.temporary_files() == []
+    assert "Traceback" not in role.log()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
 
 from internal.dicomfile import read_meta
-from tests.contract.dimse.role import Role, until
+from tests.contract.dimse.role import Footprint, Role, until
 from tests.contract.dimse.wire import (
     CT,
     EXPLICIT,
@@ -26,6 +27,8 @@ from tests.contract.dimse.wire import (
     pdu,
     pdv,
 )
+
+AT_ONCE_S = 2
 
 _numbers = itertools.count(1)
 
@@ -119,11 +122,24 @@ REFUSED = {
     "another instance": ("1.2.3.4", CT, data_set("1.2.3.5"), 0xA900, "Instance"),
     "another class": ("1.2.3.4", CT, data_set("1.2.3.4", sop_class="1.2.840.10008.5.1.4.1.1.4"), 0xA900, "Class"),
     "study UID that is a path": ("1.2.3.4", CT, data_set("1.2.3.4", study="../../etc"), 0xA900, "Study"),
-    "empty instance UID": ("", CT, data_set("1.2.3.4"), 0x0117, "Instance"),
+    "no instance UID in the command": ("", CT, data_set("1.2.3.4"), 0x0117, "Instance"),
+    "instance UID of no length": (b"", CT, data_set(b""), 0x0117, "Instance"),
+    "instance UID of no length in the command": (b"", CT, data_set("1.2.3.4"), 0x0117, "Instance"),
+    "instance UID of no length in the data set": ("1.2.3.4", CT, data_set(b""), 0xC000, "sop"),
+    "instance UID of padding": (b"\0\0", CT, data_set(b"\0\0"), 0x0117, "Instance"),
+    "instance UID of padding in the command": (b"\0\0", CT, data_set("1.2.3.4"), 0x0117, "Instance"),
+    "instance UID of padding in the data set": ("1.2.3.4", CT, data_set(b"\0\0"), 0xC000, "sop"),
+    "instance UID of blanks": (b"  ", CT, data_set(b"  "), 0x0117, "Instance"),
+    "class UID of no length": ("1.2.3.4", b"", data_set("1.2.3.4", b""), 0xA900, "Class"),
+    "class UID of no length in the command": ("1.2.3.4", b"", data_set("1.2.3.4"), 0xA900, "Class"),
+    "class UID of no length in the data set": ("1.2.3.4", CT, data_set("1.2.3.4", b""), 0xC000, "class"),
+    "class UID of padding": ("1.2.3.4", b"\0\0", data_set("1.2.3.4", b"\0\0"), 0xA900, "Class"),
+    "class UID of padding in the command": ("1.2.3.4", b"\0\0", data_set("1.2.3.4"), 0xA900, "Class"),
+    "class UID of padding in the data set": ("1.2.3.4", CT, data_set("1.2.3.4", b"\0\0"), 0xC000, "class"),
     "instance UID that is a path": ("../../../tmp/x", CT, data_set("../../../tmp/x"), 0x0117, "Instance"),
     "instance UID too long": ("1." * 40 + "1", CT, data_set("1.2"), 0x0117, "Instance"),
     "instance UID with letters": ("1.2.a", CT, data_set("1.2.a"), 0x0117, "Instance"),
-    "empty class UID": ("1.2.3.4", "", data_set("1.2.3.4"), 0xA900, "Class"),
+    "no class UID in the command": ("1.2.3.4", "", data_set("1.2.3.4"), 0xA900, "Class"),
     "class of another context": ("1.2.3.4", VERIFICATION, data_set("1.2.3.4", VERIFICATION), 0xA900, "context"),
 }
 
@@ -136,9 +152,11 @@ def test_what_is_not_an_image_is_refused_at_once_and_the_association_goes_on(sha
     good = fresh_uid()
     with Wire(shared.port) as wire:
         wire.associate()
+        began = time.monotonic()
         answer = wire.store(9, uid, body, sop_class)
+        assert time.monotonic() - began < AT_ONCE_S
         assert (answer.status, answer.message_id) == (status, 9), answer.comment
-        assert comment in answer.comment and len(answer.comment) <= 64
+        assert comment in answer.comment and 0 < len(answer.comment) <= 64
         assert wire.store(10, good, data_set(good)).status == 0
         wire.release()
     assert len(shared.entries()) == before + 1
@@ -149,8 +167,11 @@ def test_what_is_not_an_image_is_refused_at_once_and_the_association_goes_on(sha
 def test_a_store_without_a_data_set_is_refused_at_once(shared: Role) -> None:
     with Wire(shared.port) as wire:
         wire.associate()
+        began = time.monotonic()
         wire.send(p_data(pdv(1, 3, command(1, 1, CT, "1.2.3", data_set=False))))
-        assert wire.response().status == 0xC000
+        answer = wire.response()
+        assert time.monotonic() - began < AT_ONCE_S
+        assert (answer.status, bool(answer.comment)) == (0xC000, True)
         assert wire.echo() == 0
         wire.release()
 
@@ -194,6 +215,20 @@ def test_what_was_acknowledged_is_kept_when_the_peer_aborts(shared: Role, ending
     assert shared.temporary_files() == []
 
 
+def test_many_that_break_off_in_the_middle_leave_neither_descriptors_nor_files(shared: Role) -> None:
+    footprint = Footprint(shared)
+    body = data_set("1.2.3", pixels=250_000)
+    for number in range(100):
+        with Wire(shared.port) as wire:
+            wire.associate()
+            wire.send(p_data(pdv(1, 3, command(1, 1, CT, "1.2.3"))))
+            wire.send(p_data(pdv(1, 0, body[: 240_000 if number % 3 else 9_000])))
+            wire.send(pdu(7, bytes(4)) if number % 2 else p_data(pdv(1, 0, bytes(5_000)))[:2_000])
+    until(lambda: shared.fresh("receive.json")["open"] == 0)
+    footprint.descriptors_fall_back()
+    assert shared.temporary_files() == []
+
+
 def test_an_echo_leaves_no_trace(shared: Role) -> None:
     before = len(shared.records())
     with Wire(shared.port) as wire:
@@ -220,7 +255,7 @@ def test_open_associations_are_published_while_they_carry_a_study(shared: Role) 
     with Wire(shared.port) as wire:
         wire.associate()
         wire.store(1, uid, data_set(uid, study="1.2.77"))
-        shown = shared.fresh("receive-0.json")["associations"]
+        shown = until(lambda: shared.fresh("receive-0.json")["associations"])  # counted after the answer has left
         assert shown[0]["studies"] == {"1.2.77": 1}
         wire.release()
     until(lambda: not shared.fresh("receive-0.json")["associations"])

@@ -39,17 +39,24 @@ def element(group: int, number: int, value: bytes) -> bytes:
     return struct.pack("<HHI", group, number, len(value)) + value
 
 
-def even(text: str) -> bytes:
-    return text.encode() + b"\0" * (len(text) % 2)
+def even(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode() + b"\0" * (len(text) % 2)
 
 
-def command(field: int, message_id: int, sop_class: str = "", sop_uid: str = "", *, data_set: bool = True) -> bytes:
+def left_out(value: str | bytes) -> bool:
+    """Return whether there is no element at all: of a text that is empty; bytes are sent as they are, also none."""
+    return value == "" and isinstance(value, str)
+
+
+def command(
+    field: int, message_id: int, sop_class: str | bytes = "", sop_uid: str | bytes = "", *, data_set: bool = True,
+) -> bytes:  # fmt: skip
     body = b""
-    if sop_class:
+    if not left_out(sop_class):
         body += element(0, 0x0002, even(sop_class))
     body += element(0, 0x0100, struct.pack("<H", field)) + element(0, 0x0110, struct.pack("<H", message_id))
     body += element(0, 0x0700, b"\0\0") + element(0, 0x0800, b"\0\0" if data_set else b"\x01\x01")
-    if sop_uid:
+    if not left_out(sop_uid):
         body += element(0, 0x1000, even(sop_uid))
     return element(0, 0, struct.pack("<I", len(body))) + body
 
@@ -70,13 +77,13 @@ def explicit(group: int, number: int, vr: bytes, value: bytes) -> bytes:
 
 
 def data_set(
-    sop_uid: str, sop_class: str = CT, study: str = "1.2.9", series: str = "1.2.9.1", pixels: int = 512,
+    sop_uid: str | bytes, sop_class: str | bytes = CT, study: str = "1.2.9", series: str = "1.2.9.1", pixels: int = 512,
     private: int = 0,
 ) -> bytes:  # fmt: skip
     """An explicit little endian data set; `private` bytes lie between the SOP and the study UIDs."""
     parts = [
-        explicit(8, 0x16, b"UI", sop_class.encode()) if sop_class else b"",
-        explicit(8, 0x18, b"UI", sop_uid.encode()) if sop_uid else b"",
+        b"" if left_out(sop_class) else explicit(8, 0x16, b"UI", even(sop_class)),
+        b"" if left_out(sop_uid) else explicit(8, 0x18, b"UI", even(sop_uid)),
         explicit(9, 0x1001, b"OB", bytes(private)) if private else b"",
         explicit(0x10, 0x10, b"PN", b"Test^Patient"),
         explicit(0x20, 0x0D, b"UI", study.encode()) if study else b"",
@@ -106,8 +113,8 @@ class Closed(Exception):
 class Wire:
     """One connection to the product."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 15.0) -> None:
-        self.sock = socket.create_connection((host, port), timeout=timeout)
+    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 15.0, source: str = "") -> None:
+        self.sock = socket.create_connection((host, port), timeout=timeout, source_address=(source, 0))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Wire:
@@ -155,7 +162,9 @@ class Wire:
         assert kind == 2, (kind, body.hex())
         return parse_ac(body)
 
-    def store(self, message_id: int, sop_uid: str, body: bytes, sop_class: str = CT, fragment: int = 16000) -> Response:
+    def store(
+        self, message_id: int, sop_uid: str | bytes, body: bytes, sop_class: str | bytes = CT, fragment: int = 16000,
+    ) -> Response:  # fmt: skip
         self.send(p_data(pdv(1, 3, command(0x0001, message_id, sop_class, sop_uid))))
         self.send_data(body, fragment)
         return self.response()
@@ -191,6 +200,27 @@ class Wire:
         assert self.read_pdu() == (6, bytes(4))
         assert self.wait_closed() is False
         self.sock.close()
+
+
+class DeafWire(Wire):
+    """A peer that reads no answers: its system takes a few small segments for it, then no more."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 15.0) -> None:
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.settimeout(timeout)
+        self.sock.connect((host, port))
+
+
+def served(port: int, source: str = "") -> bool:
+    """Return True: another peer, from the address `source`, is accepted and answered."""
+    with Wire(port, source=source) as wire:
+        wire.associate()
+        assert wire.echo() == 0
+        wire.release()
+    return True
 
 
 def parse_ac(body: bytes) -> dict[int, tuple[int, str]]:

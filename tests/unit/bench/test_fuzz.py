@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,8 @@ CORPUS = ROOT / "tests" / "corpus"
 
 
 @pytest.mark.parametrize(("target", "seconds"), [
-    ("association", 2), ("scan", 1), pytest.param("association", 30, marks=pytest.mark.long(seconds=36)),
-    pytest.param("scan", 20, marks=pytest.mark.long(seconds=22)),
+    ("association", 2), ("scan", 1),
+    *(pytest.param(target, 60, marks=pytest.mark.long(seconds=64)) for target in fuzz.TARGETS),
 ])  # fmt: skip
 def test_no_rule_is_broken(target: str, seconds: int, tmp_path: Path) -> None:
     """All of the kept corpus, then new inputs made from it."""
@@ -34,6 +35,30 @@ def test_no_rule_is_broken(target: str, seconds: int, tmp_path: Path) -> None:
     assert "no rule broken" in done.stdout
     assert int(done.stdout.split()[1]) >= kept > 0
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < fuzz.MAX_CORPUS_BYTES
+
+
+def test_an_answer_for_what_is_not_kept_breaks_a_rule(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.fuzz", "--target", "association", "--seconds", "1", "--corpus", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "ROUTER_FAULT": "store.before_link:eio"})  # fmt: skip
+    assert done.returncode == 1
+    assert "2 images were answered with success, 1 are kept" in done.stderr
+
+
+def test_a_descriptor_that_stays_breaks_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Leaking:
+        def __init__(self, folder: Path) -> None:
+            del folder
+            self._open: list[socket.socket] = []
+
+        def run(self, data: bytes) -> None:
+            if len(data) % 7 == 0:
+                self._open.append(socket.socket())
+
+    monkeypatch.setitem(fuzz.TARGETS, "scan", (Leaking, fuzz.scan_seeds))
+    with pytest.raises(fuzz.Broken, match="stay"):
+        fuzz.fuzz("scan", 5, 1, tmp_path)
 
 
 def test_an_input_that_breaks_a_rule_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
