@@ -235,7 +235,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     """Write `rows` to standard error as a table."""
     for each in rows:
         sys.stderr.write(
-            f"{each['case']:34}{each['figure']:46}{each['median']:10.4g}  ({each['lowest']:.4g} .. "
+            f"{each['case']:43}{each['figure']:46}{each['median']:10.4g}  ({each['lowest']:.4g} .. "
             f"{each['highest']:.4g})  {each['bar']} {each['holds']}\n"
         )
 
