@@ -2,7 +2,8 @@
 
 `python -m bench.receive [--rounds N] [--case NAME ...] [--json FILE]`. DCMTK's storescu is the client. Every server
 takes the same images once per round; a ratio is the median of the ratios within the rounds, so what else the machine
-does meanwhile weighs little. Images are incompressible and each sender has its own. What idling, large objects and
+does meanwhile weighs little. Without `--rounds` each case has its own number of them; the two largest never have more.
+Images are incompressible and each sender has its own. What idling, large objects and
 setting up cost is measured by bench.receive_costs. Changes when another load is worth measuring.
 """
 
@@ -17,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,20 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from bench import receive_costs
-from bench.servers import ENVIRONMENT, TITLE, free_port, servers
+from bench.servers import ENVIRONMENT, TITLE, free_port, give_back, servers
 from internal.dicomfile import read_meta
 from internal.spool import EntryKind, Spool
+
+#: Of everything that varies; medians of three are still noise where others use the machine.
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class Case:
-    """`senders` associations at once, each with `count` images of `size_bytes`; `bars`: server -> least ratio."""
+    """`senders` associations at once, each with `count` images of `size_bytes`; `bars`: server -> least ratio.
+
+    `rounds` unless others are asked for; `is_long`: not more even then.
+    """
 
     name: str
     title: str
@@ -42,17 +50,34 @@ class Case:
     size_bytes: int
     senders: int
     bars: dict[str, float]
+    rounds: int = ROUNDS
+    is_long: bool = False
+
+    def rounds_of(self, asked: int | None) -> int:
+        """Return how many rounds to measure where `asked` are wanted."""
+        if asked is None:
+            return self.rounds
+        return min(asked, self.rounds) if self.is_long else asked
+
+    @property
+    def all_bytes(self) -> int:
+        """What the pixels of all images take on the disk."""
+        return self.senders * self.count * self.size_bytes
 
 
 ONE = {"pynetdicom": 3.0, "Orthanc": 2.0, "storescp": 0.3, "bare loop": 0.5}
 EIGHT = {"pynetdicom": 4.0, "storescp": 0.4}
 CASES = (
-    Case("one-500k", "500 x 0.5 MB", 500, 500_000, 1, ONE),
-    Case("one-50k", "5,000 x 50 KB", 5000, 50_000, 1, {}),
+    Case("one-500k", "500 x 0.5 MB", 500, 500_000, 1, ONE, rounds=7),
+    Case("one-50k", "5,000 x 50 KB", 5000, 50_000, 1, {}, rounds=3, is_long=True),
     Case("one-20m", "20 x 20 MB", 20, 20_000_000, 1, {}),
     Case("eight-500k", "8 at once, 300 x 0.5 MB each", 300, 500_000, 8, EIGHT),
-    Case("eight-50k", "8 at once, 600 x 50 KB each", 600, 50_000, 8, {}),
+    Case("eight-20m", "8 at once, 20 x 20 MB each", 20, 20_000_000, 8, {}, rounds=3, is_long=True),
+    Case("eight-50k", "8 at once, 5,000 x 50 KB each", 5000, 50_000, 8, {}, rounds=1, is_long=True),
 )
+_FIRST_IMAGE = 100_000
+#: The images, what one server keeps of them, and what ours delivers or may not use.
+_DISK_SHARES = 3
 UNSYNCED_BAR = 0.9
 FAIRNESS_BAR = 0.5
 
@@ -70,9 +95,15 @@ def make_images(folder: Path, case: Case) -> list[Path]:
         own.mkdir(parents=True)
         folders.append(own)
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+        root = generate_uid()[:50].rstrip(".")
+        uid = f"{root}.{_FIRST_IMAGE}"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
+        whole = BytesIO()
+        dataset.save_as(whole)
+        # Of equal length and put in place of the first one: encoding each image would take longer than measuring.
         for index in range(case.count):
-            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-            dataset.save_as(own / f"{index:05d}.dcm")
+            image = whole.getvalue().replace(uid.encode(), f"{root}.{_FIRST_IMAGE + index}".encode())
+            (own / f"{index:05d}.dcm").write_bytes(image)
     return folders
 
 
@@ -124,13 +155,6 @@ def share_at_first_end(folder: Path) -> float:
     return min(sum(at <= first_end for at in times) / len(times) for times in done_at.values())
 
 
-def give_back(folder: Path) -> None:
-    """Free the disk space but keep the files: ext4 is slow in making files where many have just been deleted."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            os.truncate(path, 0)
-
-
 @dataclass
 class Measured:
     """Seconds by server, a value for each round; `shares` of the slowest of ours."""
@@ -152,6 +176,7 @@ def measure(case: Case, rounds: int, base: Path) -> Measured:
             folder = base / f"{name}-{number}"
             folder.mkdir()
             port = free_port()
+            os.sync()  # what was written before is no load on this one
             with server(port, folder):
                 measured.seconds.setdefault(name, []).append(send(port, folders))
             if name == "ours" and case.senders > 1:
@@ -159,8 +184,10 @@ def measure(case: Case, rounds: int, base: Path) -> Measured:
             give_back(folder)
         folder = base / f"bare-{number}"
         folder.mkdir()
+        os.sync()
         measured.seconds.setdefault("bare loop", []).append(bare_loop(folder, case))
         give_back(folder)
+    give_back(base / "images")
     return measured
 
 
@@ -178,62 +205,80 @@ def at_least(case: str, what: str, values: Sequence[float], bar: float | None) -
     return row(case, what, values, f">= {bar:g}", statistics.median(values) >= bar)
 
 
+def titled(case: Case, rounds: int) -> str:
+    """Return the case's title with the number of its rounds."""
+    return f"{case.title}, {rounds} round{'s' * (rounds != 1)}"
+
+
 def rows_of(case: Case, measured: Measured) -> list[dict[str, Any]]:
     """Return the rows of one case: rates, then ratios."""
     images = case.count * case.senders
+    title = titled(case, len(measured.seconds["ours"]))
     rows = [
-        row(case.title, f"{name}, images/s", [images / seconds for seconds in values])
+        row(title, f"{name}, images/s", [images / seconds for seconds in values])
         for name, values in measured.seconds.items()
     ]
     rows += [
-        at_least(case.title, f"ours : {name}", measured.ratio(name), case.bars.get(name))
+        at_least(title, f"ours : {name}", measured.ratio(name), case.bars.get(name))
         for name in measured.seconds if not name.startswith("ours")
     ]  # fmt: skip
     unsynced = measured.ratio("storescp", "ours, fsync off")
-    rows.append(at_least(case.title, "ours, fsync off : storescp", unsynced,
-                         UNSYNCED_BAR if case.name == "one-500k" else None))  # fmt: skip
+    bar = UNSYNCED_BAR if case.name == "one-500k" else None
+    rows.append(at_least(title, "ours, fsync off : storescp", unsynced, bar))
     if measured.shares:
         bar = FAIRNESS_BAR if case.name == "eight-500k" else None
-        rows.append(at_least(case.title, "done by the slowest when the first ends", measured.shares, bar))
+        rows.append(at_least(title, "done by the slowest when the first ends", measured.shares, bar))
     return rows
-
-
-def run_case(case: Case, rounds: int) -> list[dict[str, Any]]:
-    """Measure one case in a folder of its own."""
-    with tempfile.TemporaryDirectory() as base:
-        return rows_of(case, measure(case, rounds, Path(base)))
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Write `rows` to standard error as a table."""
     for each in rows:
         sys.stderr.write(
-            f"{each['case']:34}{each['figure']:46}{each['median']:10.4g}  ({each['lowest']:.4g} .. "
+            f"{each['case']:43}{each['figure']:46}{each['median']:10.4g}  ({each['lowest']:.4g} .. "
             f"{each['highest']:.4g})  {each['bar']} {each['holds']}\n"
         )
 
 
+def measure_cost(name: str, samples: int, base: Path) -> list[dict[str, Any]]:
+    """Return the rows of one of receive_costs.COSTS."""
+    figures = receive_costs.COSTS[name](samples, base)
+    give_back(base)
+    return [row(f.case, f.figure, f.values, f"{f.sign} {f.bar:g}" if f.sign else "", f.holds) for f in figures]
+
+
+def missing_bytes(cases: Sequence[Case], folder: Path) -> int:
+    """Return how many bytes the disk of `folder` lacks for the largest of `cases`, 0 if there is room."""
+    needed = max((case.all_bytes * _DISK_SHARES for case in cases), default=0)
+    return max(0, needed - shutil.disk_usage(folder).free)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the cases asked for; the table goes to standard error, JSON to the file."""
-    costs: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        name: lambda cost=cost: [  # type: ignore[misc]
-            row(f.case, f.figure, f.values, f"{f.sign} {f.bar:g}" if f.sign else "", f.holds) for f in cost()
-        ]
-        for name, cost in receive_costs.COSTS.items()
-    }
+    cases = {case.name: case for case in CASES}
+    names = [*cases, *receive_costs.COSTS]
     parser = argparse.ArgumentParser(prog="python -m bench.receive", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--case", action="append", choices=[*(case.name for case in CASES), *costs])
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--case", action="append", choices=names)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
     if not shutil.which("storescu"):
         parser.error("DCMTK's storescu is not installed")
+    wanted = options.case or names
     rows: list[dict[str, Any]] = []
-    for name in options.case or [*(case.name for case in CASES), *costs]:
-        case = next((case for case in CASES if case.name == name), None)
-        found = run_case(case, options.rounds) if case else costs[name]()
-        show(found)
-        rows += found
+    with tempfile.TemporaryDirectory() as base:
+        if missing := missing_bytes([cases[name] for name in wanted if name in cases], Path(base)):
+            parser.error(f"the disk of temporary files lacks {missing / 1e9:.1f} GB")
+        for name in wanted:
+            folder = Path(base, name)
+            folder.mkdir()
+            if name in cases:
+                case = cases[name]
+                found = rows_of(case, measure(case, case.rounds_of(options.rounds), folder))
+            else:
+                found = measure_cost(name, options.rounds or ROUNDS, folder)
+            show(found)
+            rows += found
     if options.json:
         options.json.write_text(json.dumps({"rows": rows}, indent=1))
     return 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -23,16 +22,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from bench.attacks import attack_table
 
 ROOT = Path(__file__).resolve().parent.parent
+_FILE = ("--json", "FILE")
+#: BENCH_ROUNDS=1 makes a short run whose medians say less, BENCH_ROUNDS=7 a steady one; without it each bench takes
+#: its own number.
+_ROUNDS = ("--rounds", os.environ["BENCH_ROUNDS"], *_FILE) if os.environ.get("BENCH_ROUNDS") else _FILE
 #: Arguments of each bench; one that writes its JSON to a file gets the name in place of FILE, the others print it.
-#: BENCH_ROUNDS=1 makes a short run whose medians say less, BENCH_ROUNDS=7 a steady one.
-_ROUNDS = ("--rounds", os.environ.get("BENCH_ROUNDS", "3"), "--json", "FILE")
 BENCHES = {"receive": _ROUNDS, "push": ("--json",), "relay": _ROUNDS, "pages": ("--json",),
            "rules": _ROUNDS}
+#: With whom a bench compares; their versions stand above its table.
+PEERS = {"receive": ("DCMTK", "pynetdicom", "Orthanc"), "relay": ("DCMTK",)}
 #: Long enough for seven rounds, which on a noisy machine are the steadier table.
-BENCH_TIMEOUT_S = 4200
+BENCH_TIMEOUT_S = 5400
 #: The property under which a test records a fault of the catalogue: a JSON list of id, fault and result.
 FAULT = "fault"
 SURVIVED, NOT_RUN = "survived", "not run: "
@@ -161,13 +165,15 @@ def replace_between(page: str, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def _stamp() -> str:
+def _stamp(peers: Iterable[str] = ()) -> str:
+    """Return date, commit, machine, and the versions of `peers`; the file system is that of temporary files."""
     today = datetime.now(UTC).date().isoformat()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     version = f", commit {commit.stdout.strip()}" if commit.returncode == 0 else ""
-    return f"{today}{version}; {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}."
+    compared = "".join(f", {each}" for each in machine.versions(peers))
+    return f"{today}{version}; {machine.describe(Path(tempfile.gettempdir()))}{compared}."
 
 
 def _write(page: str, name: str, text: str) -> None:
@@ -199,7 +205,7 @@ def _measure(names: Sequence[str]) -> int:
     status = 0
     for name in names:
         try:
-            result = {"stamp": _stamp(), "result": run_bench(name)}
+            result = {"stamp": _stamp(PEERS.get(name, ())), "result": run_bench(name)}
         except RecordFailed as failure:
             sys.stderr.write(f"{failure}\n")
             status = 1

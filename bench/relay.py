@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.receive import Case, give_back, make_images
-from bench.servers import ENVIRONMENT, ROOT, TITLE, accepts, free_port, process, role, wait_until
+from bench.receive import Case, make_images
+from bench.servers import ENVIRONMENT, ROOT, TITLE, accepts, free_port, give_back, process, role, wait_until
 
 IMAGE_BYTES = 500_000
 #: So many files go through the relay of programs; its rate does not depend on their number.

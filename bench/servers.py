@@ -101,14 +101,16 @@ def accepts(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def process(command: list[str], cwd: Path, ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process, from its readiness to its end."""
+def process(
+    command: list[str], cwd: Path, ready: Callable[[], bool], start_s: float = _START_S
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server process, from its readiness, which may take `start_s`, to its end."""
     quiet = subprocess.DEVNULL
     with subprocess.Popen(
         command, cwd=cwd, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet
     ) as running:
         try:
-            wait_until(lambda: ready() or running.poll() is not None, f"{command[0]} did not start")
+            wait_until(lambda: ready() or running.poll() is not None, f"{command[0]} did not start", start_s)
             if running.poll() is not None:
                 raise RuntimeError(f"{command[0]} ended")
             yield running
@@ -158,6 +160,27 @@ def receiver(port: int, folder: Path) -> contextlib.AbstractContextManager[subpr
     return process(command, ROOT, lambda: accepts(port))
 
 
+def delivered(folder: Path) -> int:
+    """Return how many images our router in `folder` has delivered, whole."""
+    return sum(not name.startswith(".") for _, _, names in os.walk(folder / "archive") for name in names)
+
+
+def deliverer(
+    port: int, folder: Path, start_s: float = _START_S
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """Our deliver role alone, beside a receiver of the same port and folder, from its first delivered image on."""
+    command = role(configure(folder, port, free_port(), settle="1s"), "--role", "deliver")
+    before = delivered(folder)
+    return process(command, ROOT, lambda: delivered(folder) > before, start_s)
+
+
+def give_back(folder: Path) -> None:
+    """Free the disk space but keep the files: ext4 is slow in making files where many have just been deleted."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.truncate(path, 0)
+
+
 def _other(command: Callable[[int, Path], list[str]]) -> Server:
     return lambda port, folder: process(command(port, folder), folder, lambda: accepts(port))
 
@@ -168,10 +191,11 @@ def _orthanc(port: int, folder: Path) -> list[str]:
                 "IndexDirectory": str(folder)}  # fmt: skip
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings))
-    return [str(_orthanc_program()), str(path)]
+    return [str(orthanc_program()), str(path)]
 
 
-def _orthanc_program() -> Path | None:
+def orthanc_program() -> Path | None:
+    """Return where Orthanc is installed, None if it is not."""
     found = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     return Path(found) if found else None
 
@@ -187,6 +211,6 @@ def servers(*, fork: bool) -> dict[str, Server]:
             lambda port, folder: [sys.executable, "-c", STOCK, str(port), str(folder), "0"]),
         "storescp": _other(lambda port, folder: ["storescp", "+B", *forking, "-od", str(folder), str(port)]),
     }  # fmt: skip
-    if _orthanc_program():
+    if orthanc_program():
         found["Orthanc"] = _other(_orthanc)
     return found
