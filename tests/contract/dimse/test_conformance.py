@@ -9,13 +9,16 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509 import SignatureAlgorithmOID, load_pem_x509_certificate
 from pydicom._uid_dict import UID_dictionary
 
 from interface.cli_run import receive_settings
+from interface.cli_tls import make_certificate
 from interface.dimse import commitment, commitment_report, messages, tls
 from internal import commitments
 from internal.config import DicomSettings, load
@@ -349,6 +352,10 @@ def test_security() -> None:
     families = {re.search(r"Enc=([A-Z0-9/]+)", cipher["description"])[1] for cipher in offered}  # type: ignore[index]
     assert families == set(values["Ciphers of TLS 1.2"].split(", "))
     assert values["Protocols"] == "TLSv1.2, TLSv1.3"
+    _, certificate = make_certificate(("router.example",), datetime.now(UTC))
+    made = load_pem_x509_certificate(certificate)
+    assert made.signature_algorithm_oid == SignatureAlgorithmOID.RSA_WITH_SHA256
+    assert values["Certificate that `tls-init` makes"].startswith(f"RSA {made.public_key().key_size}, SHA-256;")
 
 
 def test_the_page_is_linked() -> None:

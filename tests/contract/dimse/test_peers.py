@@ -42,10 +42,13 @@ def tool(name: str) -> str:
     return found
 
 
-def dcmtk(name: str, port: int, *arguments: str | Path, called: str = "DCMROUTER") -> subprocess.CompletedProcess[str]:
+def dcmtk(
+    name: str, port: int, *arguments: str | Path, called: str = "DCMROUTER", **environment: str,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
     line = [tool(name), "-aec", called, "127.0.0.1", str(port), *map(str, arguments)]
     return subprocess.run(
-        line, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "TCP_NODELAY": "1"},
+        line, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "TCP_NODELAY": "1", **environment},
     )  # fmt: skip
 
 
