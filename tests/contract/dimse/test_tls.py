@@ -22,8 +22,6 @@ from tests.contract.dimse.role import ROOT, Role, memory_bytes, peak_bytes, unti
 from tests.contract.dimse.test_peers import copies, dcmtk
 from tests.contract.dimse.wire import CT, Closed, Wire, command, data_set, p_data, pdv
 
-pytest.importorskip("cryptography")
-
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
