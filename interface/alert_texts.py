@@ -32,6 +32,7 @@ _TITLES: Mapping[Condition, tuple[str, str]] = {
     Condition.DISK: ("disk hampir penuh", "the disk is filling up"),
     Condition.CREDENTIALS: ("{subject} menolak kredensial", "{subject} refuses our credentials"),
     Condition.CLOCK: ("jam komputer tidak tepat", "the clock of this machine is off"),
+    Condition.SET_ASIDE: ("berkas yang tidak terbaca disisihkan", "files that cannot be read were set aside"),
 }
 _DETAILS: Mapping[Condition, tuple[str, str]] = {
     Condition.DEVICE_SILENT: ("{hours} jam kebiasaannya berlalu tanpa citra; terakhir {last_at}.",
@@ -42,6 +43,7 @@ _DETAILS: Mapping[Condition, tuple[str, str]] = {
     Condition.DISK: ("Penuh dalam {days} hari; sisa {free_gb} GB.", "Full in {days} days; {free_gb} GB are left."),
     Condition.CREDENTIALS: ("Sejak {since}.", "Since {since}."),
     Condition.CLOCK: ("Selisih {seconds} detik dari {subject}.", "{seconds} seconds away from {subject}'s."),
+    Condition.SET_ASIDE: ("{files} berkas sejak {since}.", "{files} files since {since}."),
 }
 
 
@@ -64,7 +66,8 @@ def detail_of(condition: Condition, subject: str, detail: Mapping[str, Any], lan
     values = {name: _moment(value, zone) if name in ("since", "last_at") else str(value)
               for name, value in detail.items()}
     reason = explain(str(detail.get("reason_code", ""))).text(language) or values.get("reason_code", "")
-    known = {"hours": "?", "last_at": "?", "studies": "?", "since": "?", "days": "?", "free_gb": "?", "seconds": "?"}
+    known = {"hours": "?", "last_at": "?", "studies": "?", "since": "?", "days": "?", "free_gb": "?", "seconds": "?",
+             "files": "?"}
     return _pick(_DETAILS[condition], language).format(**known | values | {"reason": reason,
                                                                           "subject": _shown(subject)})
 

@@ -9,13 +9,11 @@ import argparse
 import dataclasses
 import json
 
-from rich.console import Console
-from rich.table import Table
-
 from interface.acting import changing, command_author
 from interface.alert_texts import detail_of, title_of
 from interface.alerts import build_alerts, channels_of
 from interface.cli_database import iso, now_ms, opened
+from interface.cli_table import DataTable
 from internal import alerts
 from internal.config import Settings
 from internal.errors import NotFound
@@ -42,12 +40,12 @@ def run_alerts(options: argparse.Namespace, settings: Settings) -> int:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
         return 0
     language, zone = settings.router.language, dates.zone(settings.satusehat.tz_name)
-    table = Table("alert", "rule", "since", "until", "what", "known by")
+    table = DataTable("alert", "rule", "since", "until", "what", "known by")
     for one in rows:
         what = f"{title_of(one.condition, one.subject, language)}: "
         what += detail_of(one.condition, one.subject, one.detail, language, zone)
-        table.add_row(str(one.alert_id), one.rule, iso(one.raised_at), iso(one.cleared_at), what, one.acknowledged_by)
-    Console().print(table)
+        table.add_data(str(one.alert_id), one.rule, iso(one.raised_at), iso(one.cleared_at), what, one.acknowledged_by)
+    table.print()
     return 0
 
 

@@ -10,12 +10,10 @@ import getpass
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from interface import actions
 from interface.acting import changing
 from interface.cli_database import now_ms, opened
+from interface.cli_table import DataTable
 from interface.destinations import PLATFORM
 from interface.explain import explain, state_text
 from interface.roles import open_spool
@@ -69,13 +67,13 @@ def storage(options: argparse.Namespace, settings: Settings) -> int:
     del options
     with opened(settings) as store, store.reading() as tx:
         shares = holdings.shares(tx)
-    table = Table("kept because", "images", "MB", title=f"{settings.spool_dir}")
+    table = DataTable("kept because", "images", "MB", title=f"{settings.spool_dir}")
     for share in shares:
         state, _, code = share.why.partition("/")
         reason = explain(code).text(settings.router.language) if code else ""
-        table.add_row(f"{state_text(state, settings.router.language)} {reason}".strip(), str(share.instances),
-                      f"{share.size_bytes / 1e6:.1f}")
-    Console().print(table)
+        table.add_data(f"{state_text(state, settings.router.language)} {reason}".strip(), str(share.instances),
+                       f"{share.size_bytes / 1e6:.1f}")
+    table.print()
     print(f"{open_spool(settings, create=False).free_bytes() / 1e9:.1f} GB free")
     return 0
 

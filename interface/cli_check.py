@@ -14,17 +14,20 @@ from pathlib import Path
 
 from interface import watch
 from interface.alerts import build_alerts
+from interface.cli_database import iso
 from interface.cli_rules import check_rules
 from interface.destinations import build, build_watches, build_webhook
 from interface.lane_control import ground_of
 from interface.roles import SystemClock, open_spool, open_store
-from internal import config, devices, settings_rows
+from internal import config, devices, set_aside, settings_rows
+from internal.conditions import DAY_MS
 from internal.config import Settings
 from internal.errors import RouterError, StorageNotMounted
 from internal.model import Probe
 
 _CALLERS_SHOWN = 5
 _SLOW_FSYNC_S = 0.25
+_ASIDE_DAYS = 7
 _BUILT_AT_MS = 1_767_225_600_000  # 2026-01-01: no correct clock is before this program was written
 
 
@@ -137,13 +140,14 @@ def _is_alive(settings: Settings, role: str) -> bool:
 
 
 def _rows(settings: Settings) -> Iterator[Probe]:
-    """Settings that stand in the file and in the database; and, under unknown_callers = accept, who sends unlisted."""
+    """Settings that stand in the file and in the database; files that were set aside lately; who sends unlisted."""
     if not settings.database.url and not settings.database_path.is_file():
         return
     store = open_store(settings)
     try:
         store.migrate()
         with store.reading() as tx:
+            aside, first_at = set_aside.count_open(tx, SystemClock().now_ms() - _ASIDE_DAYS * DAY_MS)
             unlisted = [one for one in devices.list_devices(tx) if not one.verdict]
             conflicts = settings_rows.conflicts(tx, ground_of(settings))
     except RouterError as fault:
@@ -153,6 +157,9 @@ def _rows(settings: Settings) -> Iterator[Probe]:
         store.close()
     for sentence in conflicts:
         yield Probe("settings", False, sentence, "see `settings list`; what the file says is in force")
+    if aside:
+        yield Probe("set aside", True, f"WARNING: {aside} files cannot be read and were set aside since"
+                    f" {iso(first_at)}; see `bad`")
     policy = settings.dicom.unknown_callers
     shown = ", ".join(f"{one.aet!r} at {one.address}" for one in unlisted[:_CALLERS_SHOWN])
     if not unlisted:

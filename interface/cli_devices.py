@@ -11,12 +11,10 @@ import dataclasses
 import ipaddress
 import json
 
-from rich.console import Console
-from rich.table import Table
-
 from interface.acting import changing
 from interface.cli_database import iso, now_ms, opened
 from interface.cli_settings import tell_receiver
+from interface.cli_table import DataTable
 from internal import admission, devices
 from internal.config import Settings
 from internal.devices import Verdict
@@ -59,10 +57,10 @@ def _show(store: Store, options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
         return 0
-    table = Table("AE title", "address", "decision", "first seen", "last seen",
-                  title=f"[dicom] unknown_callers = {settings.dicom.unknown_callers}")
+    table = DataTable("AE title", "address", "decision", "first seen", "last seen",
+                      title=f"[dicom] unknown_callers = {settings.dicom.unknown_callers}")
     for row in rows:
-        table.add_row(row.aet, row.address or "any", row.verdict or "none", iso(row.first_seen_at),
-                      iso(row.last_seen_at))
-    Console().print(table)
+        table.add_data(row.aet, row.address or "any", row.verdict or "none", iso(row.first_seen_at),
+                       iso(row.last_seen_at))
+    table.print()
     return 0

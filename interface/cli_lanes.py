@@ -10,13 +10,11 @@ import dataclasses
 import json
 import sys
 
-from rich.console import Console
-from rich.table import Table
-
 from interface import actions
 from interface.acting import changing
 from interface.cli_database import iso, now_ms, opened
 from interface.cli_settings import set_lane
+from interface.cli_table import DataTable
 from interface.destinations import build
 from internal import jobs
 from internal.config import Settings
@@ -56,11 +54,11 @@ def _list(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
         return 0
-    table = Table("lane", "environment", "state")
+    table = DataTable("lane", "environment", "state")
     environments = {destination.name: destination.environment for destination in build(settings)}
     for one in found:
-        table.add_row(one.name, environments.get(one.name, ""), describe(one, now_ms()))
-    Console().print(table)
+        table.add_data(one.name, environments.get(one.name, ""), describe(one, now_ms()))
+    table.print()
     return 0
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
+from rich.table import Column
 
 from interface import actions
 from interface.acting import changing
 from interface.cli_database import iso, now_ms, opened
 from interface.cli_lanes import print_trouble
+from interface.cli_table import DataTable, say
 from interface.explain import explain, state_text
 from interface.roles import open_spool, open_store
 from internal import config, index, jobs, rule_rows, set_aside
@@ -35,7 +36,6 @@ from internal.store import Store, Tx
 
 _REINDEX_BATCH = 100
 _QUEUE_ROWS = 10_000
-_PIPE_COLUMNS = 160
 
 
 def age_text(age_ms: int) -> str:
@@ -62,23 +62,23 @@ def queue(options: argparse.Namespace, settings: Settings) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     language, now = settings.router.language, now_ms()
-    table = Table(*(Column(name, no_wrap=True) for name in ("job", "accession", "mod.", "images", "lane")), "state",
-                  Column("reason", ratio=1), "tries", "age", Column("next try", no_wrap=True), title=_heading(settings))
+    whole = (Column(name, no_wrap=True) for name in ("job", "accession", "mod.", "images", "lane"))
+    table = DataTable(*whole, "state", Column("reason", ratio=1), "tries", "age", Column("next try", no_wrap=True),
+                      title=_heading(settings))
     for row in rows:
         reason = explain(row["reason_code"]).text(language) or row["reason"]
-        table.add_row(
+        table.add_data(
             str(row["job_id"]), row["accession_number"], row["modality"], f"{row['receipts']}/{row['instances']}",
             row["lane"], state_text(row["state"], language), reason, str(row["attempts"]),
             age_text(now - (row["waiting_since"] or row["opened_at"])) if row["state"] != "done" else "",
             iso(row["due_at"])[5:16].replace("T", " ") if row["state"] in ("deferred", "waiting") else "",
         )
     for study in filter(None, receiving):
-        table.add_row(
+        table.add_data(
             "", ", ".join(study.accession_numbers), ", ".join(study.modalities), str(study.instances), "",
             state_text("receiving", language), "", "", "",
         )
-    # A table that is cut to 80 columns on its way into a pipe or a file cannot be read.
-    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
+    table.print()
     with opened(settings) as store, store.reading() as tx:
         print_trouble(tx, settings)
     return 0
@@ -153,38 +153,38 @@ def _receipt(item: Item) -> dict[str, Any]:
 
 
 def _print_story(story: dict[str, Any], language: str) -> None:
-    print(f"\nStudy {story['study_uid']}")
-    print(f"  accession {', '.join(story['accession_numbers']) or '-'}; {', '.join(story['modalities'])}; "
-          f"{story['instances']} images in {story['series']} series")
+    say(f"\nStudy {story['study_uid']}")
+    say(f"  accession {', '.join(story['accession_numbers']) or '-'}; {', '.join(story['modalities'])}; "
+        f"{story['instances']} images in {story['series']} series")
     for one in story["received"]:
         who = f"{one['calling_aet'] or '?'} at {one['host'] or '?'}"
-        print(f"  {iso(one['first_at'])}  {one['images']} images from {who} in {one['associations']} associations, "
-              f"the last at {iso(one['last_at'])}")
+        say(f"  {iso(one['first_at'])}  {one['images']} images from {who} in {one['associations']} associations, "
+            f"the last at {iso(one['last_at'])}")
     if not story["settled"]:
-        print(f"  {state_text('receiving', language)}")
+        say(f"  {state_text('receiving', language)}")
     if story["routing"]:
         routed = story["routing"]
         goes = ", ".join(f"{name} ({count})" for name, count in routed["destinations"].items()) or "nowhere"
         by = ", ".join(routed["fired"]) or "default_send_to"
-        print(f"  goes to {goes}, by {by} (rule set {routed['rules'] or 'none'})")
+        say(f"  goes to {goes}, by {by} (rule set {routed['rules'] or 'none'})")
     for job in story["jobs"]:
-        print(f"  job {job['job_id']} -> {job['lane']} ({job['environment']}): {state_text(job['state'], language)}")
+        say(f"  job {job['job_id']} -> {job['lane']} ({job['environment']}): {state_text(job['state'], language)}")
         if job["sent_as"] != job["accession_number"]:
-            print(f"    {job['accession_number'] or '(none)'} is sent as {job['sent_as']}")
+            say(f"    {job['accession_number'] or '(none)'} is sent as {job['sent_as']}")
         explanation = explain(job["reason_code"])
         if explanation.text(language):
-            print(f"    {explanation.text(language)} [{explanation.who}]")
+            say(f"    {explanation.text(language)} [{explanation.who}]")
         if job["reason"]:
-            print(f"    {job['reason']}")
+            say(f"    {job['reason']}")
         if job["state"] in ("deferred", "waiting"):
-            print(f"    next try {iso(job['due_at'])}")
+            say(f"    next try {iso(job['due_at'])}")
         if job["facts"].get("imaging_study_id"):
-            print(f"    ImagingStudy {job['facts']['imaging_study_id']}")
-        print("    " + ", ".join(f"{state} {count}" for state, count in sorted(job["items"].items())))
+            say(f"    ImagingStudy {job['facts']['imaging_study_id']}")
+        say("    " + ", ".join(f"{state} {count}" for state, count in sorted(job["items"].items())))
         if job["detail"]:
-            print("    " + json.dumps(job["detail"], indent=1).replace("\n", "\n    "))
+            say("    " + json.dumps(job["detail"], indent=1).replace("\n", "\n    "))
     for event in story["events"]:
-        print(f"  {iso(event['at'])}  {event['text']}")
+        say(f"  {iso(event['at'])}  {event['text']}")
 
 
 def retry(options: argparse.Namespace, settings: Settings) -> int:
@@ -258,10 +258,10 @@ def bad(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
-    table = Table("file", "set aside at", "study", "reason", title=str(settings.spool_dir / "bad"))
+    table = DataTable("file", "set aside at", "study", "reason", title=str(settings.spool_dir / "bad"))
     for row in rows:
-        table.add_row(row["entry_id"], iso(row["at"]), row["study_uid"] or "?", row["reason"])
-    Console().print(table)
+        table.add_data(row["entry_id"], iso(row["at"]), row["study_uid"] or "?", row["reason"])
+    table.print()
     return 0
 
 

@@ -15,11 +15,11 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from interface.acting import changing
 from interface.cli_cases import person
 from interface.cli_database import iso, now_ms, opened
+from interface.cli_table import DataTable
 from interface.lane_control import ground_of
 from interface.roles import open_spool
 from interface.rule_book import build_book, entries_of, vault_of
@@ -77,11 +77,11 @@ def _list(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps({"revision": rules.revision, "rules": rows}, indent=1))
         return 0
-    table = Table("rule", "from", "when", "do", "send_to", title=f"rule set {rules.revision or '(none)'}")
+    table = DataTable("rule", "from", "when", "do", "send_to", title=f"rule set {rules.revision or '(none)'}")
     for row in rows:
-        table.add_row(row["name"], row["origin"], row.get("when", "always"), row.get("do", "").strip(),
-                      row.get("send_to", "") or ("hold" if row.get("hold") else "keep" if row.get("keep") else ""))
-    Console().print(table)
+        table.add_data(row["name"], row["origin"], row.get("when", "always"), row.get("do", "").strip(),
+                       row.get("send_to", "") or ("hold" if row.get("hold") else "keep" if row.get("keep") else ""))
+    table.print()
     return 0
 
 
@@ -134,9 +134,9 @@ def _print_file(console: Console, file: Tested) -> None:
             console.print(f"  to {copy.destination}: {(copy.fault and 'HELD, ' + copy.fault) or 'as received'}",
                           markup=False, highlight=False)
             continue
-        table = Table("attribute", "before", "after", title=f"to {copy.destination} by {', '.join(copy.rules)}")
+        table = DataTable("attribute", "before", "after", title=f"to {copy.destination} by {', '.join(copy.rules)}")
         for row in copy.changes:
-            table.add_row(*(cell.replace("[", "\\[") for cell in row))
+            table.add_data(*row)
         console.print(table)
 
 
@@ -150,12 +150,12 @@ def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
         return 0
-    table = Table("study", "would go to", "by", "went to", "would be held", title=f"since {iso(since)}")
+    table = DataTable("study", "would go to", "by", "went to", "would be held", title=f"since {iso(since)}")
     for one in found:
-        table.add_row(one.study_uid, ", ".join(f"{name} ({count})" for name, count in one.destinations) or "nowhere",
-                      ", ".join(one.fired) or "default", ", ".join(one.sent_before) or "nowhere",
-                      "; ".join(filter(None, (one.hold, *one.faults))), style="bold" if one.differs else "")
-    Console().print(table)
+        table.add_data(one.study_uid, ", ".join(f"{name} ({count})" for name, count in one.destinations) or "nowhere",
+                       ", ".join(one.fired) or "default", ", ".join(one.sent_before) or "nowhere",
+                       "; ".join(filter(None, (one.hold, *one.faults))), style="bold" if one.differs else "")
+    table.print()
     print(f"{len(found)} studies, {sum(one.differs for one in found)} would go elsewhere,"
           f" {sum(bool(one.hold or one.faults) for one in found)} would be held")
     return 0
@@ -224,13 +224,13 @@ def _history(options: argparse.Namespace, settings: Settings) -> int:
     name = _name(options, 1, "NAME")
     with opened(settings) as store, store.reading() as tx:
         changes = catalogue.history(tx, rule_rows.KIND, name)
-    table = Table("revision", "at", "by", "rule")
+    table = DataTable("revision", "at", "by", "rule")
     for change in changes:
         text = "taken out" if change.body is None else "\n".join(
             f"{key} = {value}" for key, value in change.body["entries"].items())
         again = f" (revision {change.restores} again)" if change.restores else ""
-        table.add_row(f"{change.revision}{again}", iso(change.at), change.author, text.replace("[", "\\["))
-    Console().print(table)
+        table.add_data(f"{change.revision}{again}", iso(change.at), change.author, text)
+    table.print()
     return 0
 
 
@@ -241,10 +241,10 @@ def _nowhere(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
         return 0
-    table = Table("study", "since", "why")
+    table = DataTable("study", "since", "why")
     for one in found:
-        table.add_row(one.study_uid, iso(one.at), f"kept by rule {one.kept_by}" if one.kept_by else "no rule sends it")
-    Console().print(table)
+        table.add_data(one.study_uid, iso(one.at), f"kept by rule {one.kept_by}" if one.kept_by else "no rule sends it")
+    table.print()
     return 0
 
 

@@ -7,8 +7,8 @@ import sys
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from interface.cli_table import DataTable
 from interface.dimse.scu import FileResult, SendReport, send_paths
 
 
@@ -36,9 +36,9 @@ def _print(report: SendReport, console: Console) -> None:
     for path, why in report.skipped:
         console.print(f"skipped {path}: {why}", markup=False, highlight=False)
     if report.failed:
-        table = Table("file", "status", "reason", title="Not stored")
+        table = DataTable("file", "status", "reason", title="Not stored")
         for failure in report.failed:
             status = "no answer" if failure.status is None else f"0x{failure.status:04X}"
-            table.add_row(failure.name, status, failure.reason)
+            table.add_data(failure.name, status, failure.reason)
         console.print(table)
     print(f"{report.stored} sent, {len(report.failed)} failed, {len(report.skipped)} skipped")

@@ -12,11 +12,9 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from interface.acting import changing, command_author
 from interface.cli_database import iso, now_ms, opened
+from interface.cli_table import DataTable
 from interface.lane_control import ground_of
 from interface.roles import open_spool
 from internal import admission, catalogue, lane_settings, settings_rows
@@ -67,12 +65,12 @@ def _print(revisions: list[Revision], options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([dataclasses.asdict(one) for one in revisions], indent=1))
         return
-    table = Table("kind", "name", "revision", "when", "who", "what")
+    table = DataTable("kind", "name", "revision", "when", "who", "what")
     for one in revisions:
         what = "taken out" if one.body is None else json.dumps(one.body)
         restored = f" (as in revision {one.restores})" if one.restores else ""
-        table.add_row(one.kind, one.name, str(one.revision), iso(one.at), one.author, what + restored)
-    Console().print(table)
+        table.add_data(one.kind, one.name, str(one.revision), iso(one.at), one.author, what + restored)
+    table.print()
 
 
 def _diff(options: argparse.Namespace, settings: Settings) -> int:

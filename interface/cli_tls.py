@@ -16,6 +16,7 @@ from internal.config import Settings
 from internal.errors import ConfigurationInvalid
 
 VALID_DAYS = 825
+_RSA_BITS = 2048
 
 
 def tls_init(options: argparse.Namespace, settings: Settings) -> int:
@@ -43,13 +44,16 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
 
 
 def make_certificate(names: tuple[str, ...], now: datetime) -> tuple[bytes, bytes]:
-    """Return (private key, certificate) as PEM: P-256, self-signed, for these host names and IP addresses."""
+    """Return (private key, certificate) as PEM: RSA, self-signed, for these host names and IP addresses.
+
+    RSA since that is all that a peer of the BCP 195 profiles need know with TLS 1.2 (RFC 7525 4.2).
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     certificate = (
         x509.CertificateBuilder()

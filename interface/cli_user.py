@@ -10,11 +10,9 @@ import dataclasses
 import json
 import sys
 
-from rich.console import Console
-from rich.table import Table
-
 from interface.acting import changing, command_author
 from interface.cli_database import iso, now_ms, opened
+from interface.cli_table import DataTable
 from internal import passwords, sessions, users
 from internal.config import Settings
 from internal.errors import NotAllowed
@@ -47,11 +45,11 @@ def _list(store: Store, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
         return 0
-    table = Table("user", "role", "state", "last login")
+    table = DataTable("user", "role", "state", "last login")
     for one in found:
         state = "disabled" if one.disabled_at else "password to be changed" if one.must_change else "ok"
-        table.add_row(one.name, str(one.role), state, iso(one.last_login_at))
-    Console().print(table)
+        table.add_data(one.name, str(one.role), state, iso(one.last_login_at))
+    table.print()
     return 0
 
 

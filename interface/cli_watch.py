@@ -9,9 +9,9 @@ import argparse
 import json
 
 from rich.console import Console
-from rich.table import Table
 
 from interface.cli_database import iso, opened
+from interface.cli_table import DataTable
 from internal import watched
 from internal.config import Settings
 
@@ -29,9 +29,9 @@ def watch(options: argparse.Namespace, settings: Settings) -> int:
              "refused_files": [{"path": one.path, "at": one.at, "reason": one.reason} for one in some]}
             for name, ((files, accepted, refused), some) in found.items()], indent=1))
         return 0
-    table = Table("folder", "path", "files seen", "images taken", "refused")
+    table = DataTable("folder", "path", "files seen", "images taken", "refused")
     for name, (totals, _) in found.items():
-        table.add_row(name, str(folders[name].path), *map(str, totals))
+        table.add_data(name, str(folders[name].path), *map(str, totals))
     console = Console()
     console.print(table)
     for name, (_, some) in found.items():

@@ -392,6 +392,13 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Turn on time synchronisation (NTP) on this machine.",
         "IT",
     ),
+    "alert-set-aside": Explanation(
+        "Berkas ini tidak terbaca; tetap disimpan, tidak dikirim.",
+        "Lihat alasannya di halaman Tertahan atau dengan `bad`; minta pengirim mengirim ulang citranya.",
+        "These files cannot be read; they are kept and not sent on.",
+        "See the reasons on the page Held or with `bad`; have the sender send the images again.",
+        "IT",
+    ),
     "alert-body": Explanation(
         "webhook_body peringatan ini bukan JSON atau formulir.", "Perbaiki di [alert:NAMA], lalu `retry`.",
         "The webhook_body of this alert is no JSON or form.", "Correct it in [alert:NAME], then `retry`.",

@@ -151,8 +151,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line without line break, control character or secret."""
-        words = [_time(record), record.levelname, f"[{self._role}]", _escape(_message(record))]
-        words += [f"{_escape(key)}={_quoted(value)}" for key, value in _fields(record).items()]
+        words = [_time(record), record.levelname, f"[{self._role}]", escape(_message(record))]
+        words += [f"{escape(key)}={_quoted(value)}" for key, value in _fields(record).items()]
         if record.exc_info:
             words.append(f"error={_quoted(describe_error(record.exc_info[1]))}")
         return _REDACTOR.mask(" ".join(words))
@@ -241,7 +241,7 @@ def _bounded(text: str) -> str:
     return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}... ({len(text)} characters)"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     r"""Text without anything that moves the cursor or breaks the line: \x0a, \x1b, \u2028, \ud800."""
     if text.isprintable():
         return text
@@ -251,8 +251,8 @@ def _escape(text: str) -> str:
 def _quoted(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
     if text and not any(c in " =\"'" for c in text):
-        return _escape(text)
-    return '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+        return escape(text)
+    return '"' + escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def _time(record: logging.LogRecord) -> str:

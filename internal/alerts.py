@@ -36,6 +36,7 @@ class Condition(StrEnum):
     DISK = "disk"
     CREDENTIALS = "credentials"
     CLOCK = "clock"
+    SET_ASIDE = "set-aside"
 
 
 class News(StrEnum):

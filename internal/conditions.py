@@ -1,6 +1,6 @@
 """SQL for what is wrong right now: silent devices, studies that wait too long, lanes that are down, a disk that fills.
 
-Read by `watcher`, which decides what becomes of it. Layer 3, imports alerts, lanes, usual_hours and store.
+Read by `watcher`, which decides what becomes of it. Layer 3, imports alerts, lanes, set_aside, usual_hours and store.
 Changes when something else can be wrong.
 """
 
@@ -12,6 +12,7 @@ from datetime import UTC, tzinfo
 
 from internal.alerts import Condition, Finding
 from internal.lanes import BREAKER, lanes
+from internal.set_aside import count_open
 from internal.store import Tx
 from internal.usual_hours import HOUR_MS, MAX_HOURS, silent_hours, usual_slots
 
@@ -99,9 +100,16 @@ def _clock(tx: Tx, limits: Limits, vitals: Vitals, now: int) -> list[Finding]:
             for name, seconds in sorted(vitals.clock_offsets_s.items()) if abs(seconds) > limits.clock_off_s]
 
 
+def _set_aside(tx: Tx, limits: Limits, vitals: Vitals, now: int) -> list[Finding]:
+    del limits, vitals
+    files, first_at = count_open(tx, now - DAY_MS)
+    return [Finding(Condition.SET_ASIDE, "", {"files": files, "since": first_at})] if files else []
+
+
 _FINDERS: Mapping[Condition, Callable[[Tx, Limits, Vitals, int], list[Finding]]] = {
     Condition.DEVICE_SILENT: _silent_devices, Condition.WAITING: _waiting, Condition.LANE_DOWN: _lanes_down,
     Condition.DISK: _disk, Condition.CREDENTIALS: _credentials, Condition.CLOCK: _clock,
+    Condition.SET_ASIDE: _set_aside,
 }
 
 

@@ -1,8 +1,11 @@
 """SQL for entries that make trouble: those being parsed when the process died, and those that were set aside.
 
-Called by `indexer` (which sets aside), `jobs` (a study that lacks an image is never done) and by people's commands.
+Called by `indexer` (which sets aside), `jobs` (a study that lacks an image is never done), `conditions`, and by pages
+and commands for people.
 Imports store. Changes when more is known of an image that cannot be indexed.
 """
+
+# ruff: noqa: S608 - only text of ours is composed into SQL
 
 from __future__ import annotations
 
@@ -14,13 +17,17 @@ from internal.store import Tx
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """One entry of bad/: `study_uid` is "" when nothing tells which study it belongs to; `at` in epoch ms."""
+    """One entry of bad/: `study_uid` is "" when nothing tells which study it belongs to; times in epoch ms.
+
+    `accepted_at` is when a person let its study go without it, None while nobody has.
+    """
 
     entry_id: str
     reason: str
     at: int
     study_uid: str
     association_id: str
+    accepted_at: int | None
 
 
 def note_bad(tx: Tx, entry_id: str, reason: str, now: int, *, study_uid: str = "", association_id: str = "") -> bool:
@@ -90,11 +97,18 @@ def accept_missing(tx: Tx, study_uid: str, now: int) -> int:
     return tx.execute("UPDATE bad SET accepted_at = ? WHERE study_uid = ? AND accepted_at IS NULL", (now, study_uid))
 
 
-def list_set_aside(tx: Tx, limit: int = 1000) -> list[SetAside]:
-    """Return what lies in bad/, newest first, at most `limit`."""
+def list_set_aside(tx: Tx, limit: int = 1000, *, open_only: bool = False) -> list[SetAside]:
+    """Return what lies in bad/, newest first, at most `limit`; with `open_only` what nobody has accepted as missing."""
+    only = "WHERE accepted_at IS NULL" if open_only else ""
     return [SetAside(*row) for row in tx.rows(
-        "SELECT entry_id, reason, at, study_uid, association_id FROM bad ORDER BY at DESC, entry_id DESC LIMIT ?",
-        (limit,))]
+        f"SELECT entry_id, reason, at, study_uid, association_id, accepted_at FROM bad {only}"
+        " ORDER BY at DESC, entry_id DESC LIMIT ?", (limit,))]
+
+
+def count_open(tx: Tx, since: int = 0) -> tuple[int, int]:
+    """Return how many were set aside since `since` and not accepted as missing, and when the first of them was."""
+    row = tx.row("SELECT COUNT(*), MIN(at) FROM bad WHERE accepted_at IS NULL AND at >= ?", (since,))
+    return (int(row[0]), int(row[1] or 0)) if row else (0, 0)
 
 
 def parsing_started(tx: Tx, entry_ids: Sequence[str]) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """What every test shares: peers that may be missing, and the rotating share of the long tests.
 
 A test marked with the name of a peer (PEERS) needs it: without it the test is skipped and the peer is
-named at the end; with CI=true it fails. A test marked `long` (`long(seconds=20)` says its cost) runs in `make proof`;
-each other run takes as many of them as fit into the budget, chosen by a seed that is printed (ROTATE_SEED repeats it).
+named at the end; with CI=true it fails, unless this machine cannot have it (IMPOSSIBLE). A test marked `long`
+(`long(seconds=20)` says its cost) runs in `make proof`; each other run takes as many of them as fit into the budget,
+chosen by a seed that is printed (ROTATE_SEED repeats it).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import importlib.util
 import os
 import random
 import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 LONG_COST_S = 15.0
 _LOOK_S = 0.2
+_CAP_SYS_ADMIN = 21
 _missed: Counter[str] = Counter()
 
 
@@ -76,16 +80,56 @@ def _no_sshd() -> str:
     return "" if Path("/usr/sbin/sshd").exists() else "OpenSSH is not installed; apt-get install openssh-server"
 
 
+def _no_curl() -> str:
+    return "" if shutil.which("curl") else "curl is not installed; apt-get install curl"
+
+
+def _may_not_mount() -> str:
+    status = Path("/proc/self/status")
+    held = next((line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:")), "0") \
+        if status.exists() else "0"
+    return "" if int(held, 16) >> _CAP_SYS_ADMIN & 1 else "who runs the tests may not mount a file system (root may)"
+
+
+def _no_mount() -> str:
+    if reason := _may_not_mount() or ("" if shutil.which("mount") else "mount is not installed"):
+        return reason
+    with tempfile.TemporaryDirectory() as folder:
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=False,
+                              capture_output=True, text=True)
+        if made.returncode:
+            return f"a file system of its own cannot be mounted: {made.stderr.strip()}"
+        subprocess.run(["umount", folder], check=True)
+    return ""
+
+
 PEERS: dict[str, Callable[[], str]] = {
     "chromium": cache(_no_chromium),
+    "curl": cache(_no_curl),
     "dcmtk": cache(_no_dcmtk),
     "postgres": cache(_no_postgres),
     "fuse": cache(_no_fuse),
     "gdcm": cache(_no_gdcm),
+    "mount": cache(_no_mount),
     "orthanc": cache(_no_orthanc),
     "sshd": cache(_no_sshd),
     "strace": cache(_no_strace),
 }
+
+
+#: Why a machine lacks something that nobody could install on it: skipped with CI=true too.
+IMPOSSIBLE: dict[str, Callable[[], str]] = {"mount": _may_not_mount}
+
+
+def need(name: str) -> None:
+    """Go on only where the peer `name` is there."""
+    reason = PEERS[name]()
+    if not reason:
+        return
+    impossible = name in IMPOSSIBLE and IMPOSSIBLE[name]()
+    if os.environ.get("CI", "").lower() == "true" and not impossible:
+        pytest.fail(f"peer missing: {reason}", pytrace=False)
+    pytest.skip(f"peer missing: {reason}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -146,11 +190,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for name, absent in PEERS.items():
-        if item.get_closest_marker(name) and (reason := absent()):
-            if os.environ.get("CI", "").lower() == "true":
-                pytest.fail(f"peer missing: {reason}", pytrace=False)
-            pytest.skip(f"peer missing: {reason}")
+    for name in PEERS:
+        if item.get_closest_marker(name):
+            need(name)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -188,6 +230,23 @@ def nothing_goes_on() -> Iterator[None]:
         stacks = [f"{names.get(ident)}:\n{''.join(traceback.format_stack(frame, 4))}"
                   for ident, frame in sys._current_frames().items() if ident != threading.get_ident()]
         pytest.fail("something that a test has started still computes:\n" + "\n".join(stacks), pytrace=False)
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[[Path, str], Path]]:
+    """Mount a file system of its own, of this size, at a folder that is made for it; returns the folder."""
+    need("mount")
+    mounted: list[Path] = []
+
+    def at(folder: Path, size: str) -> Path:
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+        mounted.append(folder)
+        return folder
+
+    yield at
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

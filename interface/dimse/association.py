@@ -18,7 +18,7 @@ from typing import Final
 from interface.dimse import messages, pdu
 from interface.dimse.counters import Counters
 from interface.dimse.messages import Command, build_response
-from interface.dimse.negotiation import ACCEPTED, STORAGE_COMMITMENT, negotiate
+from interface.dimse.negotiation import ACCEPTED, negotiate
 from interface.dimse.pdu import AssociateRequest, ContextResult, PduError
 from interface.dimse.policy import Policy, PolicyFile
 from interface.dimse.records import AssociationRecord, Refusals, Register, now_ms
@@ -37,9 +37,6 @@ _PDU_SLACK_BYTES: Final = 1024  #: some peers count their PDU's headers in, some
 _CONTEXTS_SHOWN: Final = 5
 _PDV: Final = struct.Struct(">IBB")
 _PDU: Final = struct.Struct(">BxI")
-
-#: A node that we asked for commitment brings its answer as SCP.
-_SCP_ROLES: Final = frozenset({STORAGE_COMMITMENT})
 
 log = logging.getLogger("router.dimse")
 
@@ -229,7 +226,8 @@ class Association:
         self._accepted = True
         self._contexts = {result.context_id: result for result in results if result.result == ACCEPTED}
         self._peer_max_pdu_bytes = request.max_pdu_bytes
-        self._stream.send(pdu.build_associate_ac(request, results, self._policy.settings.max_pdu_bytes, _SCP_ROLES))
+        roles = self._receiver.services.roles_of(request.calling_aet)
+        self._stream.send(pdu.build_associate_ac(request, results, self._policy.settings.max_pdu_bytes, roles))
         self._receiver.counters.add("associations")
         log.debug(
             "association %s accepted: %r at %s (%r), %d of %d contexts", self.record.association_id,

@@ -21,7 +21,7 @@ from typing import Final
 
 from interface.dimse import messages
 from interface.dimse.association import Association, Receiver
-from interface.dimse.commitment import commitment, commitment_answer
+from interface.dimse.commitment import commitment, commitment_answer, only_from
 from interface.dimse.counters import Counters
 from interface.dimse.negotiation import STORAGE_COMMITMENT, VERIFICATION
 from interface.dimse.policy import PolicyFile, Reload
@@ -55,12 +55,12 @@ class ReceiveChild:
         self._tls = ServerTls(settings)
         self._reload = threading.Event()
         self._writer = spool.writer(f"receive-{slot}")
+        callers, nodes = frozenset(settings.commitment_callers), frozenset(settings.commitment_nodes)
         services = Services(
-            {messages.C_ECHO_RQ: echo, messages.N_EVENT_REPORT_RQ: commitment_answer(self._writer),
+            {messages.C_ECHO_RQ: echo, messages.N_EVENT_REPORT_RQ: only_from(nodes, commitment_answer(self._writer)),
              messages.N_ACTION_RQ: commitment(
-                 self._writer, frozenset(settings.commitment_callers),
-                 frozenset(settings.commitment_same_association))}, frozenset({VERIFICATION}),
-            dict.fromkeys((*settings.commitment_callers, *settings.commitment_nodes), frozenset({STORAGE_COMMITMENT})),
+                 self._writer, callers, frozenset(settings.commitment_same_association))}, frozenset({VERIFICATION}),
+            {aet: {STORAGE_COMMITMENT: (aet in callers, aet in nodes)} for aet in callers | nodes},
         )
         self._receiver = Receiver(
             policy=PolicyFile(spool, settings, reload),

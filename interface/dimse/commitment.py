@@ -174,12 +174,22 @@ def commitment(
     """
 
     def handle(session: Session, request: Request) -> None:
-        if session.record.calling_aet in callers:
-            with _one_at_a_time:
-                status, comment = _keep(writer, same_association, session, request)
-        else:
-            status, comment = NOT_AUTHORISED, "this AE title may not ask for commitment"
+        with _one_at_a_time:
+            status, comment = _keep(writer, same_association, session, request)
         session.send(request.context.context_id, build_response(request.command, status, comment))
+
+    return only_from(callers, handle)
+
+
+def only_from(titles: Container[str], handler: Handler) -> Handler:
+    """Return `handler` for callers with these AE titles; all others are refused with 0x0124."""
+
+    def handle(session: Session, request: Request) -> None:
+        if session.record.calling_aet in titles:
+            handler(session, request)
+        else:
+            refused = build_response(request.command, NOT_AUTHORISED, "not a service for this AE title")
+            session.send(request.context.context_id, refused)
 
     return handle
 

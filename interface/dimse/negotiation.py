@@ -25,10 +25,10 @@ TRANSFER_SYNTAXES_NOT_SUPPORTED: Final = 4
 _SAFE_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _STANDARD: Final = "1.2.840.10008."
 _STORAGE_ROOT: Final = "1.2.840.10008.5.1.4.1.1."
-#: Storage SOP classes that lie elsewhere: PS3.4 B.5, retired hardcopy and stored print.
+#: Storage SOP classes that lie elsewhere: PS3.4 B.5; retired hardcopy, stored print and a trial.
 _OTHER_STORAGE: Final = frozenset(
-    {"1.2.840.10008.5.1.4.34.7", "1.2.840.10008.5.1.4.34.10", "1.2.840.10008.5.1.1.27", "1.2.840.10008.5.1.1.29",
-     "1.2.840.10008.5.1.1.30"}
+    {"1.2.840.10008.5.1.4.34.1", "1.2.840.10008.5.1.4.34.7", "1.2.840.10008.5.1.4.34.10",
+     "1.2.840.10008.5.1.1.27", "1.2.840.10008.5.1.1.29", "1.2.840.10008.5.1.1.30"}
 )  # fmt: skip
 #: Below the storage root, but objects of no patient, queries and inventories (PS3.4 GG, HH, II, KK).
 _NOT_STORAGE: Final = frozenset(

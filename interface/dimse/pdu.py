@@ -7,7 +7,7 @@ Source: PS3.8 9.3, PS3.7 annex D.3.3.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -174,22 +174,24 @@ def _pdu(kind: int, body: bytes) -> bytes:
 
 def build_associate_ac(
     request: AssociateRequest, results: Sequence[ContextResult], max_pdu_bytes: int,
-    scp_roles: frozenset[str] = frozenset(),
+    roles: Mapping[str, tuple[bool, bool]] | None = None,
 ) -> bytes:
     """Return the A-ASSOCIATE-AC: the fixed fields echoed, a result per context, our maximum length and names.
 
-    A role selection for an accepted context is answered: the peer is SCU, we are SCP;
-    for the SOP classes of `scp_roles` it may be SCP too. Source: PS3.8 9.3.3.
+    A role selection for an accepted context is answered: of what the peer proposes it may be SCU alone, or what
+    `roles` says of the SOP class (SCU, SCP). Source: PS3.8 9.3.3, PS3.7 D.3.3.4.
     """
+    may = roles or {}
     accepted = {result.abstract_syntax for result in results if result.result == 0}
     user = [
         _item(0x51, struct.pack(">I", max_pdu_bytes)),
         _item(0x52, IMPLEMENTATION_CLASS_UID.encode("ascii")),
         *(
             _item(0x54, struct.pack(">H", len(uid)) + uid.encode("ascii", "replace")
-                  + bytes((scu & 1, scp & (uid in scp_roles))))
+                  + bytes((scu & may_be_scu, scp & may_be_scp)))
             for uid, scu, scp in request.roles
             if uid in accepted
+            for may_be_scu, may_be_scp in (may.get(uid, (True, False)),)
         ),
         _item(0x55, IMPLEMENTATION_VERSION_NAME.encode("ascii")),
     ]

@@ -41,15 +41,19 @@ class Session(Protocol):
 
 
 Handler = Callable[[Session, Request], None]
+Roles = tuple[bool, bool]  # whether the peer may be SCU, and SCP
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The handlers by command field, and the abstract syntaxes accepted for them: of anybody, or of some AE titles."""
+    """The handlers by command field, and the abstract syntaxes accepted for them: of anybody, or of some AE titles.
+
+    Those of an AE title come with the roles that it may have (SCU, SCP); everybody else is SCU.
+    """
 
     handlers: Mapping[int, Handler]
     abstract_syntaxes: frozenset[str]
-    by_caller: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    by_caller: Mapping[str, Mapping[str, Roles]] = field(default_factory=dict)
 
     def reads_data_set(self, command_field: int) -> bool:
         """Return whether anybody wants the data set that comes with a command."""
@@ -57,7 +61,11 @@ class Services:
 
     def offered_to(self, calling_aet: str) -> frozenset[str]:
         """Return what a caller may propose beside storage."""
-        return self.abstract_syntaxes | self.by_caller.get(calling_aet, frozenset())
+        return self.abstract_syntaxes | self.roles_of(calling_aet).keys()
+
+    def roles_of(self, calling_aet: str) -> Mapping[str, Roles]:
+        """Return what a caller may be, by abstract syntax, where that is not SCU alone."""
+        return self.by_caller.get(calling_aet, {})
 
 
 def echo(session: Session, request: Request) -> None:

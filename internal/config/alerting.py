@@ -21,7 +21,7 @@ from internal.config.url import parse_secret_url
 from internal.config.values import Kind, Secret, WrongValue, nearest, parse_ae_title, parse_header_value
 
 ALERT_SECTION = "alert:NAME"
-ALERT_CONDITIONS = ("device-silent", "waiting", "lane-down", "disk", "credentials", "clock")
+ALERT_CONDITIONS = ("device-silent", "waiting", "lane-down", "disk", "credentials", "clock", "set-aside")
 """Words of internal.alerts.Condition, which a test compares."""
 
 

@@ -7,6 +7,7 @@ import time
 from internal import jobs, settings_rows
 from internal.devices import Caller, learn
 from internal.model import ItemState
+from internal.set_aside import note_bad
 from internal.states import Finish, Later, NotYet, Outcome, Refuse
 from internal.store import Store
 from tests.contract.store.samples import add, claim, instance, settle_study
@@ -60,7 +61,7 @@ def end(store: Store, number: int, outcome: Outcome | None) -> None:
 
 
 def fill(store: Store) -> None:
-    """Write every study, one that is still coming in, and a device that nobody has decided on."""
+    """Write every study, one that is still coming in, a device nobody has decided on, a file that was set aside."""
     for number, outcome in OUTCOMES.items():
         receive(store, number, modality=("CT", "MR", "CR", "US")[number % 4])
         end(store, number, outcome)
@@ -68,5 +69,6 @@ def fill(store: Store) -> None:
     now = time.time_ns() // 1_000_000
     with store.transaction() as tx:
         learn(tx, [Caller("MRI_BARU", "192.0.2.44", now)])
+        note_bad(tx, "0b5f-18c2a7d09e1-receive-0-7", "this file has no <DICM> mark & no data set", now)
         for meant in ("ACC990", "ACC991"):
             settings_rows.change(tx, "alias", "ACC99", {"to": meant}, settings_rows.Ground(), who="user:ani", now=now)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,15 +35,16 @@ def suite(tmp_path: Path) -> Path:
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (tmp_path / "test_suite.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nmarkers =\n  long\n  timeout\n  dcmtk\n  postgres\n  fuse\n  strace\n"
+        "[pytest]\nmarkers =\n  long\n  timeout\n  dcmtk\n  postgres\n  fuse\n  strace\n  mount\n"
     )
     return tmp_path
 
 
-def run(suite: Path, *options: str, **environ: str) -> str:
+def run(suite: Path, *options: str, before: Callable[[], object] | None = None, **environ: str) -> str:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *options]
     environ = {"PATH": str(suite), "HOME": str(suite), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environ}
-    done = subprocess.run(command, cwd=suite, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=suite, env=environ, capture_output=True, text=True, timeout=60, check=False,
+                          preexec_fn=before)
     return done.stdout + done.stderr
 
 
@@ -55,6 +58,23 @@ def test_a_missing_peer_fails_the_gate(suite: Path) -> None:
     out = run(suite, CI="true")
     assert "1 error" in out
     assert "1 test(s) not run: DCMTK is not installed" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_what_a_machine_cannot_have_is_skipped_and_named_in_the_gate_too(suite: Path) -> None:
+    (suite / "test_suite.py").write_text("import pytest\n@pytest.mark.mount\ndef test_disk(): pass\n")
+    prctl, capbset_drop, cap_sys_admin = ctypes.CDLL(None).prctl, 24, 21
+    out = run(suite, CI="true", before=lambda: prctl(capbset_drop, cap_sys_admin))
+    assert "1 skipped" in out
+    assert "1 test(s) not run: who runs the tests may not mount" in out
+
+
+@pytest.mark.mount
+def test_what_it_could_have_fails_the_gate(suite: Path) -> None:
+    (suite / "test_suite.py").write_text("def test_disk(mount): pass\n")
+    out = run(suite, CI="true")
+    assert "1 error" in out
+    assert "1 test(s) not run: mount is not installed" in out
 
 
 def test_the_share_of_long_tests_is_printed_and_repeatable(suite: Path) -> None:

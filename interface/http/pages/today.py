@@ -13,10 +13,11 @@ from interface.http.pages.destinations import lane_views
 from interface.http.pages.render import page, part, pen_of
 from interface.http.rights import Right
 from interface.http.routes import Routes
-from internal import overview
+from internal import overview, set_aside
 from internal.states import State
 
 _CAUSES_SHOWN = 12
+_ASIDE_DAYS = 7
 _STUCK = (State.HELD, State.WAITING, State.DEFERRED)
 
 routes = Routes(in_schema=False)
@@ -37,6 +38,7 @@ def live(request: Request, context: CurrentContext) -> HTMLResponse:
 def _values(request: Request, context: WebContext) -> dict[str, Any]:
     pen = pen_of(request)
     with context.reading() as tx:
+        aside, _ = set_aside.count_open(tx, pen.now - _ASIDE_DAYS * overview.DAY_MS)
         causes = overview.causes(tx)
         day = overview.day(tx, pen.midnight())
         receiving = overview.count_receiving(tx)
@@ -47,5 +49,6 @@ def _values(request: Request, context: WebContext) -> dict[str, Any]:
         "open_jobs": overview.deliveries(causes, *State), "held": overview.deliveries(causes, State.HELD),
         "waiting": overview.deliveries(causes, State.WAITING, State.DEFERRED),
         "moving": overview.deliveries(causes, State.QUEUED, State.ACTIVE), "lanes": lanes, "forecast": forecast,
+        "aside": aside,
         "roles": {name: bool(role["ok"]) for name, role in read_roles(context.spool, pen.now).items()},
     }

@@ -18,13 +18,15 @@ from interface.http.problems import Problem
 from interface.http.rights import Right
 from interface.http.routes import Routes
 from interface.http.tasks import Task
-from internal import overview, study_list
+from internal import overview, set_aside, study_list
 from internal.errors import NotFound
 from internal.states import State
+from internal.store import Tx
 
 _STATES = {"waiting": (State.WAITING, State.DEFERRED, State.ACTIVE, State.QUEUED), "held": (State.HELD,)}
 _VERBS = ("retry", "urgent", "accept-partial", "cancel")
 _CHUNK = 50
+_ASIDE_SHOWN = 50
 
 routes = Routes(in_schema=False)
 
@@ -60,10 +62,19 @@ def _values(
                                                after=after)
         except ValueError:
             raise Problem("invalid") from None
-    context.note_view(actor, [one.study.study_uid for one in found if one.study], kind)
+        aside = _set_aside(tx, _ASIDE_SHOWN if kind == "held" and reason is None and not after else 0)
+    seen = [*(one.study.study_uid for one in found if one.study), *aside["aside_studies"]]
+    context.note_view(actor, list(dict.fromkeys(seen)), kind)
     total = sum(one.jobs for one in causes if one.reason_code == reason and one.destination == lane)
     return {"kind": kind, "causes": causes, "jobs": found, "after": more, "reason": reason or "", "lane": lane,
-            "chosen": reason is not None, "total": total}
+            "chosen": reason is not None, "total": total, **aside}
+
+
+def _set_aside(tx: Tx, limit: int) -> dict[str, Any]:
+    """Return the newest files that cannot be read and of which nobody has said yet that they may be missing."""
+    files = set_aside.list_set_aside(tx, limit, open_only=True)
+    return {"aside": files, "aside_total": set_aside.count_open(tx)[0],
+            "aside_studies": study_list.rows_of(tx, [one.study_uid for one in files if one.study_uid])}
 
 
 @routes.post("/waiting", right=Right.OPERATE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,18 +136,10 @@ def test_a_peer_that_falls_silent_in_the_middle_is_left_and_used_again(reach: Re
 
 
 @pytest.fixture
-def tiny_disk(sshd: Sshd, tmp_path: Path) -> Iterator[Path]:
+def tiny_disk(sshd: Sshd, mount: Callable[[Path, str], Path]) -> Path:
     """A disk of 128 KB below the server's folder."""
     sshd.forget()
-    place = sshd.files / "tiny"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)], check=False,
-                             capture_output=True)
-    if mounted.returncode:
-        place.rmdir()
-        pytest.skip("no disk can be mounted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    return mount(sshd.files / "tiny", "128k")
 
 
 @pytest.mark.sshd

@@ -42,10 +42,13 @@ def tool(name: str) -> str:
     return found
 
 
-def dcmtk(name: str, port: int, *arguments: str | Path, called: str = "DCMROUTER") -> subprocess.CompletedProcess[str]:
+def dcmtk(
+    name: str, port: int, *arguments: str | Path, called: str = "DCMROUTER", **environment: str,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
     line = [tool(name), "-aec", called, "127.0.0.1", str(port), *map(str, arguments)]
     return subprocess.run(
-        line, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "TCP_NODELAY": "1"},
+        line, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "TCP_NODELAY": "1", **environment},
     )  # fmt: skip
 
 
@@ -113,8 +116,6 @@ def test_storescu_in_every_kind_of_transfer_syntax(
 ) -> None:
     (uid,) = copies(tmp_path, name, 1)
     done = dcmtk("storescu", shared.port, option, tmp_path / "000.dcm")
-    if "unsupported" in done.stderr.lower() or "unknown option" in done.stderr.lower():
-        pytest.skip(f"this DCMTK cannot send with {option}")
     assert done.returncode == 0, done.stderr
     kept = [entry for entry in shared.entries() if meta_of(shared, entry.id).sop_uid == uid]
     meta = meta_of(shared, kept[0].id)

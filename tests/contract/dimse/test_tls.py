@@ -12,13 +12,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import CTImageStorage
 
 from interface.dimse.tls import fingerprint
 from tests.contract.dimse.role import ROOT, Role, memory_bytes, peak_bytes, until
+from tests.contract.dimse.test_peers import copies, dcmtk
 from tests.contract.dimse.wire import CT, Closed, Wire, command, data_set, p_data, pdv
-
-pytest.importorskip("cryptography")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,82 @@ def test_old_protocols_weak_suites_and_plain_bytes_are_refused(
     with SecureWire(tls_port(role), trusting(pair[1])) as wire:
         wire.associate()
         assert wire.echo() == 0
+
+
+#: Profiles of DCMTK (PS3.15 B.9 to B.12), and the protocol that it may speak: the first two take both.
+PROFILES = (("+py", "TLSv1.2"), ("+py", "TLSv1.3"), ("+px", "TLSv1.2"), ("+px", "TLSv1.3"), ("+pz", "TLSv1.2"))
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder with key and certificate of a client that is known and of one that is not, as tls-init makes them."""
+    from interface.cli_tls import make_certificate
+
+    for name in ("known", "stranger"):
+        key, certificate = make_certificate((f"{name}.example",), datetime.datetime.now(datetime.UTC))
+        (tmp_path / f"{name}.key").write_bytes(key)
+        (tmp_path / f"{name}.crt").write_bytes(certificate)
+    return tmp_path
+
+
+def speaking_only(version: str, folder: Path) -> str:
+    """A configuration of OpenSSL that knows no other version."""
+    path = folder / f"{version}.cnf"
+    path.write_text("openssl_conf = main\n[main]\nssl_conf = ssl\n[ssl]\nsystem_default = only\n"
+                    f"[only]\nMinProtocol = {version}\nMaxProtocol = {version}\n")
+    return str(path)
+
+
+@pytest.mark.dcmtk
+@pytest.mark.parametrize("demanded", [False, True], ids=["any client", "only with a certificate"])
+def test_dcmtk_with_the_profiles_of_bcp_195(
+    tls: Callable[..., Role], pair: tuple[Path, Path], certificates: Path, demanded: bool
+) -> None:
+    role = tls(tls_client_ca=str(certificates / "known.crt") if demanded else "")
+    port, trusted = tls_port(role), ("+cf", pair[1])
+    who = {name: ("+tls", certificates / f"{name}.key", certificates / f"{name}.crt") for name in ("known", "stranger")}
+    uids = copies(certificates / "images", "CT_small.dcm", len(PROFILES))
+    for number, (profile, version) in enumerate(PROFILES):
+        only = speaking_only(version, certificates)
+        done = dcmtk("storescu", port, *who["known"], profile, *trusted, "-d",
+                     certificates / "images" / f"{number:03d}.dcm", OPENSSL_CONF=only)
+        assert done.returncode == 0, (profile, version, done.stderr)
+        assert f"Protocol    : {version}" in done.stdout + done.stderr
+        for client in (who["stranger"], ("+tla",)) if profile == "+py" else ():
+            done = dcmtk("echoscu", port, *client, profile, *trusted, OPENSSL_CONF=only)
+            assert (done.returncode == 0) is not demanded, (profile, version, client, done.stderr)
+    assert dcmtk("echoscu", port, *who["known"], *trusted).returncode == 0
+    retired = dcmtk("echoscu", port, *who["known"], "+pa", *trusted)
+    assert retired.returncode != 0 and "handshake failure" in retired.stderr
+    untrusting = dcmtk("echoscu", port, *who["known"], "+cf", certificates / "stranger.crt")
+    assert untrusting.returncode != 0 and "certificate verify failed" in untrusting.stderr
+    assert role.data_sets().keys() == set(uids)
+    assert role.stop() == 0 and "Traceback" not in role.log()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_pynetdicom(
+    tls: Callable[..., Role], pair: tuple[Path, Path], certificates: Path, version: ssl.TLSVersion
+) -> None:
+    """With the certificate that is demanded, and without."""
+    role = tls(tls_client_ca=str(certificates / "known.crt"))
+    (uid,) = copies(certificates / "images", "CT_small.dcm", 1)
+    contexts = {name: trusting(pair[1]) for name in ("known", "nobody")}
+    contexts["known"].load_cert_chain(certificates / "known.crt", certificates / "known.key")
+    entity = AE("CT1")
+    entity.add_requested_context(CTImageStorage)
+    established = {}
+    for name, secure in contexts.items():
+        secure.minimum_version = secure.maximum_version = version
+        association = entity.associate("127.0.0.1", tls_port(role), ae_title="DCMROUTER",
+                                       tls_args=(secure, "router.example"))
+        established[name] = association.is_established
+        if association.is_established:
+            dataset = pydicom.dcmread(certificates / "images" / "000.dcm")
+            assert association.send_c_store(dataset).Status == 0
+            association.release()
+    assert established == {"known": True, "nobody": False}
+    assert role.data_sets().keys() == {uid}
 
 
 @pytest.mark.attack("S10")

@@ -11,7 +11,7 @@ import pytest
 
 from interface.alerts import Alerts, AlertsOptions
 from interface.mail import MailOptions
-from internal import alerts, conditions, jobs, lanes, notices
+from internal import alerts, conditions, jobs, lanes, notices, set_aside
 from internal.alerts import Alert, Condition
 from internal.conditions import Limits, Vitals
 from internal.config import AlertSettings
@@ -247,6 +247,23 @@ def test_a_clock_that_is_off_and_one_that_is_right(engine: Engine) -> None:
     watch.offset_s = -3600
     watch.look()
     assert watch.open()[0].detail == {"seconds": -3600}
+
+
+def test_files_that_were_set_aside_in_the_last_day(engine: Engine) -> None:
+    watch = Watch(engine, "", 0, (Condition.SET_ASIDE,))
+    assert watch.look() == 0
+    first_at = engine.clock.ms
+    with engine.store.transaction() as tx:
+        set_aside.note_bad(tx, "f-1", "no mark", first_at)
+        set_aside.note_bad(tx, "f-2", "no mark", first_at + HOUR, study_uid="1.2.3")
+    watch.look()
+    assert watch.open()[0].detail == {"files": 2, "since": first_at}
+    with engine.store.transaction() as tx:
+        set_aside.accept_missing(tx, "1.2.3", engine.clock.ms)
+    watch.look()
+    assert watch.open()[0].detail == {"files": 1, "since": first_at}
+    watch.look(DAY)
+    assert not watch.open()
 
 
 def test_an_alert_of_a_rule_that_is_gone_goes_too(engine: Engine) -> None:

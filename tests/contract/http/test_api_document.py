@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,11 +114,9 @@ def test_the_table_of_requests_is_that_of_the_document(house: Doors) -> None:
     assert text == expected or os.environ.get("UPDATE_DOCS") == "1", "run this test once with UPDATE_DOCS=1"
 
 
+@pytest.mark.curl
 @pytest.mark.parametrize("page", ["api.md", "id/api.md"])
 def test_the_examples_of_the_pages_work(house: Doors, page: str, tmp_path: Path) -> None:
-    curl = shutil.which("curl")
-    if curl is None:
-        pytest.skip("curl is not installed")
     examples = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     environment = {"PATH": os.environ["PATH"], "ROUTER": house.url, "KEY": house.key("operate"), "STUDY": STUDY}
     assert examples

@@ -10,7 +10,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from internal import corrections, decisions, devices, jobs, sessions, users
+from internal import corrections, decisions, devices, jobs, sessions, set_aside, users
 from internal.decisions import Kind, KnownOrder
 from internal.devices import Caller, learn
 from internal.identity import Person
@@ -296,3 +296,67 @@ def test_settings_never_show_a_secret(open_doors: Callable[..., Doors]) -> None:
     doors.add_user("admin", Role.ADMIN)
     text = doors.logged_in("admin").get("/settings").text
     assert "client_key" in text and "very-secret-key" not in text and "even-more-secret" not in text
+
+
+DAY_MS = 86_400_000
+
+
+def put_aside(hospital: Doors, *files: tuple[str, str, int], reason: str = "this file has no DICM mark") -> None:
+    """Note files by name, study and age in ms."""
+    with hospital.store.transaction() as tx:
+        for name, study_uid, age_ms in files:
+            set_aside.note_bad(tx, name, reason, now_ms() - age_ms, study_uid=study_uid)
+
+
+def test_a_study_says_which_of_its_images_were_set_aside(hospital: Doors, operator: Visitor) -> None:
+    study = f"/studies/{uid_of(3)}"
+    assert "disisihkan" not in operator.get(study).text
+    put_aside(hospital, ("f-1", uid_of(3), 0))
+    for path in (study, f"{study}/live"):
+        assert "1 citra studi ini tidak terbaca dan disisihkan." in operator.get(path).text
+    put_aside(hospital, ("f-2", uid_of(3), 0))
+    english = operator.get(study, headers={"Accept-Language": "en"}).text
+    assert "2 images of this study are unreadable and were set aside." in english
+    with hospital.store.transaction() as tx:
+        set_aside.accept_missing(tx, uid_of(3), now_ms())
+    assert "disisihkan" not in operator.get(study).text
+
+
+def rows_aside(text: str) -> list[tuple[str, str, str]]:
+    """File, what stands for the study and reason of each row, as the page's HTML has them."""
+    section = text.partition('id="set-aside"')[2]
+    row = r'<code>([^<]*)</code></th>.*?<td data-label="[^"]*">(.*?)</td>\s*<td lang="en">([^<]*)</td>'
+    return [(file, study.strip(), reason) for file, study, reason in re.findall(row, section, re.DOTALL)]
+
+
+def test_files_that_were_set_aside_are_where_people_decide(doors: Doors) -> None:
+    """With the study where it is known; newest first, without those that somebody has accepted, so many and no more."""
+    viewer = doors.logged_in("viewer")
+    assert 'id="set-aside"' not in viewer.get("/held").text
+    assert "disisihkan" not in viewer.get("/").text
+    receive(doors.store, 3)
+    put_aside(doors, ("f-old", uid_of(3), 2 * DAY_MS), ("f-new", "", 0), reason="no <b>mark</b> & \"no\" data set")
+    put_aside(doors, ("f-unseen", "2.25.77", DAY_MS), ("f-accepted", "2.25.78", 0))
+    with doors.store.transaction() as tx:
+        assert set_aside.accept_missing(tx, "2.25.78", now_ms()) == 1
+    text = viewer.get("/held").text
+    escaped = "no &lt;b&gt;mark&lt;/b&gt; &amp; &#34;no&#34; data set"
+    assert rows_aside(text) == [
+        ("f-new", "tidak diketahui", escaped),
+        ("f-unseen", '<span class="mono">2.25.77</span>', "this file has no DICM mark"),
+        ("f-old", f'<a href="/studies/{uid_of(3)}">AGUS WIBOWO</a>', escaped)]
+    assert "3 berkas disisihkan" in text and "Hanya yang terbaru" not in text
+    assert [entry.study_uid for entry in doors.audit("patient.view")] == [uid_of(3)]
+    for path in ("/waiting", "/held?reason=no-order&lane=satusehat"):
+        assert 'id="set-aside"' not in viewer.get(path).text
+    for path in ("/", "/today/live"):
+        text = viewer.get(path).text
+        assert "3 berkas dari 7 hari terakhir tidak dapat dibaca dan disisihkan." in text
+        assert 'href="/held#set-aside"' in text
+    english = {"Accept-Language": "en"}
+    assert "3 files of the last 7 days cannot be read and were set aside." in viewer.get("/", headers=english).text
+    put_aside(doors, *((f"f-{number}", "", 8 * DAY_MS) for number in range(60)))
+    text = viewer.get("/held", headers=english).text
+    assert "63 files were set aside" in text and "The newest are shown" in text
+    assert len(rows_aside(text)) == 50
+    assert "3 files of the last 7 days" in viewer.get("/", headers=english).text

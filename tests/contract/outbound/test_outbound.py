@@ -7,13 +7,13 @@ import gzip
 import io
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from interface.cli_tls import make_certificate
 from interface.outbound import FileBody, Reply, Session, SessionOptions, check_base_url, is_loopback, open_session
 from internal.errors import BytesDamaged, ConfigurationInvalid, Transient, UnknownOutcome
 from tests.contract.outbound.raw_server import RawServer, Script, reset
@@ -211,13 +211,9 @@ def test_a_file_that_ends_early_is_damaged_and_never_a_success(serve: Serve) -> 
 @pytest.fixture(scope="module")
 def self_signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-               "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-               "-keyout", str(folder / "key"), "-out", str(folder / "cert")]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
+    for name, pem in zip(("key", "cert"), make_certificate(("localhost",), datetime.datetime.now(datetime.UTC)),
+                         strict=True):
+        (folder / name).write_bytes(pem)
     return folder / "cert", folder / "key"
 
 

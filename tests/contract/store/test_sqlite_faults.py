@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -139,7 +138,6 @@ os.write(2, b"after the commit")
 
 
 @pytest.mark.strace
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_the_log_is_synced_before_a_commit_returns(migrated: Store, path: Path, tmp_path: Path) -> None:
     migrated.close()
     trace = tmp_path / "trace"

@@ -43,7 +43,8 @@ def identity(extra: bytes = b"") -> bytes:
 
 
 def sample_files() -> Iterator[Path]:
-    data_store = pytest.importorskip("data_store")
+    import data_store
+
     for root in (SAMPLES, Path(data_store.__file__).parent):
         yield from (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix not in (".py", ".pyc"))
 
