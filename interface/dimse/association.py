@@ -26,13 +26,15 @@ from interface.dimse.request_sink import RequestSink
 from interface.dimse.same_association import LOOK_EVERY_S, AwaitedReports
 from interface.dimse.services import Request, Services, unrecognized
 from interface.dimse.store_lane import StoreLane, StoreSink
-from interface.dimse.stream import PeerClosed, PeerStalled, Stream, nothing
+from interface.dimse.stream import LITTLE_BYTES, PeerClosed, PeerStalled, Stream, nothing
 from interface.logs import DETAIL, PHRASES, event
 from internal import failpoints
 from internal.model import Arrival
 from internal.report_box import ReportBox
 
 BUFFER_BYTES: Final = 320 * 1024  #: holds the largest A-ASSOCIATE-RQ; more bytes per system call gain nothing
+#: So many associations of all processes use all of their buffer; beyond, what a crowd takes has to stay bounded.
+_WITH_ALL_OF_IT: Final = 64
 _PDU_SLACK_BYTES: Final = 1024  #: some peers count their PDU's headers in, some do not
 _CONTEXTS_SHOWN: Final = 5
 _PDV: Final = struct.Struct(">IBB")
@@ -184,8 +186,13 @@ class Association:
                 self._stream.need(1)
         with self._idle_lock:
             self._idle = False
+        self._stream.use(self._buffer_bytes())
         self._stream.expect_rate(settings.stall_timeout_s, settings.min_bytes_per_s)
         return True
+
+    def _buffer_bytes(self) -> int:
+        share = _WITH_ALL_OF_IT // max(self._policy.settings.children, 1)
+        return BUFFER_BYTES if len(self._receiver.register) <= max(share, 1) else LITTLE_BYTES
 
     def _wait_reporting(self, seconds: float) -> None:
         """Wait for the next message, and send the reports that come meanwhile."""

@@ -22,8 +22,8 @@ RELEASE_RP: Final = 0x06
 ABORT: Final = 0x07
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
-#: 128 contexts with every known transfer syntax each are about 150 KB.
-MAX_ASSOCIATE_BYTES: Final = 256 * 1024
+#: 128 contexts with every known transfer syntax each are about 150 KB; 400 of these at once are 77 MB.
+MAX_ASSOCIATE_BYTES: Final = 192 * 1024
 MAX_CONTEXTS: Final = 128
 MAX_TRANSFER_SYNTAXES: Final = 128
 RELEASE_REQUEST: Final = struct.pack(">BxII", RELEASE_RQ, 4, 0)

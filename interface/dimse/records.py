@@ -70,6 +70,9 @@ class Register:
         self._open: dict[str, AssociationRecord] = {}
         self._next = 0
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def slot_restarted(self) -> None:
         """Write down that every association of this slot's earlier boots has ended."""
         self._write({"how": "slot-restarted", "ended_at": now_ms()})

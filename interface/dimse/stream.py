@@ -15,6 +15,8 @@ from collections.abc import Callable
 _RECEIVE_BYTES = 192 * 1024
 #: So little at the buffer's begin stays where it is: to hand it on by itself would cost a system call of its own.
 _KEPT_BYTES = 64 * 1024
+#: What a connection that nobody knows yet may take, and each of a crowd.
+LITTLE_BYTES = 96 * 1024
 _LINGER_S = 2.0
 _USER_TIMEOUT_MS = 60_000
 _SEND_TIMEOUT_S = 60.0
@@ -30,16 +32,19 @@ class PeerStalled(Exception):
 
 
 class Stream:
-    """A socket with one receive buffer of `size` bytes; used by one thread, apart from wake().
+    """A socket with one receive buffer of `most_bytes`; used by one thread, apart from wake().
 
-    `before_refill` is called before buffered bytes may be overwritten: whoever keeps views of them must let go then.
+    Of the buffer so much is used, and takes memory, as use() says; at first LITTLE_BYTES. `before_refill` is called
+    before buffered bytes may be overwritten: whoever keeps views of them must let go then.
     """
 
-    def __init__(self, sock: socket.socket, size: int) -> None:
+    def __init__(self, sock: socket.socket, most_bytes: int) -> None:
         self._sock = sock
-        self._size = size
+        self._size = min(LITTLE_BYTES, most_bytes)
+        self._most_bytes = most_bytes
+        self._pages = mmap.mmap(-1, most_bytes)  # unlike a bytearray, not resident before it is used
         #: The buffer; bytes head..tail are received and not consumed.
-        self.view = memoryview(mmap.mmap(-1, size))  # unlike a bytearray, not resident before it is used
+        self.view = memoryview(self._pages)
         self.head = 0  #: first byte not yet consumed
         self.tail = 0  #: end of the bytes received
         self.before_refill: Callable[[], None] = nothing
@@ -73,22 +78,41 @@ class Stream:
         """The PDU that was begun is here."""
         self._pdu_deadline = _NEVER
 
+    def use(self, size: int) -> None:
+        """From now on receive into the first `size` bytes of the buffer, as soon as what waits there allows it.
+
+        Views of what was received do not stay valid.
+        """
+        left = self.tail - self.head
+        if size == self._size or left > size:
+            return
+        if self.tail > size:
+            self._move_to_front()
+        if size < self._size and hasattr(mmap, "MADV_DONTNEED"):
+            begin = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+            self._pages.madvise(mmap.MADV_DONTNEED, begin, self._most_bytes - begin)
+        self._size = size
+
+    def _move_to_front(self) -> None:
+        left = self.tail - self.head
+        self.view[:left] = bytes(self.view[self.head : self.tail])
+        self.head, self.tail = 0, left
+
     def need(self, count: int) -> None:
-        """Return when at least `count` bytes (at most the buffer's size) wait; raises PeerClosed, PeerStalled."""
+        """Return when at least `count` bytes (at most all the buffer) wait; raises PeerClosed, PeerStalled."""
+        self._size = max(self._size, count)
         while self.tail - self.head < count:
             self.receive(count)
 
     def receive(self, count: int = 1) -> None:
         """Receive once, making room for `count` bytes from head on; raises PeerClosed, PeerStalled."""
         if self.head == self.tail:
-            if self.tail > _KEPT_BYTES:
+            if self.tail > _KEPT_BYTES or self.tail == self._size:
                 self.before_refill()
                 self.head = self.tail = 0
         elif self.head + count > self._size or self.tail == self._size:
             self.before_refill()
-            left = self.tail - self.head
-            self.view[:left] = bytes(self.view[self.head : self.tail])
-            self.head, self.tail = 0, left
+            self._move_to_front()
         while not self._receive_some():
             pass
 
@@ -100,7 +124,7 @@ class Stream:
             return False
         self._sock.settimeout(left)
         try:
-            count = self._sock.recv_into(self.view[self.tail : self.tail + _RECEIVE_BYTES])
+            count = self._sock.recv_into(self.view[self.tail : min(self.tail + _RECEIVE_BYTES, self._size)])
         except TimeoutError:
             return False
         except OSError:

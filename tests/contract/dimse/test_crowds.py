@@ -37,7 +37,7 @@ CROWDS: dict[str, tuple[bytes, int]] = {
     "half a request": (associate_rq(PROPOSED)[:100], ALL),
     "half an image": (p_data(pdv(1, 3, command(1, 1, CT, "1.2"))) + p_data(pdv(1, 0, bytes(120_000))) * 4, ALL),
     "half a command": (p_data(pdv(1, 1, bytes(16_000))) * 4, ALL),
-    "half a commitment request": (n_action() + p_data(pdv(5, 0, bytes(120_000))) * 20, 240),
+    "half a commitment request": (n_action() + p_data(pdv(5, 0, bytes(120_000))) * 20, ALL),
     "an echo with half a data set": (
         p_data(pdv(3, 3, command(0x30, 1, VERIFICATION))) + p_data(pdv(3, 0, bytes(120_000))) * 20, ALL),
 }  # fmt: skip
