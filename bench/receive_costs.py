@@ -22,7 +22,7 @@ from bench.yielding import yields
 from tests.contract.dimse.wire import CT, EXPLICIT, Wire, command, context, data_set, element, explicit, p_data, pdv
 
 SETTLE_S = 5.0
-WATCH_S = 15.0
+WATCH_S = 12.0
 IDLE_ASSOCIATIONS = 200
 #: Multi-frame True Color Secondary Capture
 MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.7.4"

@@ -69,12 +69,15 @@ def _fill(port: int) -> None:
 
 
 def _round(folder: Path, *, alone_first: bool) -> Round:
-    """Receiving alone with the deliver role off; the order is turned round, as nothing of a round may favour one."""
+    """Receiving alone with the deliver role off; the order is turned round, as nothing of a round may favour one.
+
+    Alone comes before the backlog, or when that is indexed: beside delivery new/ does not hold all of it either.
+    """
     port = free_port()
     with receiver(port, folder):
-        _fill(port)
         if alone_first:
             receiving = _received(port, folder, 2)
+        _fill(port)
         with deliverer(port, folder):
             if alone_first:
                 delivering = rates(folder, ())
