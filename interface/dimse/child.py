@@ -31,6 +31,7 @@ from interface.dimse.settings import ReceiveSettings
 from interface.dimse.store_lane import StoreLane
 from interface.dimse.tls import ServerTls, shake_hands
 from internal.errors import RouterError
+from internal.peers import canonical
 from internal.spool import Spool
 
 TOKEN: Final = struct.Struct("<Q")  #: what the gate calls a connection; 0 from the child means "ready"
@@ -114,7 +115,7 @@ class ReceiveChild:
             self._open.discard(association)
 
     def _serve_tls(self, sock: socket.socket, on_closed: Callable[[], None]) -> None:
-        peer = sock.getpeername()[0] if sock.fileno() >= 0 else ""
+        peer = canonical(sock.getpeername()[0]) if sock.fileno() >= 0 else ""
         association = None
         try:
             if (context := self._tls.current) is None:
@@ -124,7 +125,7 @@ class ReceiveChild:
                 association = self._begin(shake_hands(sock, context, seconds))
         except OSError as error:
             self._receiver.counters.add("failed_handshakes")
-            if self._receiver.refusals.add(str(peer), "", "", "TLS"):
+            if self._receiver.refusals.add(peer, "", "", "TLS"):
                 log.warning("TLS handshake with %s failed: %s", peer, getattr(error, "reason", None) or error)
             sock.close()
         if association is None:
