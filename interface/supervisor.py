@@ -46,7 +46,7 @@ class Supervisor:
     def __init__(self, commands: Sequence[tuple[str, Sequence[str]]]) -> None:
         self._children = [_Child(role, command) for role, command in commands]
         self._stop = threading.Event()
-        self._hangup = threading.Event()
+        self._hangup = False  # no Event: a handler that the next SIGHUP interrupts would wait for its own lock
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT (exit 0), or until a role says that it cannot start (its exit status)."""
@@ -72,15 +72,18 @@ class Supervisor:
                 os._exit(128 + signum)
             self._stop.set()
 
+        def hang_up(_signum: int, _frame: object) -> None:
+            self._hangup = True
+
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda _signum, _frame: self._hangup.set())
+            signal.signal(signal.SIGHUP, hang_up)
 
     def _tick(self) -> int | None:
         """Look after every child once; return an exit status when the whole program must end."""
-        if self._hangup.is_set():
-            self._hangup.clear()
+        if self._hangup:
+            self._hangup = False
             self._forward_hangup()
         for child in self._children:
             if child.process is None:
