@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import ipaddress
 import json
 
 from interface.acting import changing
 from interface.cli_database import iso, now_ms, opened
 from interface.cli_settings import tell_receiver
 from interface.cli_table import DataTable
-from internal import admission, devices
+from internal import admission, devices, peers
 from internal.config import Settings
 from internal.devices import Verdict
 from internal.errors import NotFound
@@ -27,10 +26,13 @@ VERBS: dict[str, Verdict | None] = {
 
 
 def parse_caller(text: str) -> tuple[str, str]:
-    """Return (AE title, address) of ``AET@ADDRESS``; without an IP address behind the last @ all of it is the title."""
+    """Return (AE title, address) of ``AET@ADDRESS``, IPv6 with or without brackets.
+
+    Without an IP address behind the last @ all of it is the title.
+    """
     aet, at, address = text.rpartition("@")
     try:
-        return (aet.strip(), str(ipaddress.ip_address(address))) if at and aet.strip() else (text.strip(), "")
+        return (aet.strip(), peers.parse_address(address)) if at and aet.strip() else (text.strip(), "")
     except ValueError:
         return text.strip(), ""
 

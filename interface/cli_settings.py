@@ -34,6 +34,7 @@ def settings_command(options: argparse.Namespace, settings: Settings) -> int:
         return _list(options, settings)
     if options.kind is None or options.name is None:
         raise NotFound("name a kind and a name, such as: settings history lane satusehat")
+    options.name = settings_rows.name_of(options.kind, options.name)
     if options.verb == "history":
         return _history(options, settings)
     if options.revision is None:

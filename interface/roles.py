@@ -73,16 +73,33 @@ class SystemClock:
         return time.monotonic()
 
 
-def stop_on_signals(stop: threading.Event, on_stop: Callable[[], None] | None = None) -> None:
-    """Set `stop` at SIGTERM or SIGINT; a second signal ends the process at once."""
+def stop_on_signals(
+    stop: threading.Event, on_stop: Callable[[], None] | None = None, at_once: Callable[[], None] | None = None,
+) -> None:
+    """Set `stop` at SIGTERM or SIGINT and call `on_stop`, in a thread; a second signal ends the process at once.
+
+    `at_once` is called before that, in the handler: it must take no lock.
+    """
+    reader, writer = os.pipe()
+    told = False
 
     def handle(signum: int, _frame: object) -> None:
-        if stop.is_set():
+        # It interrupts the main thread anywhere, also inside stop.wait(): stop.set() might wait for its lock for ever.
+        nonlocal told
+        if told:
+            if at_once is not None:
+                at_once()
             os._exit(128 + signum)
+        told = True
+        os.write(writer, b"\0")
+
+    def tell() -> None:
+        os.read(reader, 1)
         stop.set()
         if on_stop is not None:
             on_stop()
 
+    threading.Thread(target=tell, name="stop", daemon=True).start()
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     ignore_hangup()

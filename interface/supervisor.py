@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from interface.roles import EXIT_CANNOT_START
+from interface.roles import EXIT_CANNOT_START, stop_on_signals
 
 log = logging.getLogger("router.supervisor")
 
@@ -46,7 +46,7 @@ class Supervisor:
     def __init__(self, commands: Sequence[tuple[str, Sequence[str]]]) -> None:
         self._children = [_Child(role, command) for role, command in commands]
         self._stop = threading.Event()
-        self._hangup = threading.Event()
+        self._hangup = False  # no Event: a handler that the next SIGHUP interrupts would wait for its own lock
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT (exit 0), or until a role says that it cannot start (its exit status)."""
@@ -64,23 +64,22 @@ class Supervisor:
         return status
 
     def _listen(self) -> None:
-        def stop(signum: int, _frame: object) -> None:
-            if self._stop.is_set():
-                for child in self._children:
-                    if child.process is not None:
-                        child.process.kill()
-                os._exit(128 + signum)
-            self._stop.set()
+        def hang_up(_signum: int, _frame: object) -> None:
+            self._hangup = True
 
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
+        stop_on_signals(self._stop, at_once=self._kill_all)
         if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda _signum, _frame: self._hangup.set())
+            signal.signal(signal.SIGHUP, hang_up)
+
+    def _kill_all(self) -> None:
+        for child in self._children:
+            if child.process is not None:
+                child.process.kill()
 
     def _tick(self) -> int | None:
         """Look after every child once; return an exit status when the whole program must end."""
-        if self._hangup.is_set():
-            self._hangup.clear()
+        if self._hangup:
+            self._hangup = False
             self._forward_hangup()
         for child in self._children:
             if child.process is None:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from internal.devices import Caller, host_of, learn
+from internal.devices import Caller, learn
 from internal.model import Instance
+from internal.peers import host_of
 from internal.rows import json_text, node_of
 from internal.set_aside import claim_of_association
 from internal.store import Tx
@@ -151,7 +152,7 @@ def receptions_of(tx: Tx, study_uid: str) -> list[Reception]:
             "SELECT calling_aet, peer_address, COUNT(*), MIN(arrived_at), MAX(arrived_at) FROM instance"
             " WHERE study_uid = ? GROUP BY association_id, calling_aet, peer_address ORDER BY MIN(arrived_at)",
             (study_uid,)):
-        host = peer.rpartition(":")[0]
+        host = host_of(peer)
         before = found.get((calling_aet, host), Reception(calling_aet, host, 0, 0, first_at, last_at))
         found[calling_aet, host] = replace(
             before, images=before.images + images, associations=before.associations + 1,

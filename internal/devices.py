@@ -8,13 +8,12 @@ Changes when a device can be more than accepted, held or refused.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from internal import catalogue
+from internal import catalogue, peers
 from internal.errors import NotAllowed
 from internal.store import Row, Tx, storable
 
@@ -34,7 +33,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One calling AE title at one address (an IP address without port); `at` in epoch ms."""
+    """One calling AE title at one address (as peers.host_of returns it); `at` in epoch ms."""
 
     aet: str
     address: str
@@ -54,12 +53,6 @@ class Device:
     last_seen_at: int | None
     last_image_at: int | None
     verdict: str
-
-
-def host_of(peer: str) -> str:
-    """Return the IP address of ``address:port``; what has no port is returned as it is."""
-    host, colon, port = peer.rpartition(":")
-    return host if colon and port.isdigit() else peer
 
 
 def learn(tx: Tx, callers: Iterable[Caller], *, with_images: bool = False) -> None:
@@ -89,8 +82,9 @@ def decide(
 ) -> None:
     """Write down what a person says about a caller (`address` "": from anywhere); None forgets earlier words.
 
-    Raises NotAllowed for what can be no caller: nobody would ever match it.
+    The address may be written in any way. Raises NotAllowed for what can be no caller: nobody would ever match it.
     """
+    address = peers.canonical(address)
     if verdict is not None:
         _check_caller(aet, address)
     body = None if verdict is None else {"aet": aet, "address": address, "verdict": str(verdict)}
@@ -102,7 +96,7 @@ def _check_caller(aet: str, address: str) -> None:
     if not _AE_TITLE.fullmatch(aet) or aet != aet.strip():
         raise NotAllowed("an AE title has 1 to 16 ASCII characters without a backslash, and no space at its ends")
     try:
-        ipaddress.ip_address(address or "::")
+        peers.parse_address(address or "::")
     except ValueError:
         raise NotAllowed("an address is an IP address, or nothing for any address") from None
 
@@ -127,7 +121,7 @@ def unadmitted(tx: Tx, study_uid: str, default: Verdict) -> list[tuple[str, str]
         return []
     rows = tx.rows("SELECT DISTINCT calling_aet, peer_address FROM instance WHERE study_uid = ? AND source = 'dimse'"
                    " AND is_current = 1", (study_uid,))
-    callers = {(aet, host_of(peer)) for aet, peer in rows}
+    callers = {(aet, peers.host_of(peer)) for aet, peer in rows}
     return sorted(caller for caller in callers if verdict_on(decided, *caller, default) is not Verdict.ACCEPT)
 
 

@@ -7,12 +7,11 @@ KINDS.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from internal import admission, catalogue, corrections, devices, lane_settings, rule_rows
+from internal import admission, catalogue, corrections, devices, lane_settings, peers, rule_rows
 from internal.accession import check_new
 from internal.catalogue import Difference, Revision
 from internal.devices import Verdict
@@ -48,6 +47,12 @@ class Change:
     who: str
     now: int
     restores: int | None = None
+
+
+def name_of(kind: str, name: str) -> str:
+    """Return the name under which a setting of `kind` is kept: a device's address may be written in any way."""
+    aet, at, address = name.rpartition("@")
+    return f"{aet}@{peers.canonical(address)}" if kind == devices.KIND and at else name
 
 
 def change(
@@ -94,7 +99,7 @@ def conflicts(tx: Tx, ground: Ground) -> list[str]:
 
 def _device(tx: Tx, change: Change, ground: Ground) -> None:
     aet, at, address = change.name.rpartition("@")
-    if not at or not aet.strip() or len(aet) > 64 or (address and str(ipaddress.ip_address(address)) != address):
+    if not at or not aet.strip() or len(aet) > 64 or (address and peers.parse_address(address) != address):
         raise ValueError("a device is named AET@ADDRESS, or AET@ for any address")
     verdict = None if change.body is None else Verdict(change.body["verdict"])
     admission.decide(tx, aet, address, verdict, default=ground.unknown_callers, who=change.who, now=change.now,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -73,9 +74,16 @@ def _configure_log(*, verbose: bool) -> None:
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
+    reader, writer = os.pipe()
+
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        os.write(writer, b"\0")  # stop.set() here might wait for the lock of a stop.wait() that it has interrupted
+
+    def tell() -> None:
+        os.read(reader, 1)
         stop.set()
 
     if threading.current_thread() is threading.main_thread():
+        threading.Thread(target=tell, name="stop", daemon=True).start()
         signal.signal(signal.SIGINT, on_signal)
         signal.signal(signal.SIGTERM, on_signal)

@@ -30,6 +30,7 @@ from interface.dimse.stream import LITTLE_BYTES, PeerClosed, PeerStalled, Stream
 from interface.logs import DETAIL, PHRASES, event
 from internal import failpoints
 from internal.model import Arrival
+from internal.peers import canonical, with_port
 from internal.report_box import ReportBox
 
 BUFFER_BYTES: Final = 320 * 1024  #: holds the largest A-ASSOCIATE-RQ; more bytes per system call gain nothing
@@ -61,12 +62,11 @@ class Association:
 
     def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
         address = sock.getpeername()
-        self._host = str(address[0]).removeprefix("::ffff:")
+        self._host = canonical(str(address[0]))
         self._receiver = receiver
         self._policy: Policy = receiver.policy.current
         self._stream = Stream(sock, BUFFER_BYTES)
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        self.record: AssociationRecord = receiver.register.open(f"{host}:{address[1]}")
+        self.record: AssociationRecord = receiver.register.open(with_port(self._host, address[1]))
         self._contexts: dict[int, ContextResult] = {}
         self._accepted = False
         self._peer_max_pdu_bytes = 0

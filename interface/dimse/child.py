@@ -31,6 +31,7 @@ from interface.dimse.settings import ReceiveSettings
 from interface.dimse.store_lane import StoreLane
 from interface.dimse.tls import ServerTls, shake_hands
 from internal.errors import RouterError
+from internal.peers import canonical
 from internal.spool import Spool
 
 TOKEN: Final = struct.Struct("<Q")  #: what the gate calls a connection; 0 from the child means "ready"
@@ -114,7 +115,7 @@ class ReceiveChild:
             self._open.discard(association)
 
     def _serve_tls(self, sock: socket.socket, on_closed: Callable[[], None]) -> None:
-        peer = sock.getpeername()[0] if sock.fileno() >= 0 else ""
+        peer = canonical(sock.getpeername()[0]) if sock.fileno() >= 0 else ""
         association = None
         try:
             if (context := self._tls.current) is None:
@@ -124,7 +125,7 @@ class ReceiveChild:
                 association = self._begin(shake_hands(sock, context, seconds))
         except OSError as error:
             self._receiver.counters.add("failed_handshakes")
-            if self._receiver.refusals.add(str(peer), "", "", "TLS"):
+            if self._receiver.refusals.add(peer, "", "", "TLS"):
                 log.warning("TLS handshake with %s failed: %s", peer, getattr(error, "reason", None) or error)
             sock.close()
         if association is None:
@@ -144,7 +145,7 @@ class ReceiveChild:
             on_closed()
 
     def hang_up(self) -> None:
-        """Read limits, run/policy.json and certificate anew, in the publishing thread. Safe in a signal handler."""
+        """Read limits, run/policy.json and certificate anew, in the publishing thread. Safe from other threads."""
         self._reload.set()
         self._poke.set()
 
@@ -215,6 +216,7 @@ def run_child(settings: ReceiveSettings, spool_root: Path, slot: int, reload: Re
     """Serve slot `slot` with the connections that come over standard input (a socket to the gate) until it closes."""
     if sys.platform == "win32":
         raise NotImplementedError("Windows has one receive process")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # in every thread: one waits for it
     threading.stack_size(_STACK_BYTES)
     channel = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the gate as well, which tells us
@@ -223,7 +225,7 @@ def run_child(settings: ReceiveSettings, spool_root: Path, slot: int, reload: Re
         spool_root, fsync=settings.fsync, create=False, min_free_bytes=settings.min_free_bytes,
     )  # fmt: skip
     child = ReceiveChild(settings, spool, slot, reload)
-    signal.signal(signal.SIGHUP, lambda *_: child.hang_up())
+    threading.Thread(target=_hang_up_when_told, args=(child,), name="hang-up", daemon=True).start()
     telling = threading.Lock()
 
     def tell(token: int) -> None:
@@ -235,9 +237,16 @@ def run_child(settings: ReceiveSettings, spool_root: Path, slot: int, reload: Re
 
     tell(0)
     _adopt_all(channel, child, tell)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     child.drain()
     return 0
+
+
+def _hang_up_when_told(child: ReceiveChild) -> None:
+    """No handler: one that the next SIGHUP interrupts would wait for its own lock, and nobody would be served."""
+    if sys.platform != "win32":
+        while True:
+            signal.sigwait({signal.SIGHUP})
+            child.hang_up()
 
 
 def _adopt_all(channel: socket.socket, child: ReceiveChild, tell: Callable[[int], None]) -> None:

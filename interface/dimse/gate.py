@@ -30,6 +30,7 @@ from interface.dimse.records import Refusals, now_ms
 from interface.dimse.settings import ReceiveSettings
 from interface.logs import PHRASES
 from internal.errors import ConfigurationInvalid, RouterError
+from internal.peers import canonical
 from internal.spool import Spool
 
 _BACKLOG: Final = 512
@@ -238,7 +239,7 @@ class Gate:
                     sock, address = listener.accept()
                 except OSError:
                     return
-                self._admit(sock, str(address[0]).removeprefix("::ffff:"), tls=tls)
+                self._admit(sock, canonical(str(address[0])), tls=tls)
 
         return accept
 

@@ -18,6 +18,8 @@ from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 
+from internal.peers import canonical
+
 MASK = "***"
 MAX_TEXT = 4096
 _DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -103,12 +105,12 @@ def parse_commitment_caller(text: str) -> str:
 
 
 def split_commitment_caller(text: str) -> tuple[str, str, int]:
-    """Return AE title, host (name or IP address, without brackets) and port of ``AET@HOST:PORT``. Raises WrongValue."""
+    """Return AE title, host and port of ``AET@HOST:PORT``; IPv6 stands there in brackets. Raises WrongValue."""
     found = re.fullmatch(r"(?P<aet>[^@]{1,16})@(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253}):(?P<port>\d{1,5})",
                          text)
     if found is None or not 1 <= int(found["port"]) <= 65535:
         raise WrongValue("is not AET@HOST:PORT")
-    return parse_ae_title(found["aet"]), found["host"].strip("[]"), int(found["port"])
+    return parse_ae_title(found["aet"]), canonical(found["host"].strip("[]")), int(found["port"])
 
 
 def parse_header_value(text: str) -> str:

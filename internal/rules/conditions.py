@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Final, Protocol
 
 from internal import dictionary
+from internal.peers import host_of
 from internal.rules.facts import Facts
 from internal.rules.failures import SyntaxProblem
 from internal.rules.paths import Path
@@ -250,17 +251,9 @@ def _address(cursor: Cursor, begin: int) -> Condition:
             address = ipaddress.ip_address(values[0]) if values else None
         except ValueError:
             address = None
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return (mapped is not None and any(mapped in network for network in networks)) is not negated
+        return (address is not None and any(address in network for network in networks)) is not negated
 
-    return Test(_text(cursor, begin), lambda facts: [_host(facts.arrival.peer_address)], ask)
-
-
-def _host(peer: str) -> str:
-    """Return the host of ``host:port`` or ``[host]:port``."""
-    if peer.startswith("["):
-        return peer[1:].partition("]")[0]
-    return peer.rpartition(":")[0] if peer.count(":") == 1 else peer
+    return Test(_text(cursor, begin), lambda facts: [host_of(facts.arrival.peer_address)], ask)
 
 
 def _time(cursor: Cursor, begin: int) -> Condition:

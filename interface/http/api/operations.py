@@ -26,6 +26,7 @@ from internal.doctor import read_alias_file
 from internal.errors import NotAllowed, NotFound
 from internal.identity import Person
 from internal.lanes import Lane
+from internal.peers import canonical
 from internal.store import Tx
 
 routes = Routes("/api/v1", tags=["operations"])
@@ -104,10 +105,13 @@ def _lane_shape(one: Lane, environment: str, now: int) -> shapes.LaneShape:
 # --- devices -------------------------------------------------------------------------------------------------------
 
 class Decision(Body):
-    """What happens to what a caller sends; null forgets earlier words. `address` "" means from anywhere."""
+    """What happens to what a caller sends; null forgets earlier words. `address` "" means from anywhere.
+
+    An IPv6 address may stand in brackets.
+    """
 
     aet: Annotated[str, Field(pattern=r"^[\x20-\x5b\x5d-\x7e]{1,16}$")]
-    address: Annotated[str, Field(pattern=r"^[0-9A-Fa-f:.]{0,45}$")] = ""
+    address: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Fa-f:.]{0,45})$")] = ""
     verdict: Literal["accept", "hold", "refuse"] | None
 
 
@@ -121,19 +125,20 @@ def list_devices(context: CurrentContext) -> list[shapes.DeviceShape]:
 @routes.post("/devices/decide", right=Right.OPERATE)
 def decide(body: Decision, change: CurrentChange) -> shapes.DeviceShape:
     """Admit, hold or refuse a caller; studies that were held for it go on when it is admitted."""
+    address = canonical(body.address)
 
     def make(action: Action) -> Answer:
-        before = devices.decisions(action.tx).get((body.aet, body.address))
+        before = devices.decisions(action.tx).get((body.aet, address))
         verdict = Verdict(body.verdict) if body.verdict else None
-        admission.decide(action.tx, body.aet, body.address, verdict, who=change.actor.author, now=action.now,
+        admission.decide(action.tx, body.aet, address, verdict, who=change.actor.author, now=action.now,
                          default=Verdict(change.context.settings.dicom.unknown_callers))
         action.fields |= {"before": str(before or ""), "after": body.verdict or ""}
-        one = next((one for one in devices.list_devices(action.tx) if (one.aet, one.address) == (body.aet,
-                                                                                               body.address)), None)
-        shown = one or devices.Device(body.aet, body.address, None, None, None, "")
+        one = next((one for one in devices.list_devices(action.tx) if (one.aet, one.address) == (body.aet, address)),
+                   None)
+        shown = one or devices.Device(body.aet, address, None, None, None, "")
         return shapes.DeviceShape.model_validate(shown).model_dump()
 
-    shown = change.make("device.decide", make, asked=body, subject=f"{body.aet}@{body.address}")
+    shown = change.make("device.decide", make, asked=body, subject=f"{body.aet}@{address}")
     admission.publish(change.context.store, change.context.spool)
     return shapes.DeviceShape(**shown)
 

@@ -96,6 +96,7 @@ def revisions(
     before: Annotated[int | None, Query(ge=1, le=1_000_000_000, description="Only those below this number.")] = None,
 ) -> list[RevisionShape]:
     """Return the history of one setting, newest first."""
+    name = settings_rows.name_of(kind, name)
     with context.reading() as tx:
         found = catalogue.history(tx, kind, name, limit=limit, before=before)
     if not found:
@@ -109,6 +110,7 @@ def revision(
     to: Annotated[int | None, Query(ge=1, le=1_000_000_000, description="Compare with this one, not the last.")] = None,
 ) -> ComparedShape:
     """Return one revision and what it changed."""
+    name = settings_rows.name_of(kind, name)
     with context.reading() as tx:
         found = catalogue.revision(tx, kind, name, number)
         changed = settings_rows.compared(tx, kind, name, number, to)
@@ -121,6 +123,7 @@ def change_setting(
     kind: KindName, name: SettingName, wanted: Wanted, context: CurrentContext, actor: CurrentActor,
 ) -> RevisionShape:
     """Put a setting into force; what it says is checked first, and what stands in router.conf is not changed here."""
+    name = settings_rows.name_of(kind, name)
     with context.acting(actor, "settings.change", subject=f"{kind}/{name}") as action:
         before = catalogue.newest(action.tx, kind, name)
         done = settings_rows.change(action.tx, kind, name, wanted.body, ground_of(context.settings), who=actor.author,
@@ -135,6 +138,7 @@ def rollback(
     kind: KindName, name: SettingName, back: Back, change: CurrentChange,
 ) -> RevisionShape:
     """Bring back what an earlier revision said, as a new revision; the same again changes nothing."""
+    name = settings_rows.name_of(kind, name)
 
     def make(action: Action) -> Answer:
         before = catalogue.newest(action.tx, kind, name)

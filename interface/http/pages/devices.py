@@ -19,6 +19,7 @@ from internal import admission, devices
 from internal.config.values import split_commitment_caller
 from internal.devices import Verdict
 from internal.errors import NotFound
+from internal.peers import with_port
 
 _MOST = 200
 _DEFAULT_PORT = 104
@@ -81,12 +82,13 @@ def send_echo(
 ) -> Response:
     """Ask a device whether it answers."""
     aet, address = _known(context, device)
-    with context.acting(actor, "device.echo", subject=f"{aet}@{address}:{port}"):
+    called = f"{aet}@{with_port(address, port)}"
+    with context.acting(actor, "device.echo", subject=called):
         pass
 
     def ask(task: Task) -> None:
         answered = echo(address, port, calling=context.settings.satusehat.ae_title, called=aet)
-        task.lines.append(Line(f"{aet}@{address}:{port}", answered.ok, answered.text, answered.advice))
+        task.lines.append(Line(called, answered.ok, answered.text, answered.advice))
         task.failed += not answered.ok
 
     task = context.tasks.start(Task("C-ECHO", actor.author, "/devices", subject=aet), ask)

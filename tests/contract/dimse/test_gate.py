@@ -156,6 +156,19 @@ def all_ready(role: Role) -> None:
     until(lambda: all(child["ready"] for child in role.fresh("receive.json")["children"]))
 
 
+def test_sighups_that_overtake_each_other_stop_nobody(start: Callable[..., Role]) -> None:
+    role = start()
+    (child,) = role.children()
+    again_and_again = f"import os, time\nwhile True: os.kill({child}, {int(signal.SIGHUP)}), time.sleep(0.0002)"
+    with subprocess.Popen([sys.executable, "-c", again_and_again]) as hammer:
+        try:
+            assert all(accepted(role.port) for _ in range(200))
+        finally:
+            hammer.kill()
+    assert role.children() == [child]
+    assert role.stop() == 0
+
+
 def refused(port: int, calling: str) -> bool:
     with Wire(port) as wire:
         wire.send(associate_rq(PROPOSED, calling=calling))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from interface.cli_devices import parse_caller
 from interface.dimse.policy import Policy, parse_policy
 from interface.dimse.settings import ReceiveSettings
-from internal import admission, devices, index, jobs
-from internal.devices import Caller, Verdict, host_of
+from internal import admission, associations, devices, index, jobs
+from internal.devices import Caller, Verdict
 from internal.errors import NotAllowed
 from internal.model import ItemState
 from internal.ports import Work
 from internal.spool import POLICY_NAME, EntryKind
 from internal.states import Event, Outcome, State
+from tests.contract.dimse.role import Role
+from tests.contract.dimse.wire import Wire, associate_rq, context, data_set
 from tests.contract.engine.conftest import Engine, deliver_all
 
 STUDY = "1.2.826.0.1.8"
@@ -69,11 +74,11 @@ def test_what_can_be_no_caller_is_not_decided_upon(holding: Engine, aet: str, ad
 
 def test_a_word_on_the_title_counts_everywhere_and_can_be_taken_back(holding: Engine) -> None:
     say(holding, "CT1", "", Verdict.ACCEPT)
-    holding.receive(STUDY, association="0.b.1", peer="2001:db8::7:5000")
+    holding.receive(STUDY, association="0.b.1", peer="[2001:db8::7]:5000")
     holding.settle()
     assert holding.states() == [State.QUEUED]
     say(holding, "CT1", "", None)
-    holding.receive(STUDY, association="0.b.2", peer="2001:db8::7:5001")
+    holding.receive(STUDY, association="0.b.2", peer="[2001:db8::7]:5001")
     holding.settle()
     assert holding.states() == [State.HELD]
 
@@ -137,9 +142,80 @@ def test_a_flood_of_invented_titles_is_bounded(engine: Engine, monkeypatch: pyte
     assert known == {"X0": 99, "X1": 1, "X2": 2}
 
 
-def test_hosts_of_peers() -> None:
-    assert [host_of(peer) for peer in ("192.0.2.7:104", "::1:104", "192.0.2.7", "")] == [
-        "192.0.2.7", "::1", "192.0.2.7", ""]
+@pytest.mark.parametrize("written", ["2001:db8::7", "[2001:db8::7]", "2001:DB8:0::7"])
+def test_an_ipv6_caller_is_admitted_however_its_address_is_written(holding: Engine, written: str) -> None:
+    holding.receive(STUDY, association="0.b.1", peer="[2001:db8::7]:5000")
+    holding.settle()
+    job = holding.job()
+    assert job.reason_code == "caller-not-admitted" and "'CT1' at 2001:db8::7" in job.reason
+    assert say(holding, *parse_caller(f"CT1@{written}"), Verdict.ACCEPT) == [1]
+    assert say(holding, "CT1", written, None) == []  # takes back the same word
+    with holding.store.reading() as tx:
+        assert [(one.aet, one.address, one.verdict) for one in devices.list_devices(tx)] == [("CT1", "2001:db8::7", "")]
+        (came,) = associations.receptions_of(tx, STUDY)
+    assert came.host == "2001:db8::7"
+
+
+def _no_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return True
+    return False
+
+
+@pytest.fixture
+def start_role(engine: Engine) -> Iterator[Callable[..., Role]]:
+    started: list[Role] = []
+
+    def start(**settings: str) -> Role:
+        started.append(Role(engine.root / "spool", bind=["::1"], **settings))
+        return started[-1]
+
+    yield start
+    for role in started:
+        assert role.stop() == 0
+        assert "Traceback" not in role.log()
+
+
+@pytest.mark.skipif(_no_ipv6_loopback(), reason="this machine has no IPv6 loopback address")
+def test_a_study_that_came_over_ipv6_is_held_until_its_caller_is_admitted(
+    holding: Engine, start_role: Callable[..., Role],
+) -> None:
+    role = start_role(unknown_callers="hold")
+    with Wire(role.port, host="::1") as wire:
+        wire.associate(calling="CT1")
+        assert wire.store(1, "1.2.3.1", data_set("1.2.3.1", study=STUDY)).status == 0
+        wire.release()
+    holding.settle()
+    assert (holding.job().state, holding.job().reason_code) == (State.HELD, "caller-not-admitted")
+    with holding.store.reading() as tx:
+        (known,) = devices.list_devices(tx)
+    assert (known.aet, known.address) == ("CT1", "::1")
+    assert say(holding, *parse_caller(f"CT1@{known.address}"), Verdict.ACCEPT) == [1]
+    assert holding.work()
+    assert holding.states() == [State.DONE]
+
+
+@pytest.mark.skipif(_no_ipv6_loopback(), reason="this machine has no IPv6 loopback address")
+def test_a_refused_ipv6_caller_is_learned_and_let_in_when_it_is_admitted(
+    holding: Engine, start_role: Callable[..., Role],
+) -> None:
+    role = start_role(unknown_callers="refuse")
+    with Wire(role.port, host="::1") as wire:
+        wire.send(associate_rq(context(1, "1.2.840.10008.1.1", "1.2.840.10008.1.2"), calling="CT1"))
+        kind, body = wire.read_pdu()
+        assert (kind, body[1:4]) == (3, b"\1\1\3")
+    role.stop()  # writes down whom it refused
+    holding.index()
+    with holding.store.reading() as tx:
+        assert [(one.aet, one.address) for one in devices.list_devices(tx)] == [("CT1", "::1")]
+    say(holding, *parse_caller("CT1@[::1]"), Verdict.ACCEPT)
+    admission.publish(holding.store, holding.spool)
+    with Wire(start_role(unknown_callers="refuse").port, host="::1") as wire:
+        wire.associate(calling="CT1")
+        wire.release()
 
 
 def test_images_that_no_device_sent_need_no_admission(holding: Engine) -> None:

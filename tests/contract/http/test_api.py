@@ -249,6 +249,10 @@ def test_lanes_devices_and_aliases_are_run(house: Doors, operator: Visitor) -> N
     assert admitted["verdict"] == "refuse"
     assert "CT9" in {one["aet"] for one in answered(operator.get("/api/v1/devices"))}
     assert answered(call(operator, "/devices/decide", {"aet": "CT9", "verdict": None}))["verdict"] == ""
+    there = answered(call(operator, "/devices/decide", {"aet": "CT9", "address": "[2001:DB8::9]", "verdict": "accept"}))
+    assert (there["address"], there["verdict"]) == ("2001:db8::9", "accept")
+    assert answered(call(operator, "/devices/decide", {"aet": "CT9", "address": "2001:db8::9", "verdict": None}))[
+        "verdict"] == ""
     answered(call(operator, "/aliases", {"sent": "X1", "meant": "ACC1"}))
     assert answered(call(operator, "/aliases/remove", {"sent": "X1"}))["meant"] == ""
     assert answered(call(operator, "/aliases/remove", {"sent": "X1"}), 404)["error"] == "not-found"

@@ -45,6 +45,18 @@ def test_a_device_is_refused_and_brought_back_and_the_receiver_knows(doors: Door
     assert (entry.fields["before"]["verdict"], entry.fields["after"]["verdict"]) == ("refuse", "accept")
 
 
+def test_a_device_with_an_ipv6_address_is_one_setting_in_brackets_or_not(doors: Doors) -> None:
+    admin = doors.logged_in("admin")
+    bare, brackets = (f"/api/v1/settings/device/{quote(name, safe='')}" for name in ("CT1@2001:db8::7",
+                                                                                     "CT1@[2001:DB8::7]"))
+    for number, (path, verdict) in enumerate([(bare, "accept"), (brackets, "refuse")], start=1):
+        assert send(admin, "PUT", f"{path}/current", {"body": {"verdict": verdict}})["revision"] == number
+    assert policy(doors) == [{"aet": "CT1", "address": "2001:db8::7", "verdict": "refuse"}]
+    assert send(admin, "POST", f"{brackets}/rollback", {"revision": 1})["name"] == "CT1@2001:db8::7"
+    assert admin.get(f"{brackets}/revisions").json() == admin.get(f"{bare}/revisions").json()
+    assert admin.get(f"{brackets}/revisions/2").json() == admin.get(f"{bare}/revisions/2").json()
+
+
 def test_a_lane_is_set_and_what_is_wrong_is_named(doors: Doors) -> None:
     admin = doors.logged_in("admin")
     send(admin, "PUT", f"{LANE}/current", {"body": {"paused": True, "reason": "repairs"}})

@@ -60,6 +60,16 @@ def test_what_a_condition_says(text: str, held: bool) -> None:
     assert bool(trace) is bool(text)
 
 
+@pytest.mark.parametrize(("peer", "text", "held"), [
+    ("[2001:db8::7]:4711", "address = 2001:db8::/32", True), ("[2001:db8::7]:4711", "address = 2001:db8::8", False),
+    ("2001:db8::7", "address in (2001:db8::7, 10.1.2.3)", True), ("[::ffff:10.1.2.3]:4711", "address = 10.1.2.3", True),
+    ("10.1.2.3", "address = 10.1.0.0/16", True), ("", "address = 10.1.2.3", False), ("", "address != 10.1.2.3", True),
+])
+def test_the_address_of_a_peer_in_every_way_of_writing(peer: str, text: str, held: bool) -> None:
+    facts = facts_of(encoded(SUBJECT), calling_aet="CT1", called_aet="DICOMRELAY", peer_address=peer)
+    assert parse_condition(text).holds(facts) is held
+
+
 @pytest.mark.parametrize(("text", "message", "hint"), [
     ("Modalty = CT", "no DICOM keyword", "Modality"),
     ("caling = CT", "no DICOM keyword", "calling"),
