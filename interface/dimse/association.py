@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,9 +59,12 @@ class Receiver:
 
 
 class Association:
-    """One accepted connection. run() is the thread's top; stop() may be called from another thread."""
+    """One accepted connection. run() is the thread's top; stop() may be called from another thread.
 
-    def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
+    `on_begun` is called in run() when the association is accepted, before the peer is told.
+    """
+
+    def __init__(self, sock: socket.socket, receiver: Receiver, on_begun: Callable[[], None] = nothing) -> None:
         address = sock.getpeername()
         self._host = canonical(str(address[0]))
         self._receiver = receiver
@@ -69,6 +73,7 @@ class Association:
         self.record: AssociationRecord = receiver.register.open(with_port(self._host, address[1]))
         self._contexts: dict[int, ContextResult] = {}
         self._accepted = False
+        self._on_begun = on_begun
         self._peer_max_pdu_bytes = 0
         self._command_bytes = bytearray()
         self._command: Command | None = None
@@ -216,10 +221,7 @@ class Association:
         """Read the A-ASSOCIATE-RQ and accept it; if it must be rejected, return the A-ASSOCIATE-RJ."""
         self._stream.need(_PDU.size)
         kind, length = _PDU.unpack_from(self._stream.view, self._stream.head)
-        if kind != pdu.ASSOCIATE_RQ:
-            raise PduError("the first PDU is no A-ASSOCIATE-RQ", pdu.ABORT_UNEXPECTED_PDU)
-        if length > pdu.MAX_ASSOCIATE_BYTES:
-            raise PduError("the A-ASSOCIATE-RQ is too long")
+        pdu.check_first(kind, length)
         self._stream.need(_PDU.size + length)
         start = self._stream.head + _PDU.size
         request = pdu.parse_associate_rq(bytes(self._stream.view[start : start + length]))
@@ -231,6 +233,7 @@ class Association:
             return pdu.build_associate_rj(rejection)
         results = negotiate(request, self._receiver.services.offered_to(request.calling_aet))
         self._accepted = True
+        self._on_begun()
         self._contexts = {result.context_id: result for result in results if result.result == ACCEPTED}
         self._peer_max_pdu_bytes = request.max_pdu_bytes
         roles = self._receiver.services.roles_of(request.calling_aet)

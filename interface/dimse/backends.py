@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
-from interface.dimse.child import TLS_FLAG, TOKEN, ReceiveChild
+from interface.dimse.child import BEGUN_FLAG, TLS_FLAG, TOKEN, ReceiveChild
 from interface.dimse.policy import Reload
 from interface.dimse.settings import ReceiveSettings
 from internal.spool import Spool
@@ -43,14 +44,16 @@ class Backend(Protocol):
     def load(self) -> int:
         """How many connections it has."""
 
-    def offer(self, sock: socket.socket, token: int, address: str) -> bool:
-        """Hand `sock` over; False if it cannot be taken now (the socket is then still ours)."""
+    def offer(self, sock: socket.socket, token: int) -> bool:
+        """Hand a copy of `sock` over; False if it cannot be taken now. `sock` stays the gate's, to close."""
 
     def listen(self) -> None:
         """Take in now what it has told, without waiting."""
 
-    def collect(self) -> list[str]:
-        """Return the addresses of the connections that have ended since the last call."""
+    def collect(self) -> list[int]:
+        """Return the tokens of connections that have ended since the last call, and with BEGUN_FLAG those over TLS that
+        have got an association.
+        """
 
     def tend(self, now: float) -> bool:
         """Start it (again), when it is time; return whether it has been found dead."""
@@ -77,8 +80,8 @@ class ChildProcess:
         self._selector = selector
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        self._connections: dict[int, str] = {}
-        self._ended: list[str] = []
+        self._connections: set[int] = set()
+        self._told: list[int] = []
         self._buffer = b""
         self._start_at = 0.0
         self._started_at = 0.0
@@ -137,8 +140,11 @@ class ChildProcess:
                 self.ready = True
                 if self._hang_up_due:  # asked for while it was starting, perhaps after it had read everything
                     self.hang_up()
+            elif token & BEGUN_FLAG:
+                self._told.append(token)
             elif token in self._connections:
-                self._ended.append(self._connections.pop(token))
+                self._connections.remove(token)
+                self._told.append(token)
 
     def _hang_channel(self) -> None:
         if self._channel is not None:
@@ -151,7 +157,7 @@ class ChildProcess:
         code = self._process.returncode if self._process is not None else None
         self._hang_channel()
         self._process = None
-        self._ended.extend(self._connections.values())
+        self._told.extend(self._connections)
         lost = len(self._connections)
         self._connections.clear()
         if now - self._started_at > _HEALTHY_AFTER_S:
@@ -163,20 +169,19 @@ class ChildProcess:
         )  # fmt: skip
         self._backoff_s = min(self._backoff_s * 2, _LAST_BACKOFF_S)
 
-    def offer(self, sock: socket.socket, token: int, address: str) -> bool:
+    def offer(self, sock: socket.socket, token: int) -> bool:
         if not self.ready or self._channel is None:
             return False
         try:
             socket.send_fds(self._channel, [TOKEN.pack(token)], [sock.fileno()])
         except OSError:
             return False
-        sock.close()
-        self._connections[token] = address
+        self._connections.add(token)
         return True
 
-    def collect(self) -> list[str]:
-        ended, self._ended = self._ended, []
-        return ended
+    def collect(self) -> list[int]:
+        told, self._told = self._told, []
+        return told
 
     def hang_up(self) -> None:
         self._hang_up_due = not self.ready
@@ -210,7 +215,7 @@ class InProcess:
         self._child = ReceiveChild(settings, spool, 0, reload)
         self._wake = wake
         self._lock = threading.Lock()
-        self._ended: list[str] = []
+        self._told: list[int] = []
         self._drained = threading.Event()
         self._load = 0
         self.ready = True
@@ -223,25 +228,30 @@ class InProcess:
     def load(self) -> int:
         return self._load
 
-    def offer(self, sock: socket.socket, token: int, address: str) -> bool:
+    def offer(self, sock: socket.socket, token: int) -> bool:
+        try:
+            copy = sock.dup()
+        except OSError:
+            return False
         self._load += 1
-        sock.setblocking(True)
-        self._child.adopt(sock, lambda: self._closed(address), tls=bool(token & TLS_FLAG))
+        copy.setblocking(True)
+        self._child.adopt(copy, partial(self._tell, token),
+                          partial(self._tell, token | BEGUN_FLAG) if token & TLS_FLAG else None)
         return True
 
     def listen(self) -> None:
         """Nothing: it tells by itself."""
 
-    def _closed(self, address: str) -> None:
+    def _tell(self, token: int) -> None:
         with self._lock:
-            self._ended.append(address)
+            self._told.append(token)
         self._wake()
 
-    def collect(self) -> list[str]:
+    def collect(self) -> list[int]:
         with self._lock:
-            ended, self._ended = self._ended, []
-        self._load -= len(ended)
-        return ended
+            told, self._told = self._told, []
+        self._load -= sum(not token & BEGUN_FLAG for token in told)
+        return told
 
     def tend(self, now: float) -> bool:
         """Nothing: it lives as long as the gate."""

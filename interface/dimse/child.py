@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,7 @@ from interface.dimse.records import Refusals, Register, now_ms
 from interface.dimse.services import Services, echo
 from interface.dimse.settings import ReceiveSettings
 from interface.dimse.store_lane import StoreLane
+from interface.dimse.stream import nothing
 from interface.dimse.tls import ServerTls, shake_hands
 from internal.errors import RouterError
 from internal.peers import canonical
@@ -36,6 +38,7 @@ from internal.spool import Spool
 
 TOKEN: Final = struct.Struct("<Q")  #: what the gate calls a connection; 0 from the child means "ready"
 TLS_FLAG: Final = 1 << 62  #: in the token of a connection that begins with a TLS handshake
+BEGUN_FLAG: Final = 1 << 61  #: from the child, in the token of one over TLS: it has an association now
 _PUBLISH_EVERY_S: Final = 2.0
 _AFTER_CUT_S: Final = 1.0
 _REFUSALS_EVERY_S: Final = 60.0
@@ -82,18 +85,23 @@ class ReceiveChild:
         self._ticker = threading.Thread(target=self._tick, name="publish", daemon=True)
         self._ticker.start()
 
-    def adopt(self, sock: socket.socket, on_closed: Callable[[], None], *, tls: bool = False) -> None:
-        """Serve the connection in a thread of its own, over TLS if so asked; `on_closed` is called there at its end."""
-        if tls:
-            self._start(lambda: self._serve_tls(sock, on_closed), sock.close, on_closed)
+    def adopt(
+        self, sock: socket.socket, on_closed: Callable[[], None], on_begun: Callable[[], None] | None = None,
+    ) -> None:
+        """Serve the connection in a thread of its own; `on_closed` is called there at its end.
+
+        With `on_begun` it is served over TLS, and that is called when it has an association.
+        """
+        if on_begun is not None:
+            self._start(lambda: self._serve_tls(sock, on_begun, on_closed), sock.close, on_closed)
         elif association := self._begin(sock):
             self._start(lambda: self._serve(association, on_closed), lambda: self._turn_away(association), on_closed)
         else:
             on_closed()
 
-    def _begin(self, sock: socket.socket) -> Association | None:
+    def _begin(self, sock: socket.socket, on_begun: Callable[[], None] = nothing) -> Association | None:
         try:
-            association = Association(sock, self._receiver)
+            association = Association(sock, self._receiver, on_begun)
         except OSError:  # the peer has gone already
             sock.close()
             return None
@@ -114,7 +122,7 @@ class ReceiveChild:
         with self._lock:
             self._open.discard(association)
 
-    def _serve_tls(self, sock: socket.socket, on_closed: Callable[[], None]) -> None:
+    def _serve_tls(self, sock: socket.socket, on_begun: Callable[[], None], on_closed: Callable[[], None]) -> None:
         peer = canonical(sock.getpeername()[0]) if sock.fileno() >= 0 else ""
         association = None
         try:
@@ -122,7 +130,7 @@ class ReceiveChild:
                 sock.close()
             else:
                 seconds = self._receiver.policy.current.settings.association_timeout_s
-                association = self._begin(shake_hands(sock, context, seconds))
+                association = self._begin(shake_hands(sock, context, seconds), on_begun)
         except OSError as error:
             self._receiver.counters.add("failed_handshakes")
             if self._receiver.refusals.add(peer, "", "", "TLS"):
@@ -261,8 +269,5 @@ def _adopt_all(channel: socket.socket, child: ReceiveChild, tell: Callable[[int]
         if not fds:  # lost on the way, because this process has no free descriptor
             tell(token)
         for fd in fds:
-            child.adopt(socket.socket(fileno=fd), _closed(tell, token), tls=bool(token & TLS_FLAG))
-
-
-def _closed(tell: Callable[[int], None], token: int) -> Callable[[], None]:
-    return lambda: tell(token)
+            child.adopt(socket.socket(fileno=fd), partial(tell, token),
+                        partial(tell, token | BEGUN_FLAG) if token & TLS_FLAG else None)

@@ -1,7 +1,7 @@
 """The gate: listens, counts, refuses what is over the caps before anything is built, and hands sockets to the children.
 
-Imports child (for its protocol), records and settings. One thread; it never reads a byte of DICOM. Changes when the way
-connections are shared out changes.
+Imports child (for its protocol), waiting room, records and settings. One thread; it looks at a first PDU's header and
+reads nothing of who is handed over. Changes when the way connections are shared out changes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,28 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from interface.dimse.backends import Backend, ChildProcess, InProcess
-from interface.dimse.child import TLS_FLAG
+from interface.dimse.child import BEGUN_FLAG, TLS_FLAG
 from interface.dimse.counters import Counters
 from interface.dimse.lobby import Lobby
-from interface.dimse.pdu import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Rejection
+from interface.dimse.pdu import (
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    PduError,
+    Rejection,
+    build_abort,
+    build_associate_rj,
+)
 from interface.dimse.policy import PolicyFile, Reload
 from interface.dimse.records import Refusals, now_ms
+from interface.dimse.seats import Seats
 from interface.dimse.settings import ReceiveSettings
+from interface.dimse.waiting_room import Newcomer, WaitingRoom
 from interface.logs import PHRASES
 from internal.errors import ConfigurationInvalid, RouterError
 from internal.peers import canonical
@@ -76,17 +85,6 @@ def listen(bind: Sequence[str], port: int, setting: str) -> list[socket.socket]:
     return sockets
 
 
-def _has_gone(sock: socket.socket) -> bool:
-    """Return whether the peer has closed the connection without a byte."""
-    try:
-        sock.setblocking(False)
-        return not sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-
 def _bind(sock: socket.socket, family: int, address: str, port: int) -> None:
     if sys.platform != "win32":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -100,12 +98,11 @@ def _bind(sock: socket.socket, family: int, address: str, port: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """An accepted connection that no child has taken yet; `deadline` by the monotonic clock."""
+    """A connection that has called and that no child has taken yet; `deadline` by the monotonic clock."""
 
     deadline: float
-    sock: socket.socket
-    address: str
-    tls: bool
+    token: int
+    newcomer: Newcomer
 
 
 class Gate:
@@ -120,6 +117,7 @@ class Gate:
         self._policy = PolicyFile(spool, settings, reload)
         self._selector = selectors.DefaultSelector()
         self._lobby = Lobby(self._selector)
+        self._waiting = WaitingRoom(self._selector, called=self._admit, broke=self._abort, stalled=self._note_stalled)
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -128,7 +126,7 @@ class Gate:
         spool.take_in_leftovers()
         self._refusals = Refusals()
         self._counters = Counters()
-        self._addresses: Counter[str] = Counter()
+        self._seats = Seats()
         self._listeners: list[socket.socket] = []
         self._tls_listeners: list[socket.socket] = []
         self._pending: deque[_Pending] = deque()
@@ -197,6 +195,7 @@ class Gate:
             self._take_in_leftovers()
         self._collect()
         self._lobby.tend(now)
+        self._waiting.tend(now)
         if self._hangups:
             self._hangups = 0
             self._publish_at = 0.0
@@ -239,23 +238,40 @@ class Gate:
                     sock, address = listener.accept()
                 except OSError:
                     return
-                self._admit(sock, canonical(str(address[0])), tls=tls)
+                limits = self._policy.current.settings
+                came = self._waiting.admit(sock, canonical(str(address[0])), limits, tls=tls)
+                self._counters.add("connections" if came else "empty_connections")
 
         return accept
 
-    def _admit(self, sock: socket.socket, address: str, *, tls: bool) -> None:
-        if _has_gone(sock):  # a bare health check, or a storm of them: not worth a thread
-            self._counters.add("empty_connections")
-            sock.close()
-            return
-        if self._over(address):
+    def _admit(self, one: Newcomer) -> bool:
+        """Take a connection in that has called, or refuse it: the caps count these. False if it has to wait on."""
+        limits = self._policy.current.settings
+        if self._seats.full(one.address, limits):
             self._collect(now_first=True)
-        if over := self._over(address):
-            self._refuse(sock, address, LOCAL_LIMIT_EXCEEDED, over, tls=tls)
-        else:
-            self._addresses[address] += 1
-            self._pending.append(_Pending(time.monotonic() + _PENDING_S, sock, address, tls))
-            self._place_pending()
+        if full := self._seats.full(one.address, limits):
+            if (other := self._seats.next_to_go(one.address, limits)) is None:
+                self._refuse(one, LOCAL_LIMIT_EXCEEDED, full)
+                return True
+            if not self._seats.give_way(other):
+                return False
+        token = self._next_token | (TLS_FLAG if one.tls else 0)
+        self._next_token += 1
+        self._seats.take(token, one.address)
+        self._pending.append(_Pending(time.monotonic() + _PENDING_S, token, one))
+        self._place_pending()
+        return True
+
+    def _abort(self, one: Newcomer, error: PduError) -> None:
+        self._note_fault(one.address, str(error))
+        self._lobby.refuse(one.sock, build_abort(error.abort))
+
+    def _note_stalled(self, address: str) -> None:
+        self._note_fault(address, "the peer stopped sending")
+
+    def _note_fault(self, address: str, what: str) -> None:
+        if self._refusals.add(address, "", "", what):
+            log.warning("connection from %s ended: %s", address, what)
 
     def _place_pending(self) -> None:
         """Hand connections over in the order they came; what no child takes in time is refused.
@@ -269,51 +285,41 @@ class Gate:
                 return
             self._pending.popleft()
             if not placed:
-                self._uncount(first.address)
-                self._refuse(first.sock, first.address, TEMPORARY_CONGESTION, "no receive process is ready",
-                             tls=first.tls)
-
-    def _over(self, address: str) -> str:
-        """Return which cap is reached, "" if none."""
-        limits = self._policy.current.settings
-        if self._addresses.total() >= limits.max_associations:
-            return "too many associations in all"
-        if self._addresses[address] >= limits.max_associations_per_address:
-            return "too many associations from this address"
-        return ""
+                self._seats.ended(first.token)
+                self._refuse(first.newcomer, TEMPORARY_CONGESTION, "no receive process is ready")
 
     def _collect(self, *, now_first: bool = False) -> None:
         for backend in self.backends:
             if now_first:
                 backend.listen()
-            for address in backend.collect():
-                self._uncount(address)
-
-    def _uncount(self, address: str) -> None:
-        self._addresses[address] -= 1
-        if self._addresses[address] <= 0:
-            del self._addresses[address]
+            for token in backend.collect():
+                if token & BEGUN_FLAG:
+                    self._seats.begun(token & ~BEGUN_FLAG)
+                else:
+                    self._seats.ended(token)
 
     def _hand_over(self, pending: _Pending) -> bool:
         self._rotation += 1
-        token = self._next_token | (TLS_FLAG if pending.tls else 0)
+        sock = pending.newcomer.sock
         count = len(self.backends)
         order = sorted(range(count), key=lambda i: (self.backends[i].load, (i + self._rotation) % count))
         for index in order:
-            if self.backends[index].offer(pending.sock, token, pending.address):
-                self._next_token += 1
-                self._counters.add("connections")
+            if self.backends[index].offer(sock, pending.token):
+                if pending.newcomer.tls:
+                    self._seats.watch(pending.token, sock)
+                else:
+                    sock.close()
                 return True
         return False
 
-    def _refuse(self, sock: socket.socket, address: str, rejection: Rejection, why: str, *, tls: bool) -> None:
+    def _refuse(self, one: Newcomer, rejection: Rejection, why: str) -> None:
         self._counters.add("refused_connections")
-        if self._refusals.add(address, "", "", str(rejection)):
-            log.warning("connections from %s are refused (%s): %s", address, rejection, why)
-        if tls:  # it could not read a rejection in the clear, and no handshake is worth one
-            sock.close()
+        if self._refusals.add(one.address, "", "", str(rejection)):
+            log.warning("connections from %s are refused (%s): %s", one.address, rejection, why)
+        if one.tls:  # it could not read a rejection in the clear, and no handshake is worth one
+            one.sock.close()
         else:
-            self._lobby.refuse(sock, rejection)
+            self._lobby.refuse(one.sock, build_associate_rj(rejection))
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -322,8 +328,10 @@ class Gate:
             self._selector.unregister(listener)
             listener.close()
         self._lobby.close()
+        self._waiting.close()
+        self._seats.close()
         for pending in self._pending:
-            pending.sock.close()
+            pending.newcomer.sock.close()
 
     def _drain(self) -> None:
         asked = self._stops
@@ -345,7 +353,8 @@ class Gate:
             "alive_at": now_ms(), "pid": os.getpid(), "slot": "receive-gate",
             "port": self._listeners[0].getsockname()[1] if self._listeners else None,
             "tls_port": self._tls_listeners[0].getsockname()[1] if self._tls_listeners else None,
-            "listening": [sock.getsockname()[0] for sock in self._listeners], "open": self._addresses.total(),
+            "listening": [sock.getsockname()[0] for sock in self._listeners], "open": len(self._seats),
+            "waiting": len(self._waiting),
             "children": [backend.shown() for backend in self.backends], "counters": self._counters.shown(),
         }  # fmt: skip
         try:

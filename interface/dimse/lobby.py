@@ -1,7 +1,7 @@
-"""Connections that are refused before anything is built: they still get a proper A-ASSOCIATE-RJ, never a reset.
+"""Connections that are refused before anything is built: they still get a proper answer, never a reset.
 
-Imports pdu. Each waits, bounded in number and time, until its A-ASSOCIATE-RQ has begun to arrive, is answered, and is
-read to its end so that closing does not destroy the answer. Changes when refusing changes.
+Imports nothing of ours. Each waits, bounded in number and time, until bytes of it have come, is answered, and is read
+to its end so that closing does not destroy the answer. Changes when refusing changes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Final
-
-from interface.dimse.pdu import Rejection, build_associate_rj
 
 MAX_WAITING: Final = 256
 _WAIT_S: Final = 2.0
@@ -26,16 +24,16 @@ class Lobby:
         self._selector = selector
         self._deadlines: dict[socket.socket, float] = {}
 
-    def refuse(self, sock: socket.socket, rejection: Rejection) -> None:
-        """Answer `sock` with `rejection` and close it; if too many wait, close it at once."""
+    def refuse(self, sock: socket.socket, answer: bytes) -> None:
+        """Answer `sock` with the PDU `answer` and close it; if too many wait, close it at once."""
         if len(self._deadlines) >= MAX_WAITING:
             sock.close()
             return
         sock.setblocking(False)
         self._deadlines[sock] = time.monotonic() + _WAIT_S
-        self._selector.register(sock, selectors.EVENT_READ, self._server(sock, rejection))
+        self._selector.register(sock, selectors.EVENT_READ, self._server(sock, answer))
 
-    def _server(self, sock: socket.socket, rejection: Rejection) -> Callable[[], None]:
+    def _server(self, sock: socket.socket, answer: bytes) -> Callable[[], None]:
         answered = False
 
         def serve() -> None:
@@ -45,7 +43,7 @@ class Lobby:
                     self._drop(sock)
                 elif not answered:
                     answered = True
-                    sock.send(build_associate_rj(rejection))
+                    sock.send(answer)
             except BlockingIOError:
                 return
             except OSError:

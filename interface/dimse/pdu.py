@@ -95,6 +95,14 @@ class AssociateRequest:
     fixed: bytes
 
 
+def check_first(kind: int, length: int) -> None:
+    """Raise PduError unless a first PDU of this type and length can be an A-ASSOCIATE-RQ that is taken."""
+    if kind != ASSOCIATE_RQ:
+        raise PduError("the first PDU is no A-ASSOCIATE-RQ", ABORT_UNEXPECTED_PDU)
+    if length > MAX_ASSOCIATE_BYTES:
+        raise PduError("the A-ASSOCIATE-RQ is too long")
+
+
 def parse_associate_rq(body: bytes) -> AssociateRequest:
     """Return the A-ASSOCIATE-RQ whose bytes after the PDU header are `body`; raises PduError."""
     if len(body) < _FIXED.size or len(body) > MAX_ASSOCIATE_BYTES:

@@ -96,10 +96,12 @@ def accepted_or_refused(port: int) -> bool:
         return wire.read_pdu()[0] == 2
 
 
-def test_a_refused_peer_that_says_nothing_is_dropped(start: Callable[..., Role]) -> None:
+def test_a_refused_peer_that_says_nothing_more_is_dropped(start: Callable[..., Role]) -> None:
     role = start(max_associations=1)
     with Wire(role.port) as first, Wire(role.port) as silent:
         first.associate()
+        silent.send(associate_rq(PROPOSED))
+        assert silent.read_pdu()[0] == 3
         with pytest.raises(Closed):
             silent.exactly(1)
         assert first.echo() == 0
