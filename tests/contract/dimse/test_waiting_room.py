@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from interface.dimse.pdu import PduError
+from interface.dimse.pdu import MAX_ASSOCIATE_BYTES, PduError
 from interface.dimse.settings import ReceiveSettings
 from interface.dimse.waiting_room import MAX_WAITING, Crowd, Newcomer, WaitingRoom
 from tests.contract.dimse.role import Role, memory_bytes, until
@@ -123,7 +123,7 @@ WHAT_NEVER_BECOMES_A_CALL = {
     "nothing": b"",
     "five bytes": b"\1\0\0\0\0",
     "half a request": associate_rq(PROPOSED)[:100],
-    "a request of 250 KB, half of it": struct.pack(">BBI", 1, 0, 250_000) + bytes(30_000),
+    "a request of 250 KB, half of it": struct.pack(">BBI", 1, 0, MAX_ASSOCIATE_BYTES) + bytes(30_000),
     "a request of 4 GB": struct.pack(">BBI", 1, 0, 0xFFFFFFFF),
     "another PDU": pdu(4, bytes(100)),
     "no DICOM": b"GET / HTTP/1.1\r\n\r\n",
@@ -341,7 +341,8 @@ def test_a_whole_call_counts_although_its_sender_has_closed(room: Room) -> None:
 
 @pytest.mark.parametrize(("said", "tls", "called", "broke"), [
     (pdu(4, b"1234"), False, 0, 1), (struct.pack(">BBI", 1, 0, 300_000), False, 0, 1), (b"\4\0\0\0\0", False, 0, 0),
-    (associate_rq(PROPOSED), False, 1, 0), (struct.pack(">BBI", 1, 0, 250_000) + bytes(70_000), False, 1, 0),
+    (associate_rq(PROPOSED), False, 1, 0),
+    (struct.pack(">BBI", 1, 0, MAX_ASSOCIATE_BYTES) + bytes(70_000), False, 1, 0),
     (b"\x16", True, 0, 0), (b"\x16\3\1\0\5\1\2\3\4", True, 0, 0), (b"\x16\3\1\0\5\1\2\3\4\5", True, 1, 0),
     (b"\1", True, 1, 0),
 ])
