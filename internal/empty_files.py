@@ -18,10 +18,11 @@ from internal import disk_hints
 from internal.new_directory import fsync_directory
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-#: Files that lie ready at most, and at how few of them more are made: all at once, since then one fsync of the folder
-#: serves them all, and the folder stays as it is on the disk while the next images are written.
+#: Files that lie ready or are made for it, at most; at so few that lie ready one fsync of the folder serves all those
+#: that were made meanwhile; and so many are made at once, which takes less time than a peer needs for its next image.
 MAX_EMPTY = 32
 _FEW = 8
+_AT_ONCE = 2
 #: Room is reserved for so much at most: what lies ready must not fill the disk, and gains nothing for larger ones.
 _MAX_RESERVED_BYTES = 4 * 1024 * 1024
 
@@ -50,6 +51,7 @@ class EmptyFiles:
         self._numbers = itertools.count(1)
         self._ready: deque[EmptyFile] = deque()
         self._roomy: deque[EmptyFile] = deque()
+        self._made: list[EmptyFile] = []  # to be durable before they lie ready
         self._filling = threading.Lock()
 
     def take(self) -> EmptyFile:
@@ -71,40 +73,46 @@ class EmptyFiles:
             return
         self._roomy.append(file._replace(reserved_bytes=disk_hints.reserve(file.fd, size_bytes)))
 
-    def _create(self, *, is_durable: bool = False) -> EmptyFile:
+    def _create(self) -> EmptyFile:
         while True:
             path = f"{self._path}{next(self._numbers)}"
             try:
-                return EmptyFile(path, os.open(path, _CREATE, 0o600), is_durable)
+                return EmptyFile(path, os.open(path, _CREATE, 0o600), is_durable=False)
             except FileExistsError:  # what could not be taken in at the start
                 continue
 
-    def are_few(self) -> bool:
-        """Return whether it is time to refill()."""
-        return len(self._ready) <= _FEW
+    def top_up(self) -> bool:
+        """Make a few more, or all where none lies ready; called once for each that was taken, some always lie ready.
 
-    def refill(self) -> None:
-        """Make MAX_EMPTY lie ready, unless another thread is about it; raises OSError, with fewer left then."""
+        Returns whether that took an fsync. No-op while another thread is about it. Raises OSError; those that were not
+        ready yet are gone then.
+        """
         if not self._filling.acquire(blocking=False):
-            return
-        durable = self.durable
-        made: list[EmptyFile] = []
+            return False
         try:
-            for _ in range(MAX_EMPTY - len(self._ready) - len(self._roomy)):
-                made.append(self._create(is_durable=durable))
+            ready = len(self._ready) + len(self._roomy)
+            short = MAX_EMPTY - ready - len(self._made)
+            for _ in range(min(short, _AT_ONCE) if ready else short):
+                self._made.append(self._create())
+            if len(self._ready) > _FEW or not self._made:
+                return False
+            durable = self.durable
             if durable:
                 fsync_directory(self.folder)
-            self._ready.extend(made)
+            self._ready.extend([file._replace(is_durable=durable) for file in self._made])
+            self._made.clear()
+            return durable
         except OSError:
-            self._drop(made)
+            self._drop(self._made)
+            self._made.clear()
             raise
         finally:
             self._filling.release()
 
     def close(self) -> None:
         """Remove those that were not taken."""
-        for files in (self._roomy, self._ready):
-            self._drop([files.popleft() for _ in range(len(files))])
+        for files in (self._roomy, self._ready, self._made):
+            self._drop([files.pop() for _ in range(len(files))])
 
     def _drop(self, files: list[EmptyFile]) -> None:
         for file in files:

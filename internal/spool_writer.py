@@ -37,6 +37,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENO
 _HAS_WRITEV = hasattr(os, "writev")
 _MAX_VECTOR = 512
 _START_WRITING_BYTES = 160 * 1024
+#: One fsync of new/ for so many names, after which those in tmp/ go.
+_TIDY_NAMES = 24
 
 
 def storage_error(error: OSError | RouterError) -> RouterError:
@@ -213,12 +215,13 @@ class SpoolWriter:
     def prepare(self) -> None:
         """Make files of instances to come ready, so that begin() need not and seal() can; to be called between two.
 
+        A little each time, with one wait for the disk at most: it is to be over before the peer has its next instance.
         Never raises: begin() says why no file can be made.
         """
-        if self.read_only is None and self._empty.are_few():
+        if self.read_only is None:
             with suppress(OSError, RouterError):
-                self.tidy()
-                self._empty.refill()
+                if not self._empty.top_up() and len(self._linked) >= _TIDY_NAMES:
+                    self.tidy()
         self._empty.reserve(self._expected_bytes)
 
     def begin(self) -> IncomingInstance:
