@@ -52,6 +52,7 @@ class EmptyFiles:
         self._ready: deque[EmptyFile] = deque()
         self._roomy: deque[EmptyFile] = deque()
         self._made: list[EmptyFile] = []  # to be durable before they lie ready
+        self._sync_each = disk_hints.has_no_journal(folder)
         self._filling = threading.Lock()
 
     def take(self) -> EmptyFile:
@@ -84,16 +85,19 @@ class EmptyFiles:
     def top_up(self) -> bool:
         """Make a few more, or all where none lies ready; called once for each that was taken, some always lie ready.
 
-        Returns whether that took an fsync. No-op while another thread is about it. Raises OSError; those that were not
-        ready yet are gone then.
+        Returns whether that took an fsync of the folder. No-op while another thread is about it. Raises OSError; those
+        that were not ready yet are gone then.
         """
         if not self._filling.acquire(blocking=False):
             return False
         try:
             ready = len(self._ready) + len(self._roomy)
             short = MAX_EMPTY - ready - len(self._made)
-            for _ in range(min(short, _AT_ONCE) if ready else short):
+            few = len(self._ready) <= _FEW  # all are made then: they share the fsync
+            for _ in range(short if few else min(short, _AT_ONCE)):
                 self._made.append(self._create())
+                if self._sync_each and ready and self.durable:
+                    os.fsync(self._made[-1].fd)  # now, or the folder's share of it is waited for with the image in it
             if len(self._ready) > _FEW or not self._made:
                 return False
             durable = self.durable

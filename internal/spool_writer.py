@@ -215,7 +215,7 @@ class SpoolWriter:
     def prepare(self) -> None:
         """Make files of instances to come ready, so that begin() need not and seal() can; to be called between two.
 
-        A little each time, with one wait for the disk at most: it is to be over before the peer has its next instance.
+        A little each time, with one wait for a folder at most: it is to be over before the peer has its next instance.
         Never raises: begin() says why no file can be made.
         """
         if self.read_only is None:

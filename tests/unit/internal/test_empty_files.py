@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+from internal import disk_hints
 from internal.empty_files import MAX_EMPTY, EmptyFile, EmptyFiles
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="marks and reserved room are Linux's")
@@ -141,3 +142,14 @@ def test_many_threads_get_a_file_each(tmp_path: Path) -> None:
     assert len({file.path for file in taken}) == 600
     files.close()
     assert len(list(tmp_path.iterdir())) == 600
+
+
+def test_a_journal_is_looked_for_where_the_folder_lies(tmp_path: Path) -> None:
+    """A hint: what it says of this machine is what the kernel lists, and a folder of no disk has none."""
+    device = tmp_path.stat().st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    on_ext = (Path("/proc/fs/ext4") / name).is_dir()
+    journals = [path.name for path in Path("/proc/fs/jbd2").iterdir()] if Path("/proc/fs/jbd2").is_dir() else []
+    assert disk_hints.has_no_journal(tmp_path) == (on_ext and not any(j.startswith(f"{name}-") for j in journals))
+    assert not disk_hints.has_no_journal(Path("/proc"))
+    assert not disk_hints.has_no_journal(tmp_path / "nowhere")
