@@ -8,10 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from rich.console import Console
-
 from interface.cli_database import iso, opened
-from interface.cli_table import DataTable
+from interface.cli_table import DataTable, say
 from internal import watched
 from internal.config import Settings
 
@@ -32,9 +30,8 @@ def watch(options: argparse.Namespace, settings: Settings) -> int:
     table = DataTable("folder", "path", "files seen", "images taken", "refused")
     for name, (totals, _) in found.items():
         table.add_data(name, str(folders[name].path), *map(str, totals))
-    console = Console()
-    console.print(table)
+    table.print()
     for name, (_, some) in found.items():
         for one in some:
-            console.print(f"{name}: {one.path} ({iso(one.at)}): {one.reason}", markup=False, highlight=False)
+            say(f"{name}: {one.path} ({iso(one.at)}): {one.reason}")
     return 0

@@ -73,10 +73,8 @@ class SystemClock:
         return time.monotonic()
 
 
-def stop_on_signals(
-    stop: threading.Event, on_stop: Callable[[], None] | None = None, at_once: Callable[[], None] | None = None,
-) -> None:
-    """Set `stop` at SIGTERM or SIGINT and call `on_stop`, in a thread; a second signal ends the process at once.
+def stop_on_signals(stop: threading.Event, at_once: Callable[[], None] | None = None) -> None:
+    """Set `stop` at SIGTERM or SIGINT, in a thread; a second signal ends the process at once.
 
     `at_once` is called before that, in the handler: it must take no lock.
     """
@@ -96,8 +94,6 @@ def stop_on_signals(
     def tell() -> None:
         os.read(reader, 1)
         stop.set()
-        if on_stop is not None:
-            on_stop()
 
     threading.Thread(target=tell, name="stop", daemon=True).start()
     signal.signal(signal.SIGTERM, handle)

@@ -130,7 +130,7 @@ class Indexer:
             return 0
         now = self._clock.now_ms()
         with self._store.transaction() as tx:
-            added = sum(set_aside.note_bad(tx, name, reason, now) for name, reason in found)
+            added = sum(set_aside.note_bad(tx, storable(name), storable(reason), now) for name, reason in found)
         self._noted.update(name for name, _ in found)
         return added
 

@@ -9,6 +9,7 @@ Imports store. Changes when more is known of an image that cannot be indexed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,29 +63,34 @@ def _unsettle(tx: Tx, study_uid: str, now: int) -> None:
 def claim_of_association(tx: Tx, association_id: str, studies: Mapping[str, int], now: int) -> None:
     """Give entries of an association that has ended to the studies that lack them: `studies` says how many each had.
 
-    No-op where that does not tell: it carried several, and these lack more than was set aside (an image that came twice
-    counts once here).
+    That is more certain than what was thought before. No-op where it does not tell: the association carried several
+    studies, and these lack more than was set aside (an image that came twice counts once here).
     """
-    entries = [str(row[0]) for row in tx.rows(
-        "SELECT entry_id FROM bad WHERE association_id = ? AND study_uid = '' ORDER BY entry_id", (association_id,))]
+    entries = [(str(entry_id), str(study_uid)) for entry_id, study_uid in tx.rows(
+        "SELECT entry_id, study_uid FROM bad WHERE association_id = ? AND accepted_at IS NULL ORDER BY entry_id",
+        (association_id,))]
     if not entries:
         return
+    lacking = Counter({uid: count - _indexed_of(tx, association_id, uid) for uid, count in studies.items()})
     if len(studies) == 1:
-        lacking = list(studies) * len(entries)
-    else:
-        lacking = [uid for uid, count in sorted(studies.items())
-                   for _ in range(min(count - _known_of(tx, association_id, uid), len(entries) + 1))]
-    if len(lacking) != len(entries):
+        lacking = Counter({uid: len(entries) for uid in studies})
+    if min(lacking.values(), default=0) < 0 or lacking.total() != len(entries):
         return
-    tx.executemany("UPDATE bad SET study_uid = ? WHERE entry_id = ?", list(zip(lacking, entries, strict=True)))
-    for uid in sorted(set(lacking)):
+    astray = []
+    for entry_id, study_uid in entries:
+        if lacking[study_uid] > 0:
+            lacking[study_uid] -= 1
+        else:
+            astray.append((entry_id, study_uid))
+    moves = [(uid, entry_id) for uid, (entry_id, _) in zip(lacking.elements(), astray, strict=True)]
+    tx.executemany("UPDATE bad SET study_uid = ? WHERE entry_id = ?", moves)
+    for uid in sorted({uid for uid, _ in moves} | {was for _, was in astray if was}):
         _unsettle(tx, uid, now)
 
 
-def _known_of(tx: Tx, association_id: str, study_uid: str) -> int:
-    of = (study_uid, association_id)
-    indexed = tx.value("SELECT COUNT(*) FROM instance WHERE study_uid = ? AND association_id = ?", of)
-    return int(indexed) + int(tx.value("SELECT COUNT(*) FROM bad WHERE study_uid = ? AND association_id = ?", of))
+def _indexed_of(tx: Tx, association_id: str, study_uid: str) -> int:
+    return int(tx.value("SELECT COUNT(*) FROM instance WHERE study_uid = ? AND association_id = ?",
+                        (study_uid, association_id)))
 
 
 def missing(tx: Tx, study_uid: str) -> int:

@@ -123,9 +123,9 @@ class ReceiveChild:
             self._open.discard(association)
 
     def _serve_tls(self, sock: socket.socket, on_begun: Callable[[], None], on_closed: Callable[[], None]) -> None:
-        peer = canonical(sock.getpeername()[0]) if sock.fileno() >= 0 else ""
-        association = None
+        peer, association = "", None
         try:
+            peer = canonical(sock.getpeername()[0])  # fails where the peer has reset the connection already
             if (context := self._tls.current) is None:
                 sock.close()
             else:

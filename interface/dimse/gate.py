@@ -50,6 +50,7 @@ _REFUSALS_EVERY_S: Final = 60.0
 _ACCEPT_AT_ONCE: Final = 64
 _PENDING_S: Final = 5.0
 _PENDING_TICK_S: Final = 0.01
+_BY_CLOCK_TICK_S: Final = 0.05
 _AFTER_DRAIN_S: Final = 3.0
 
 log = logging.getLogger("router.dimse")
@@ -211,7 +212,8 @@ class Gate:
             self._refusals.flush(self._writer)
             self._take_in_leftovers()
         self._place_pending()
-        for key, _ in self._selector.select(_PENDING_TICK_S if self._pending else _TICK_S):
+        by_clock_s = _BY_CLOCK_TICK_S if self._waiting.looks_by_clock() else _TICK_S
+        for key, _ in self._selector.select(_PENDING_TICK_S if self._pending else by_clock_s):
             key.data()
 
     def _take_in_leftovers(self) -> None:

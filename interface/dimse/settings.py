@@ -15,9 +15,10 @@ class ReceiveSettings:
     """Settings of the receive role; every default is safe on a hospital network.
 
     `ae_titles` are the titles we answer to. `port` 0 takes a free one (published in run/receive.json). `children` 0
-    receives inside the gate's own process, as on Windows. `association_timeout_s` bounds everything before
-    the association is accepted; `idle_timeout_s` the silence between two messages; `stall_timeout_s` is the window in
-    which a message must bring `min_bytes_per_s` on average. `drain_s` is what SIGTERM leaves an instance in hand.
+    receives inside the gate's own process, as on Windows. `association_timeout_s` bounds each step before the
+    association is accepted (the call, over TLS the handshake, the request); `idle_timeout_s` the silence between
+    two messages; `stall_timeout_s` is the window in which a message must bring `min_bytes_per_s` on average.
+    `drain_s` is what SIGTERM leaves an instance in hand.
     `commitment_callers` are the AE titles that may ask for storage commitment: it lets a scanner delete.
     `commitment_nodes` are those that we ask for it, and whose answers we take.
     `commitment_same_association` are those of them that get the answer on the association of the request while it is

@@ -20,6 +20,10 @@ LITTLE_BYTES = 96 * 1024
 _LINGER_S = 2.0
 _USER_TIMEOUT_MS = 60_000
 _SEND_TIMEOUT_S = 60.0
+#: A PDU has to end also where the rate has no floor.
+_SLOWEST_BYTES_PER_S = 1024
+#: Of an anonymous mapping that is shared, as Python makes it: MADV_DONTNEED would leave the memory to it.
+_GIVE_BACK: int | None = getattr(mmap, "MADV_REMOVE", None)
 _NEVER = float("inf")
 
 
@@ -71,7 +75,7 @@ class Stream:
 
     def begin_pdu(self, left_bytes: int) -> None:
         """Until end_pdu(): the PDU at head has the time that its bytes still to come take at the rate, and a window."""
-        takes_s = left_bytes / self._bytes_per_s if self._bytes_per_s else 0.0
+        takes_s = left_bytes / (self._bytes_per_s or _SLOWEST_BYTES_PER_S)
         self._pdu_deadline = time.monotonic() + self._window_s + takes_s
 
     def end_pdu(self) -> None:
@@ -88,9 +92,9 @@ class Stream:
             return
         if self.tail > size:
             self._move_to_front()
-        if size < self._size and hasattr(mmap, "MADV_DONTNEED"):
+        if size < self._size and _GIVE_BACK is not None:
             begin = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-            self._pages.madvise(mmap.MADV_DONTNEED, begin, self._most_bytes - begin)
+            self._pages.madvise(_GIVE_BACK, begin, self._most_bytes - begin)
         self._size = size
 
     def _move_to_front(self) -> None:
@@ -108,13 +112,18 @@ class Stream:
         """Receive once, making room for `count` bytes from head on; raises PeerClosed, PeerStalled."""
         if self.head == self.tail:
             if self.tail > _KEPT_BYTES or self.tail == self._size:
-                self.before_refill()
+                self._let_go()
                 self.head = self.tail = 0
         elif self.head + count > self._size or self.tail == self._size:
-            self.before_refill()
+            self._let_go()
             self._move_to_front()
         while not self._receive_some():
             pass
+
+    def _let_go(self) -> None:
+        began_s = time.monotonic()
+        self.before_refill()
+        self._pdu_deadline += time.monotonic() - began_s  # a slow disk is no fault of the peer
 
     def _receive_some(self) -> bool:
         """Return whether bytes came; False when a rate window ended well and another begins."""
@@ -182,7 +191,7 @@ class Stream:
         deadline = time.monotonic() + _LINGER_S
         while (left := deadline - time.monotonic()) > 0:
             self._sock.settimeout(left)
-            if not self._sock.recv_into(self.view):
+            if not self._sock.recv_into(self.view[:LITTLE_BYTES]):
                 return
 
 

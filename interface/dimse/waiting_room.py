@@ -7,6 +7,7 @@ the address that has most of them is closed. Imports pdu and settings. Changes w
 
 from __future__ import annotations
 
+import select
 import selectors
 import socket
 import struct
@@ -21,7 +22,7 @@ from interface.dimse import pdu
 from interface.dimse.pdu import PduError
 from interface.dimse.settings import ReceiveSettings
 
-#: Or as many as may have associations, if those are more. A descriptor each, and 64 KB in the kernel at most.
+#: Or as many as may have associations, if those are more. A descriptor each, and what the kernel keeps of 64 KB.
 MAX_WAITING: Final = 512
 _MAX_WAITING_WINDOWS: Final = 128  #: it can watch no more than 512 sockets in all
 #: So much of a longer first PDU will do: the kernel promises no more room.
@@ -136,15 +137,21 @@ class WaitingRoom:
             if not self._called(one):
                 self._crowd.add(one, one.address)
                 self._by_clock[one] = None
-        elif len(waiting) < one.low_water:  # woken for less than asked for: it has closed, or the kernel has no room
+        elif not waiting or _has_closed(one.sock):
             self._dismiss(one)
             return bool(waiting)
-        elif self._low_water:
+        elif one in self._by_clock:
+            return True
+        elif self._low_water and len(waiting) >= one.low_water:
             self._wake_for(one, wanted)
-        elif one not in self._by_clock:
+        else:  # it may also be woken for less than asked for: where memory is short, or the kernel ignores the wish
             self._by_clock[one] = None
             self._selector.unregister(one.sock)
         return True
+
+    def looks_by_clock(self) -> bool:
+        """Return whether somebody waits of whom only tend() learns more."""
+        return bool(self._by_clock)
 
     def _wake_for(self, one: Newcomer, count: int) -> None:
         one.low_water = count
@@ -183,6 +190,15 @@ class WaitingRoom:
         except OSError:
             pass
         sock.close()
+
+
+def _has_closed(sock: socket.socket) -> bool:
+    """Return whether the peer will send no more, where the system tells without reading."""
+    if sys.platform != "linux":
+        return False
+    look = select.poll()
+    look.register(sock, select.POLLRDHUP)
+    return bool(look.poll(0))
 
 
 def _first_pdu(begun: bytes) -> int:

@@ -347,8 +347,8 @@ class DicomSettings:
         "Asosiasi yang diam selama ini di antara pesan akan ditutup.")
     pdu_timeout: float = declare_duration(
         "100ms", "1h", "30s",
-        "Time in which one PDU that has begun must be complete, besides what it takes at min_rate.",
-        "Waktu sampai satu PDU yang sudah dimulai harus lengkap, di luar lamanya pada laju min_rate.")
+        "Time in which one PDU that has begun must be complete, besides what it takes at min_rate (0: 1 KB/s).",
+        "Waktu sampai satu PDU yang sudah dimulai harus lengkap, di luar lamanya pada laju min_rate (0: 1 KB/s).")
     min_rate: int = declare_size(
         "0", "1GB", "1KB", "Slowest transfer that is put up with, per second; 0 for no limit.",
         "Laju kirim terendah yang diterima, per detik; 0 tanpa batas.")

@@ -332,6 +332,20 @@ def test_who_has_gone_in_the_middle_is_forgotten_at_once_where_the_kernel_tells(
     assert not room.called and not room.stalled
 
 
+def test_who_wakes_us_for_less_than_asked_for_waits_on(room: Room) -> None:
+    """Some kernels ignore the low water mark, others pass it over where memory is short."""
+    said = associate_rq(PROPOSED)
+    assert room.connect(said[:40])
+    room.turn()
+    (one,) = room.room._crowd
+    one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    for start in range(40, len(said), 60):
+        room.peers[0].sendall(said[start : start + 60])
+        room.turn()
+    until(lambda: room.turn() or room.called)
+    assert not room.stalled and not len(room.room)
+
+
 def test_a_whole_call_counts_although_its_sender_has_closed(room: Room) -> None:
     assert room.connect()
     room.peers[0].sendall(associate_rq(PROPOSED))

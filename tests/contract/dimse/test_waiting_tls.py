@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +101,25 @@ def test_a_receive_process_that_dies_leaves_no_connection_open(tls: Tls) -> None
         except ConnectionError:
             pass
     until(lambda: role.fresh("receive.json")["open"] == 0)
+
+
+@pytest.mark.attack("S9")
+def test_who_has_reset_the_connection_before_it_is_looked_at_leaves_no_seat_behind(
+    tls: Tls, pair: tuple[Path, Path]  # noqa: F811
+) -> None:
+    role = tls(children=2, bind=["0.0.0.0"])
+    children = role.children()
+    for pid in children:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(30):
+            one = From(tls_port(role), "127.0.0.2")
+            one.send(hello())
+            until(lambda: role.fresh("receive.json")["open"] > 0)
+            one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.sock.close()
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGCONT)
+    until(lambda: role.fresh("receive.json")["open"] == 0)
+    served_over_tls(role, "127.0.0.2", pair[1])

@@ -141,6 +141,22 @@ def test_of_several_studies_of_an_association_the_one_that_lacks_an_image_waits(
     assert sorted(engine.states()) == ([State.DONE, State.DONE] if twice else [State.DONE, State.HELD])
 
 
+def test_the_record_overrules_what_was_thought_of_a_study_without_an_indexed_image(engine: Engine) -> None:
+    engine.receive("1.2.3", association="0.b.1")
+    garble_data_set(engine, engine.receive(STUDY, association="0.b.1"))
+    end_association(engine, **{"1.2.3": 1, STUDY: 1})
+    engine.settle()
+    assert [study for _, study in listed(engine)] == [STUDY]
+    while engine.work():
+        pass
+    assert engine.states() == [State.DONE]
+    engine.receive(STUDY)
+    engine.settle()
+    while engine.work():
+        pass
+    assert sorted(engine.states()) == [State.DONE, State.HELD]
+
+
 def test_an_entry_that_ends_the_process_is_set_aside_with_its_study(engine: Engine) -> None:
     entry = engine.receive(STUDY)
     for _ in range(2):

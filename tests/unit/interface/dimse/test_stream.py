@@ -39,7 +39,7 @@ def dripping() -> Iterator[Stream]:
 
 def test_without_a_floor_a_pdu_that_was_begun_still_ends(dripping: Stream) -> None:
     dripping.expect_rate(0.1, 0)
-    dripping.begin_pdu(1 << 20)
+    dripping.begin_pdu(100)
     with pytest.raises(PeerStalled):
         dripping.need(1 << 20)
 
