@@ -83,7 +83,7 @@ class EmptyFiles:
                 continue
 
     def top_up(self) -> bool:
-        """Make a few more, or all where none lies ready; called once for each that was taken, some always lie ready.
+        """Make a few more, or all where few lie ready; called once for each that was taken, some always lie ready.
 
         Returns whether that took an fsync of the folder. No-op while another thread is about it. Raises OSError; those
         that were not ready yet are gone then.
