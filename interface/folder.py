@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Folder:
         """Write what is due; a file that is there with equal bytes is a receipt, one with others a conflict."""
         try:
             self._make_root()
-            outcome = send_all(work, lambda batch: map(self._write, batch))
+            outcome = send_all(work, self._write_all)
         except OSError as fault:
             return _explain(fault, self._root)
         return outcome or conclude(work, self.name, "files")
@@ -67,21 +67,43 @@ class Folder:
             self._root.mkdir(mode=0o750)
             _sync_folder(self._root.parent)
 
-    def _write(self, frozen: Frozen) -> Answer:
+    def _write_all(self, batch: Sequence[Frozen]) -> Iterator[Answer]:
+        """Write a batch with one wait for the names in each folder; raises only after what is written was answered.
+
+        Also for a file that was there already: whoever wrote it may not have come that far.
+        """
+        answers: list[Answer] = []
+        folders: set[Path] = set()
+        fault: OSError | None = None
+        try:
+            for frozen in batch:
+                answer, folder = self._write(frozen)
+                answers.append(answer)
+                folders.add(folder)
+        except OSError as error:
+            fault = error
+        for folder in folders:
+            _sync_folder(folder)
+        yield from answers
+        if fault is not None:
+            raise fault
+
+    def _write(self, frozen: Frozen) -> tuple[Answer, Path]:
+        """Write one file, its bytes durable; its name is so once the folder that is returned with it is synced."""
         parts = build_parts(self._template, frozen.header, frozen.item.instance.arrival)
         path, shown = self._root.joinpath(*parts), "/".join(parts)
         existing = _hash_file(path)
         if existing is not None:
             state = ItemState.STORED if existing == frozen.sha256 else ItemState.CONFLICT
             text = "was there already" if state is ItemState.STORED else "is there with other content"
-            return Answer(frozen, state, {"path": shown, "sha256": existing, "text": text})
+            return Answer(frozen, state, {"path": shown, "sha256": existing, "text": text}), path.parent
         _make_folders(path.parent, self._root)
         temporary = path.with_name(f".{path.name}.part")
         _write_synced(temporary, frozen)
         hit("push.mid")
         temporary.replace(path)
-        _sync_folder(path.parent)
-        return Answer(frozen, ItemState.STORED, {"path": shown, "sha256": frozen.sha256, "text": "written"})
+        said = {"path": shown, "sha256": frozen.sha256, "text": "written"}
+        return Answer(frozen, ItemState.STORED, said), path.parent
 
     def may_poll(self) -> bool:
         """Nothing is waited for in a folder."""

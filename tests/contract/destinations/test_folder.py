@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from interface.folder import Folder, FolderOptions
 from interface.naming import build_parts, build_text_part, build_uid_part
+from interface.relay import BATCH
 from internal import failpoints
 from internal.model import ItemState
 from internal.states import Finish, Later, Refuse
@@ -105,6 +109,29 @@ def test_a_full_or_failing_disk_pauses_the_lane_and_is_used_again(
     assert ledger.count() == {ItemState.STORED: 1, ItemState.SENT: 2}
     assert isinstance(drive(folder, ledger, SkewClock()), Finish)
     assert not list(Path(folder.environment.removeprefix("folder:")).rglob("*.part"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot open a folder; NTFS journals its entries")
+def test_a_receipt_comes_after_its_name_is_durable_and_one_wait_serves_a_batch(folder: Folder) -> None:
+    """Also that of a file which was there already: whoever put it there may have died before its own wait."""
+    ledger = make_ledger(folder, instances=BATCH + 1)
+    again = Ledger(ledger.study_uid, ledger.part, ledger.environment)
+    again.add(make_instance(ledger.study_uid, number, ledger.part) for number in range(1, BATCH + 2))
+    for one, text in ((ledger, "written"), (again, "was there already")):
+        seen: list[set[str]] = []
+        real = os.fsync
+
+        def fsync(descriptor: int, seen: list[set[str]] = seen, real: Callable[[int], None] = real) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                seen.append(set(os.listdir(descriptor)))
+            real(descriptor)
+
+        with mock.patch("os.fsync", fsync):
+            assert isinstance(drive(folder, one, SkewClock()), Finish)
+        assert {item.answer["text"] for item in one.items.values()} == {text}
+        with_images = [names for names in seen if any(name.endswith(".dcm") for name in names)]
+        assert len(with_images) == 2
+        assert {f"{instance.header.sop_uid}.dcm" for instance in one.instances} == with_images[-1]
 
 
 def test_a_share_that_is_not_mounted_pauses_the_lane(tmp_path: Path) -> None:
