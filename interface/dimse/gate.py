@@ -38,7 +38,7 @@ from interface.dimse.seats import Seats
 from interface.dimse.settings import ReceiveSettings
 from interface.dimse.waiting_room import Newcomer, WaitingRoom
 from interface.logs import PHRASES
-from internal.errors import ConfigurationInvalid, RouterError
+from internal.errors import SHORTAGES, ConfigurationInvalid, RouterError
 from internal.peers import canonical
 from internal.spool import Spool
 
@@ -52,6 +52,7 @@ _PENDING_S: Final = 5.0
 _PENDING_TICK_S: Final = 0.01
 _BY_CLOCK_TICK_S: Final = 0.05
 _AFTER_DRAIN_S: Final = 3.0
+_SHORTAGE_S: Final = 0.02
 
 log = logging.getLogger("router.dimse")
 
@@ -238,7 +239,11 @@ class Gate:
             for _ in range(_ACCEPT_AT_ONCE):
                 try:
                     sock, address = listener.accept()
-                except OSError:
+                except BlockingIOError:
+                    return
+                except OSError as error:
+                    if error.errno in SHORTAGES and not self._waiting.make_room():
+                        time.sleep(_SHORTAGE_S)  # the listener stays readable: without a rest the loop would spin
                     return
                 limits = self._policy.current.settings
                 came = self._waiting.admit(sock, canonical(str(address[0])), limits, tls=tls)

@@ -22,7 +22,8 @@ from interface.dimse import pdu
 from interface.dimse.pdu import PduError
 from interface.dimse.settings import ReceiveSettings
 
-#: Or as many as may have associations, if those are more. A descriptor each, and what the kernel keeps of 64 KB.
+#: Or as many as may have associations, if those are more. A descriptor each, and what the kernel keeps of 64 KB; never
+#: more than half the descriptors that this process may open.
 MAX_WAITING: Final = 512
 _MAX_WAITING_WINDOWS: Final = 128  #: it can watch no more than 512 sockets in all
 #: So much of a longer first PDU will do: the kernel promises no more room.
@@ -102,6 +103,7 @@ class WaitingRoom:
         self._low_water = low_water
         self._crowd: Crowd[Newcomer] = Crowd()
         self._by_clock: dict[Newcomer, None] = {}
+        self._most_descriptors = _descriptor_limit() // 2
 
     def __len__(self) -> int:
         return len(self._crowd)
@@ -111,11 +113,17 @@ class WaitingRoom:
         sock.setblocking(False)
         one = Newcomer(sock, address, tls, time.monotonic() + limits.association_timeout_s)
         most = _MAX_WAITING_WINDOWS if sys.platform == "win32" else max(MAX_WAITING, limits.max_associations)
-        if len(self._crowd) >= most and (oldest := self._crowd.oldest()):
-            self._dismiss(oldest)
+        if len(self._crowd) >= min(most, self._most_descriptors):
+            self.make_room()
         self._crowd.add(one, address)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._look(one))
         return self._look(one)
+
+    def make_room(self) -> bool:
+        """Close the oldest of the address that has most of them; False if nobody waits."""
+        if oldest := self._crowd.oldest():
+            self._dismiss(oldest)
+        return oldest is not None
 
     def _look(self, one: Newcomer) -> bool:
         """See whether `one` has called; False if it has gone."""
@@ -190,6 +198,16 @@ class WaitingRoom:
         except OSError:
             pass
         sock.close()
+
+
+def _descriptor_limit() -> int:
+    """Return how many descriptors this process may open."""
+    if sys.platform == "win32":
+        return 2 * _MAX_WAITING_WINDOWS
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _has_closed(sock: socket.socket) -> bool:

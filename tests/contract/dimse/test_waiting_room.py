@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from interface.dimse.pdu import MAX_ASSOCIATE_BYTES, PduError
@@ -101,6 +102,38 @@ def test_a_thousand_sockets_with_one_byte_keep_nobody_out(role: Role, addresses:
     assert memory_bytes(gate) - memory < 20_000_000
     for wire in wires:
         wire.sock.close()
+
+
+def test_few_descriptors_keep_nobody_out_and_the_gate_calm(start: Callable[..., Role]) -> None:
+    """Fewer than would wait: the oldest go, what the gate says of itself is still written, and nothing spins."""
+    role = start(prefix=["prlimit", "--nofile=200:200"], bind=["0.0.0.0"])
+    wires = half_open(role.port, 600, ("127.0.0.2", "127.0.0.3"))
+    assert served(role.port, "127.0.0.1") < SERVED_S
+    assert role.fresh("receive.json")["waiting"] <= 100
+    assert "could not be written" not in role.log()
+    for wire in wires:
+        wire.sock.close()
+
+
+def test_without_a_descriptor_the_gate_rests_and_goes_on(start: Callable[..., Role]) -> None:
+    """All of them are taken, and not by those who wait: whoever calls now waits in the kernel until one is free."""
+    role = start(bind=["0.0.0.0"])
+    gate = role.status("receive.json")["pid"]
+    taken = {int(path.name) for path in Path(f"/proc/{gate}/fd").iterdir()}
+    first_free = min(set(range(len(taken) + 1)) - taken)
+    soft, hard = resource.prlimit(gate, resource.RLIMIT_NOFILE)
+    resource.prlimit(gate, resource.RLIMIT_NOFILE, (first_free, hard))
+    with From(role.port, "127.0.0.1") as wire:
+        wire.send(associate_rq(PROPOSED))
+        before = psutil.Process(gate).cpu_times()
+        with pytest.raises(TimeoutError):
+            wire.sock.settimeout(2)
+            wire.read_pdu()
+        after = psutil.Process(gate).cpu_times()
+        assert after.user + after.system - before.user - before.system < 1.0, "it spins"
+        resource.prlimit(gate, resource.RLIMIT_NOFILE, (soft, hard))
+        wire.sock.settimeout(15)
+        assert wire.read_pdu()[0] == 2
 
 
 @pytest.mark.attack("S6")
