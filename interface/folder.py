@@ -12,10 +12,12 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from interface.naming import build_parts
 from interface.relay import Answer, conclude, send_all
+from internal.errors import RouterError
 from internal.failpoints import hit
 from internal.model import ItemState, Probe
 from internal.ports import Frozen, Work
@@ -56,7 +58,7 @@ class Folder:
         """Write what is due; a file that is there with equal bytes is a receipt, one with others a conflict."""
         try:
             self._make_root()
-            outcome = send_all(work, self._write_all)
+            outcome = send_all(work, partial(self._write_all, work))
         except OSError as fault:
             return _explain(fault, self._root)
         return outcome or conclude(work, self.name, "files")
@@ -67,20 +69,21 @@ class Folder:
             self._root.mkdir(mode=0o750)
             _sync_folder(self._root.parent)
 
-    def _write_all(self, batch: Sequence[Frozen]) -> Iterator[Answer]:
+    def _write_all(self, work: Work, batch: Sequence[Frozen]) -> Iterator[Answer]:
         """Write a batch with one wait for the names in each folder; raises only after what is written was answered.
 
         Also for a file that was there already: whoever wrote it may not have come that far.
         """
         answers: list[Answer] = []
         folders: set[Path] = set()
-        fault: OSError | None = None
+        fault: OSError | RouterError | None = None
         try:
             for frozen in batch:
                 answer, folder = self._write(frozen)
                 answers.append(answer)
                 folders.add(folder)
-        except OSError as error:
+                work.renew()  # a batch of large files outlasts a lease
+        except (OSError, RouterError) as error:
             fault = error
         for folder in folders:
             _sync_folder(folder)

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 from unittest import mock
 
 import pytest
@@ -17,10 +18,11 @@ from interface.folder import Folder, FolderOptions
 from interface.naming import build_parts, build_text_part, build_uid_part
 from interface.relay import BATCH
 from internal import failpoints
+from internal.errors import BytesMissing
 from internal.model import ItemState
 from internal.states import Finish, Later, Refuse
 from tests.contract.destinations.images import make_instance, new_study_uid
-from tests.contract.destinations.memory_work import Ledger, SkewClock, drive, step_once
+from tests.contract.destinations.memory_work import Ledger, MemoryFrozen, MemoryWork, SkewClock, drive, step_once
 
 TEMPLATE = "{accession}/{study}/{sop}.dcm"
 NASTY = st.sampled_from(
@@ -132,6 +134,28 @@ def test_a_receipt_comes_after_its_name_is_durable_and_one_wait_serves_a_batch(f
         with_images = [names for names in seen if any(name.endswith(".dcm") for name in names)]
         assert len(with_images) == 2
         assert {f"{instance.header.sop_uid}.dcm" for instance in one.instances} == with_images[-1]
+
+
+def test_what_was_written_before_an_image_went_missing_is_answered_and_the_lease_kept(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A batch of large files takes longer than a lease."""
+    ledger = make_ledger(folder)
+    work = MemoryWork(ledger, SkewClock())
+    renewals: list[int] = []
+    real = MemoryFrozen.open
+
+    def open_or_miss(frozen: MemoryFrozen) -> BinaryIO:
+        renewals.append(work.renewals)
+        if len(renewals) == 3:
+            raise BytesMissing
+        return real(frozen)
+
+    monkeypatch.setattr(MemoryFrozen, "open", open_or_miss)
+    with pytest.raises(BytesMissing):
+        folder.step(work)
+    assert ledger.count() == {ItemState.STORED: 2, ItemState.SENT: 1}
+    assert renewals == [0, 1, 2]
 
 
 def test_a_share_that_is_not_mounted_pauses_the_lane(tmp_path: Path) -> None:
