@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.servers import orthanc_program
+from bench.servers import PATH, orthanc_program
 
 _VERSION_S = 10.0
 
@@ -85,7 +85,7 @@ def _package_version(name: str) -> str:
 
 
 PEERS: dict[str, Callable[[], str]] = {
-    "DCMTK": lambda: _program_version(shutil.which("storescu")),
+    "DCMTK": lambda: _program_version(shutil.which("storescu", path=PATH)),
     "pynetdicom": lambda: _package_version("pynetdicom"),
     "Orthanc": lambda: _program_version(orthanc_program()),
 }

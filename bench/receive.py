@@ -29,7 +29,16 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from bench import receive_costs
-from bench.servers import ENVIRONMENT, TITLE, free_port, give_back, servers
+from bench.servers import (
+    ENVIRONMENT,
+    PATH,
+    TITLE,
+    free_port,
+    give_back,
+    servers,
+    wait_for_cheap_files,
+    warm_memory,
+)
 from internal.dicomfile import read_meta
 from internal.spool import EntryKind, Spool
 
@@ -180,15 +189,19 @@ def measure(case: Case, rounds: int, base: Path) -> Measured:
             folder = base / f"{name}-{number}"
             folder.mkdir()
             port = free_port()
+            wait_for_cheap_files(base / f"files-{name}-{number}")
             os.sync()  # what was written before is no load on this one
             with server(port, folder):
+                warm_memory(2 * case.all_bytes)
                 measured.seconds.setdefault(name, []).append(send(port, folders))
             if name == "ours" and case.senders > 1:
                 measured.shares.append(share_at_first_end(folder))
             give_back(folder)
         folder = base / f"bare-{number}"
         folder.mkdir()
+        wait_for_cheap_files(base / f"files-bare-{number}")
         os.sync()
+        warm_memory(2 * case.all_bytes)
         measured.seconds.setdefault("bare loop", []).append(bare_loop(folder, case))
         give_back(folder)
     give_back(base / "images")
@@ -266,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", action="append", choices=names)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
-    if not shutil.which("storescu"):
+    if not shutil.which("storescu", path=PATH):
         parser.error("DCMTK's storescu is not installed")
     wanted = options.case or names
     rows: list[dict[str, Any]] = []

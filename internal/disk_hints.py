@@ -9,7 +9,6 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 _SYNC_FILE_RANGE_WRITE = 2
 _FALLOC_FL_KEEP_SIZE = 1
@@ -41,21 +40,6 @@ def reserve(fd: int, count: int) -> int:
     if _fallocate is None or _fallocate(fd, _FALLOC_FL_KEEP_SIZE, 0, count):
         return 0
     return count
-
-
-def has_no_journal(folder: Path) -> bool:
-    """Return whether `folder` lies on ext2 to ext4 without a journal, as far as /proc tells; False elsewhere.
-
-    There the first fsync of a file writes its folder out as well (ext4_sync_parent), each time that has changed.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        device = folder.stat().st_dev
-        name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve(strict=True).name
-        return Path("/proc/fs/ext4", name).exists() and not any(Path("/proc/fs/jbd2").glob(f"{name}-*"))
-    except OSError:
-        return False
 
 
 def drop_reserved(fd: int, size_bytes: int) -> None:

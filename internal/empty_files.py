@@ -18,11 +18,12 @@ from internal import disk_hints
 from internal.new_directory import fsync_directory
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-#: Files that lie ready or are made for it, at most; at so few that lie ready one fsync of the folder serves all those
-#: that were made meanwhile; and so many are made at once, which takes less time than a peer needs for its next image.
+#: Files that lie ready, at most, of which so many are made at once: one fsync of the folder serves them, which is over
+#: before a peer has its next image, and until the next time the folder hardly changes. On ext4 without a journal the
+#: first fsync of a file writes its folder out too if that has changed, and the sender would wait for it.
 MAX_EMPTY = 32
-_FEW = 8
-_AT_ONCE = 2
+_AT_ONCE = 8
+_MAX_ROOMY = 8
 #: Room is reserved for so much at most: what lies ready must not fill the disk, and gains nothing for larger ones.
 _MAX_RESERVED_BYTES = 4 * 1024 * 1024
 
@@ -51,8 +52,6 @@ class EmptyFiles:
         self._numbers = itertools.count(1)
         self._ready: deque[EmptyFile] = deque()
         self._roomy: deque[EmptyFile] = deque()
-        self._made: list[EmptyFile] = []  # to be durable before they lie ready
-        self._sync_each = disk_hints.has_no_journal(folder)
         self._filling = threading.Lock()
 
     def take(self) -> EmptyFile:
@@ -66,7 +65,7 @@ class EmptyFiles:
 
     def reserve(self, size_bytes: int) -> None:
         """Give one more of those that lie ready room for `size_bytes`."""
-        if not self.durable or not 0 < size_bytes <= _MAX_RESERVED_BYTES or len(self._roomy) >= _FEW:
+        if not self.durable or not 0 < size_bytes <= _MAX_RESERVED_BYTES or len(self._roomy) >= _MAX_ROOMY:
             return
         try:
             file = self._ready.popleft()
@@ -83,39 +82,32 @@ class EmptyFiles:
                 continue
 
     def top_up(self) -> bool:
-        """Make a few more, or all where few lie ready; called once for each that was taken, some always lie ready.
+        """Make more where there is room for a few; to be called once for each that was taken, so that some lie ready.
 
         Returns whether that took an fsync of the folder. No-op while another thread is about it. Raises OSError; those
         that were not ready yet are gone then.
         """
-        if not self._filling.acquire(blocking=False):
+        if len(self._ready) + len(self._roomy) + _AT_ONCE > MAX_EMPTY or not self._filling.acquire(blocking=False):
             return False
+        made: list[EmptyFile] = []
         try:
-            ready = len(self._ready) + len(self._roomy)
-            short = MAX_EMPTY - ready - len(self._made)
-            few = len(self._ready) <= _FEW  # all are made then: they share the fsync
-            for _ in range(short if few else min(short, _AT_ONCE)):
-                self._made.append(self._create())
-                if self._sync_each and ready and self.durable:
-                    os.fsync(self._made[-1].fd)  # now, or the folder's share of it is waited for with the image in it
-            if len(self._ready) > _FEW or not self._made:
-                return False
+            for _ in range(_AT_ONCE):
+                made.append(self._create())
             durable = self.durable
             if durable:
                 fsync_directory(self.folder)
-            self._ready.extend([file._replace(is_durable=durable) for file in self._made])
-            self._made.clear()
-            return durable
         except OSError:
-            self._drop(self._made)
-            self._made.clear()
+            self._drop(made)
             raise
+        else:
+            self._ready.extend([file._replace(is_durable=durable) for file in made])
+            return durable
         finally:
             self._filling.release()
 
     def close(self) -> None:
         """Remove those that were not taken."""
-        for files in (self._roomy, self._ready, self._made):
+        for files in (self._roomy, self._ready):
             self._drop([files.pop() for _ in range(len(files))])
 
     def _drop(self, files: list[EmptyFile]) -> None:

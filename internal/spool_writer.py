@@ -91,50 +91,38 @@ class IncomingInstance:
         except OSError as error:
             raise storage_error(error) from None
 
-    def writev(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Append all `parts` in as few system calls as possible; errors as for write()."""
+    def writev(self, parts: Sequence[bytes | bytearray | memoryview], *, last: bool = False) -> None:
+        """Append all `parts` in as few system calls as possible; errors as for write().
+
+        Where enough has come together, or nothing follows, the disk is told to begin writing, which is not waited for.
+        """
         if not _HAS_WRITEV:
             for part in parts:
                 self.write(part)
             return
         if len(parts) > _MAX_VECTOR:
             for start in range(0, len(parts), _MAX_VECTOR):
-                self.writev(parts[start : start + _MAX_VECTOR])
+                self.writev(parts[start : start + _MAX_VECTOR], last=last and start + _MAX_VECTOR >= len(parts))
             return
-        total = 0
-        checksum = self._checksum
-        for part in parts:
-            total += len(part)
-            if checksum is not None:
-                checksum.update(part)
         try:
-            written = os.writev(self._fd, parts)
+            written = os.writev(self._fd, parts) if parts else 0
         except OSError as error:
             raise storage_error(error) from None
         self.size_bytes += written
-        if written < total:
+        if written < sum(map(len, parts)):
             self._write(memoryview(b"".join(parts))[written:])
-        if self.size_bytes - self._started_bytes >= _START_WRITING_BYTES:
+        if last:
+            self._start_writing(self.size_bytes)
+        elif self.size_bytes - self._started_bytes >= _START_WRITING_BYTES:
             self._start_writing(self.size_bytes & -mmap.PAGESIZE)  # the page that is begun would be written twice
-
-    def start_writing(self) -> None:
-        """Hand the disk all bytes, which have been written now, without waiting: commit() then waits for less."""
-        self._start_writing(self.size_bytes)
+        if self._checksum is not None:  # while the disk writes
+            for part in parts:
+                self._checksum.update(part)
 
     def _start_writing(self, end: int) -> None:
         if self._writer.is_durable:
             disk_hints.start_writing(self._fd, self._started_bytes, end - self._started_bytes)
             self._started_bytes = end
-
-    def read_back(self, offset: int, count: int) -> bytes:
-        """Return at most `count` of the bytes written so far, from `offset` on; raises StorageFailed."""
-        try:
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            data = os.read(self._fd, count)
-            os.lseek(self._fd, 0, os.SEEK_END)
-        except OSError as error:
-            raise storage_error(error) from None
-        return data
 
     def open_back(self, offset: int) -> BinaryIO:
         """Return a reader of the bytes written so far, at `offset`: to check them, never to copy them.

@@ -350,7 +350,7 @@ class Association:
     def _answer_store(self, command: Command, context: ContextResult, sink: StoreSink) -> None:
         began = time.perf_counter()
         sink.check()
-        answer = self._framed(context.context_id, build_response(command, messages.SUCCESS))  # while the disk writes
+        answer = messages.cut_success(context.context_id, command, self._peer_max_pdu_bytes)  # while the disk writes
         status, comment = sink.keep()
         if status != messages.SUCCESS:
             answer = self._framed(context.context_id, build_response(command, status, comment))

@@ -50,6 +50,9 @@ _ECHOED: Final = (
     (REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID), (REQUESTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
 )  # fmt: skip
 
+#: Not in a C-STORE-RQ; what of these came would be echoed as well.
+_RARELY_ECHOED: Final = frozenset({REQUESTED_SOP_CLASS_UID, REQUESTED_SOP_INSTANCE_UID, ACTION_TYPE_ID, EVENT_TYPE_ID})
+
 SUCCESS: Final = 0x0000
 PROCESSING_FAILURE: Final = 0x0110
 INVALID_ARGUMENT_VALUE: Final = 0x0115
@@ -157,3 +160,34 @@ def cut(context_id: int, message: bytes, *, is_command: bool, max_pdu_bytes: int
         last = start + room >= len(message)
         control = (1 if is_command else 0) | (2 if last else 0)
         yield _PDV.pack(P_DATA_TF, len(fragment) + 6, len(fragment) + 2, context_id, control) + fragment
+
+
+def cut_success(context_id: int, request: Command, max_pdu_bytes: int) -> bytes:
+    """Return the PDUs of the response SUCCESS to `request`, as build_response and cut make them.
+
+    Most of it is what it was for the instance before: only message id and SOP Instance UID are put in.
+    """
+    values = request.values
+    sop_class, sop_uid = values.get(AFFECTED_SOP_CLASS_UID, b""), values.get(AFFECTED_SOP_INSTANCE_UID, b"")
+    if (
+        0 < len(sop_class) <= _MAX_ECHOED_BYTES and 0 < len(sop_uid) <= _MAX_ECHOED_BYTES and sop_class.isascii()
+        and sop_uid.isascii() and len(sop_uid) % 2 == 0 and _RARELY_ECHOED.isdisjoint(values)
+    ):  # fmt: skip
+        around = _around(context_id, request.field, sop_class, len(sop_uid), max_pdu_bytes)
+        if around is not None:
+            return b"".join((around[0], request.message_id.to_bytes(2, "little"), around[1], sop_uid))
+    return b"".join(cut(context_id, build_response(request, SUCCESS), is_command=True, max_pdu_bytes=max_pdu_bytes))
+
+
+@lru_cache(maxsize=64)
+def _around(
+    context_id: int, field: int, sop_class: bytes, uid_bytes: int, max_pdu_bytes: int
+) -> tuple[bytes, bytes] | None:
+    """Return what stands before and behind the message id, without the SOP Instance UID; None for several PDUs."""
+    request = Command({AFFECTED_SOP_CLASS_UID: sop_class, AFFECTED_SOP_INSTANCE_UID: b"0" * uid_bytes}, field, 0, True)
+    whole, *more = cut(context_id, build_response(request, SUCCESS), is_command=True, max_pdu_bytes=max_pdu_bytes)
+    if more:
+        return None
+    message_id = _SHORT.pack(0, MESSAGE_ID_RESPONDED_TO, 2, 0)
+    at = whole.rindex(message_id) + len(message_id)
+    return whole[: at - 2], whole[at:-uid_bytes]

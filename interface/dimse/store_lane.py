@@ -98,6 +98,7 @@ class StoreSink:
         self._lane = lane
         self._transfer_syntax = context.transfer_syntax
         self._pending: list[bytes | memoryview] = []
+        self._head = bytearray()
         self.received_bytes = 0
         self._meta_bytes = 0
         self._incoming: IncomingInstance | None = None
@@ -132,14 +133,19 @@ class StoreSink:
             self._refuse(Refusal(messages.OUT_OF_RESOURCES, "the object is larger than the configured limit"))
             return
         self._pending.append(fragment)
+        if (room := HEAD_BYTES - len(self._head)) > 0:
+            self._head += fragment[:room]
 
     def flush(self) -> None:
         """Write what take() was given; its views may be overwritten afterwards."""
+        self._write(last=False)
+
+    def _write(self, *, last: bool) -> None:
         pending, self._pending = self._pending, []
-        if self._incoming is None or not pending:
+        if self._incoming is None or not (pending or last):
             return
         try:
-            self._incoming.writev(pending)
+            self._incoming.writev(pending, last=last)
         except (StorageFull, StorageFailed) as error:
             self._refuse(_refusal_of(error))
 
@@ -149,10 +155,9 @@ class StoreSink:
 
     def check(self) -> None:
         """Write the rest, hand it to the disk, and see meanwhile whether it is what the command says. Never raises."""
-        self.flush()
+        self._write(last=True)
         if self._refusal is None and self._incoming is not None:
             try:
-                self._incoming.start_writing()
                 self._check_data_set(self._incoming)
             except RouterError as error:
                 self._refuse(_refusal_of(error))
@@ -181,7 +186,7 @@ class StoreSink:
         self.study_uid = header.study_uid
 
     def _scan(self, incoming: IncomingInstance) -> Uids | Header:
-        head = incoming.read_back(self._meta_bytes, HEAD_BYTES)
+        head = self._head
         try:
             return scan_uids(head, self._transfer_syntax, whole=self.received_bytes == len(head))
         except CutShort:

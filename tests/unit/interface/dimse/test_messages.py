@@ -13,7 +13,7 @@ from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
 from interface.dimse import messages
-from interface.dimse.messages import build_response, cut, parse_command
+from interface.dimse.messages import Command, build_response, cut, cut_success, parse_command
 from interface.dimse.pdu import PduError
 from tests.examples import examples
 
@@ -92,3 +92,28 @@ def test_any_bytes_are_read_or_refused(data: bytes, prefixed: bool) -> None:
 def test_a_command_of_too_many_elements_is_refused() -> None:
     with pytest.raises(PduError):
         parse_command(b"".join(b"\0\0" + number.to_bytes(2, "little") + bytes(4) for number in range(1000)))
+
+
+ELEMENTS = st.sampled_from([
+    messages.AFFECTED_SOP_CLASS_UID, messages.AFFECTED_SOP_INSTANCE_UID, messages.REQUESTED_SOP_CLASS_UID,
+    messages.REQUESTED_SOP_INSTANCE_UID, messages.ACTION_TYPE_ID, messages.EVENT_TYPE_ID, messages.PRIORITY,
+])
+#: Also one that holds the element of a message id, and ones that are not echoed.
+VALUES = st.one_of(
+    st.from_regex(rb"[0-9.]{1,64}\0?", fullmatch=True), st.binary(max_size=4), st.binary(min_size=60, max_size=70),
+    st.just(b"\0\0\x20\x01\x02\0\0\0\0\0"),
+)
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.dictionaries(ELEMENTS, VALUES), st.integers(0, 0xFFFF), st.integers(0, 127), st.sampled_from([0, 64, 128, 16384])
+)
+def test_success_is_what_any_response_is(values: dict[int, bytes], message_id: int, odd: int, limit: int) -> None:
+    """Also at its second time, of kept parts."""
+    request, context_id = Command(values, messages.C_STORE_RQ, message_id, True), 2 * odd + 1
+    whole = b"".join(cut(context_id, build_response(request, 0), is_command=True, max_pdu_bytes=limit))
+    assert cut_success(context_id, request, limit) == whole
+    again = Command(values, messages.C_STORE_RQ, message_id ^ 0x2001, True)
+    whole = b"".join(cut(context_id, build_response(again, 0), is_command=True, max_pdu_bytes=limit))
+    assert cut_success(context_id, again, limit) == whole

@@ -1,0 +1,39 @@
+"""What is seen to before a server is measured."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import servers
+
+
+def test_the_tools_are_not_those_that_lie_beside_python() -> None:
+    assert str(Path(sys.executable).parent) not in servers.PATH.split(os.pathsep)
+    assert servers.ENVIRONMENT["PATH"] == servers.PATH
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ext4 is Linux's")
+def test_a_journal_is_looked_for_where_the_folder_lies(tmp_path: Path) -> None:
+    """What is said of this machine is what the kernel lists, and a folder of no disk has none."""
+    device = tmp_path.stat().st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    on_ext = (Path("/proc/fs/ext4") / name).is_dir()
+    journals = [path.name for path in Path("/proc/fs/jbd2").iterdir()] if Path("/proc/fs/jbd2").is_dir() else []
+    assert servers.has_no_journal(tmp_path) == (on_ext and not any(j.startswith(f"{name}-") for j in journals))
+    assert not servers.has_no_journal(Path("/proc"))
+    assert not servers.has_no_journal(tmp_path / "nowhere")
+
+
+def test_how_dear_a_file_is_is_seen_by_making_some_that_stay(tmp_path: Path) -> None:
+    assert servers.dearness(tmp_path / "a") > 0
+    names = list((tmp_path / "a").iterdir())
+    assert len(names) == 200 and len({name.stat().st_ino for name in names}) == 100
+
+
+def test_memory_is_given_back_and_too_much_is_not_taken() -> None:
+    servers.warm_memory(1 << 20)
+    servers.warm_memory(1 << 60)
