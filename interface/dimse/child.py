@@ -6,6 +6,7 @@ instances in hand are answered. Changes when the life of a receive process chang
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -81,6 +82,7 @@ class ReceiveChild:
         self._poke = threading.Event()
         self._receiver.reports.sweep(self._writer.slot)
         self._receiver.register.slot_restarted()
+        self._writer.prepare()  # also the first image finds a file that lies ready
         self._publish()
         self._ticker = threading.Thread(target=self._tick, name="publish", daemon=True)
         self._ticker.start()
@@ -243,6 +245,7 @@ def run_child(settings: ReceiveSettings, spool_root: Path, slot: int, reload: Re
             except OSError:
                 pass  # the gate is gone: so are we, soon
 
+    gc.freeze()  # what was loaded at start stays: it need not be looked through while a sender waits
     tell(0)
     _adopt_all(channel, child, tell)
     child.drain()
