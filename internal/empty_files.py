@@ -17,11 +17,12 @@ from typing import NamedTuple
 from internal import disk_hints
 from internal.new_directory import fsync_directory
 
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-#: Files that lie ready, at most, of which so many are made at once: one fsync of the folder serves them, which is over
-#: before a peer has its next image, and until the next time the folder hardly changes. On ext4 without a journal the
-#: first fsync of a file writes its folder out too if that has changed, and the sender would wait for it.
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+#: Files that lie ready, at most.
 MAX_EMPTY = 32
+#: At least so many are made at once: one fsync of the folder serves them, and is over before a peer has its next image.
+#: Until the next time the folder hardly changes. On ext4 without a journal the first fsync of a file writes its folder
+#: out too if that has changed, and the sender would wait for it.
 _AT_ONCE = 8
 _MAX_ROOMY = 8
 #: Room is reserved for so much at most: what lies ready must not fill the disk, and gains nothing for larger ones.
@@ -82,16 +83,19 @@ class EmptyFiles:
                 continue
 
     def top_up(self) -> bool:
-        """Make more where there is room for a few; to be called once for each that was taken, so that some lie ready.
+        """Make what is missing where that is more than a few; to be called once for each that was taken.
 
         Returns whether that took an fsync of the folder. No-op while another thread is about it. Raises OSError; those
         that were not ready yet are gone then.
         """
-        if len(self._ready) + len(self._roomy) + _AT_ONCE > MAX_EMPTY or not self._filling.acquire(blocking=False):
+        if not self._filling.acquire(blocking=False):
             return False
         made: list[EmptyFile] = []
         try:
-            for _ in range(_AT_ONCE):
+            missing = MAX_EMPTY - len(self._ready) - len(self._roomy)
+            if missing < _AT_ONCE:
+                return False
+            for _ in range(missing):
                 made.append(self._create())
             durable = self.durable
             if durable:

@@ -50,7 +50,7 @@ _ECHOED: Final = (
     (REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID), (REQUESTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
 )  # fmt: skip
 
-#: Not in a C-STORE-RQ; what of these came would be echoed as well.
+#: Also echoed by build_response. A C-STORE-RQ has none of them; one that has takes the slow way.
 _RARELY_ECHOED: Final = frozenset({REQUESTED_SOP_CLASS_UID, REQUESTED_SOP_INSTANCE_UID, ACTION_TYPE_ID, EVENT_TYPE_ID})
 
 SUCCESS: Final = 0x0000

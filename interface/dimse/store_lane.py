@@ -201,6 +201,7 @@ class StoreSink:
     def abandon(self) -> None:
         """Throw away what has come in; nothing was answered."""
         self._pending = []
+        self._head = bytearray()
         if self._incoming is not None:
             self._incoming.abort()
             self._incoming = None

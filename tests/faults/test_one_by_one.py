@@ -315,13 +315,13 @@ def test_one_by_one(stand: Stand, keep: Keep, group: str) -> None:
 #: What the supervisor, or the gate of the receiving processes, says of one that was killed.
 DEATH = re.compile(r"Role ended; it is started again|receive process \d+ ended")
 
-#: id: failpoint, nth hit, role that dies, what has just been done
+#: id: failpoint (with what leads there), nth hit, role that dies, what has just been done
 POINTS = {
     "A1": ("recv.mid", 1, "receive0", "PDVs of an image are coming in"),
     "A2": ("store.after_write", 2, "receive0", "written, not synced"),
     "A3": ("store.after_fsync", 2, "receive0", "synced, not answered"),
-    "A4": ("store.after_rename", 2, "receive0", "renamed, folder not synced"),
-    "A5": ("store.after_dirsync", 2, "receive0", "safe, not answered"),
+    "A4": ("store.mark:eio,store.after_rename", 2, "receive0", "renamed, folder not synced"),
+    "A5": ("store.mark:eio,store.after_dirsync", 2, "receive0", "safe, not answered"),
     "A5a": ("store.before_link", 1, "receive0", "answered, not in new/ yet"),
     "A5b": ("store.after_link", 1, "receive0", "in new/, which is not synced"),
     "A6": ("assoc.after_rsp", 2, "receive0", "answered, study not complete"),

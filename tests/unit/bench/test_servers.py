@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from pathlib import Path
@@ -11,9 +12,13 @@ import pytest
 from bench import servers
 
 
-def test_the_tools_are_not_those_that_lie_beside_python() -> None:
-    assert str(Path(sys.executable).parent) not in servers.PATH.split(os.pathsep)
-    assert servers.ENVIRONMENT["PATH"] == servers.PATH
+def test_a_folder_whose_storescu_is_a_script_is_left_out(tmp_path: Path) -> None:
+    for name, head in (("dcmtk", b"\x7fELF"), ("pynetdicom", b"#!/usr/bin/python3\n"), ("neither", None)):
+        (tmp_path / name).mkdir()
+        if head is not None:
+            (tmp_path / name / "storescu").write_bytes(head)
+    folders = [str(tmp_path / name) for name in ("pynetdicom", "dcmtk", "neither", "nowhere")]
+    assert servers.with_programs_only(folders).split(os.pathsep) == folders[1:]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ext4 is Linux's")
@@ -34,6 +39,9 @@ def test_how_dear_a_file_is_is_seen_by_making_some_that_stay(tmp_path: Path) -> 
     assert len(names) == 200 and len({name.stat().st_ino for name in names}) == 100
 
 
-def test_memory_is_given_back_and_too_much_is_not_taken() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked for memory")
+def test_no_more_memory_is_taken_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     servers.warm_memory(1 << 20)
-    servers.warm_memory(1 << 60)
+    assert 0 < servers.warmable_bytes() <= 1 << 30
+    monkeypatch.setattr("os.sysconf", lambda name: 1000)
+    assert servers.warmable_bytes() <= 250 * mmap.PAGESIZE

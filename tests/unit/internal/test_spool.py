@@ -17,6 +17,7 @@ from unittest import mock
 
 import pytest
 
+from internal import whole_mark
 from internal.empty_files import MAX_EMPTY
 from internal.errors import (
     AlreadyRunning,
@@ -613,6 +614,24 @@ def test_a_short_write_is_completed(spool: Spool) -> None:
     entry = incoming.commit()
     with spool.open_entry(entry.id) as file:
         assert file.read() == b"abcdef"
+
+
+@linux_only
+@pytest.mark.parametrize("count", [2, 513, 1024])
+@pytest.mark.parametrize("is_short", [True, False])
+def test_the_mark_is_that_of_all_parts_that_were_written(spool: Spool, count: int, is_short: bool) -> None:
+    real = os.writev
+    parts = [b"%d" % number for number in range(count)]
+    incoming = begin_sealable(spool.writer("a"), b"")
+    with mock.patch("os.writev", (lambda fd, parts: real(fd, [bytes(parts[0])[:1]])) if is_short else real):
+        incoming.writev(parts[:1])
+        incoming.writev(parts[1:], last=True)
+    incoming.writev([], last=True)
+    incoming.seal()
+    path = Path(incoming._path)
+    mark = whole_mark.read(path)
+    assert path.read_bytes() == b"".join(parts) and mark is not None and whole_mark.is_whole(path, mark)
+    incoming.hand_over()
 
 
 def test_writers_and_a_reader_and_fresh_folders_lose_nothing(spool: Spool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pynetdicom.dimse_messages import C_STORE_RQ, C_STORE_RSP, DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
@@ -105,7 +105,16 @@ VALUES = st.one_of(
 )
 
 
+ORDINARY = {messages.AFFECTED_SOP_CLASS_UID: CT.encode() + b"\0", messages.AFFECTED_SOP_INSTANCE_UID: b"1.2.3\0"}
+MESSAGE_ID_ZERO = b"\0\0\x20\x01\x02\0\0\0\0\0"
+
+
 @settings(max_examples=examples(300))
+@example(ORDINARY, 7, 0, 16384)
+@example({**ORDINARY, messages.AFFECTED_SOP_CLASS_UID: MESSAGE_ID_ZERO}, 7, 0, 0)
+@example({**ORDINARY, messages.AFFECTED_SOP_INSTANCE_UID: b"1" * 66}, 7, 0, 0)
+@example({**ORDINARY, messages.AFFECTED_SOP_INSTANCE_UID: b"1" * 68}, 7, 0, 0)
+@example({**ORDINARY, messages.ACTION_TYPE_ID: b"\1\0"}, 7, 0, 0)
 @given(
     st.dictionaries(ELEMENTS, VALUES), st.integers(0, 0xFFFF), st.integers(0, 127), st.sampled_from([0, 64, 128, 16384])
 )
