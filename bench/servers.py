@@ -50,7 +50,7 @@ _DEAR = 3.0
 _NAMES = 100
 _CHEAP_AGAIN_S = 360.0
 _MADV_POPULATE_WRITE = 23
-_MOST_WARM_BYTES = 1024 * 1024 * 1024
+_MOST_WARM_BYTES = 4 * 1024 * 1024 * 1024
 
 STOCK = """
 import sys
@@ -260,7 +260,7 @@ def warm_memory(size_bytes: int) -> None:
 
 
 def warmable_bytes() -> int:
-    """Return 1 GiB, or a quarter of what the machine has free or its control group may have, if that is less."""
+    """Return 4 GiB, or a quarter of what the machine has free or its control group may have, if that is less."""
     free_bytes = os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
     with contextlib.suppress(OSError, ValueError):
         free_bytes = min(free_bytes, int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from bench.figures import Figure
 from bench.sender import STUDY_IMAGES, Sender, sending
-from bench.servers import delivered, deliverer, free_port, give_back, receiver
+from bench.servers import delivered, deliverer, free_port, give_back, receiver, warm_memory
 from internal.spool import EntryKind, Spool
 
 SECONDS = 8.0
+#: More than what comes in, and is copied, meanwhile takes of the page cache.
+_PAGES_BYTES = 4_000_000_000
 WARM_S = 2.0
 SIZE_BYTES = 200_000
 SENDERS = 2
@@ -58,6 +60,7 @@ def _counts(folder: Path, senders: Sequence[Sender]) -> tuple[float, float, floa
 
 def _received(port: int, folder: Path, name: int) -> Rates:
     """Rates with senders; `name` makes their UIDs other than those of the same round before."""
+    warm_memory(_PAGES_BYTES)
     with sending(port, f"{_ROOT}.{name}", SIZE_BYTES, SENDERS) as senders:
         return rates(folder, senders)
 
