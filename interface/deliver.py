@@ -70,7 +70,6 @@ log = logging.getLogger("router.deliver")
 
 _DRAIN_S = 20.0
 _ASSEMBLE_S = 0.5
-_ASSEMBLE_QUIET_S = 1.0  #: once nothing has come in for a while: waking up is most of what idling costs
 _HOUSEKEEPING_S = 10.0
 #: A pause after each batch lets other processes' one-row commits through (the map, section 6).
 _YIELD_S = 0.005
@@ -220,7 +219,7 @@ class Deliver:
             now_s = time.monotonic()
             if bell.is_due(self._spool.doorbell(), now_s) or more:
                 more = self._index()
-            if now_s - assembled_s >= (_ASSEMBLE_QUIET_S if bell.is_quiet(now_s) else _ASSEMBLE_S):
+            if now_s - assembled_s >= _ASSEMBLE_S:
                 assembled_s = now_s
                 self._assemble()
             if now_s - kept_house_s >= _HOUSEKEEPING_S:

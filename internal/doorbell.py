@@ -14,7 +14,7 @@ LULL_S = 0.1
 FULL_SCAN_S = 5.0
 _LISTEN_S = 0.05
 #: How often the bell is looked at once nothing has rung for _QUIET_S: waking up is most of what idling costs.
-_LISTEN_QUIET_S = 0.2
+_LISTEN_QUIET_S = 1.0
 _QUIET_S = 5.0
 
 
@@ -39,10 +39,6 @@ class Doorbell:
         self._passed_s, self._waiting_since_s = now_s, None
         return True
 
-    def is_quiet(self, now_s: float) -> bool:
-        """Return whether nothing has rung for a while."""
-        return now_s - self._rang_s >= _QUIET_S
-
     def listen_s(self, now_s: float) -> float:
         """Return how long to wait until the next look at the bell."""
-        return _LISTEN_QUIET_S if self.is_quiet(now_s) else _LISTEN_S
+        return _LISTEN_QUIET_S if now_s - self._rang_s >= _QUIET_S else _LISTEN_S

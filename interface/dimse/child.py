@@ -1,4 +1,4 @@
-"""One receive child: takes sockets from the gate, a thread per association, and says every 2 s how it is.
+"""One receive child: takes sockets from the gate, a thread per association, and says every few seconds how it is.
 
 Imports association, records, services, store lane and the spool. It ends when the gate's channel closes, after the
 instances in hand are answered. Changes when the life of a receive process changes.
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from interface.dimse import messages
 from interface.dimse.association import Association, Receiver
@@ -41,6 +41,7 @@ TOKEN: Final = struct.Struct("<Q")  #: what the gate calls a connection; 0 from 
 TLS_FLAG: Final = 1 << 62  #: in the token of a connection that begins with a TLS handshake
 BEGUN_FLAG: Final = 1 << 61  #: from the child, in the token of one over TLS: it has an association now
 _PUBLISH_EVERY_S: Final = 2.0
+_PUBLISH_UNCHANGED_S: Final = 6.0  #: writing a file is most of what an idle child costs
 _AFTER_CUT_S: Final = 1.0
 _REFUSALS_EVERY_S: Final = 60.0
 _STACK_BYTES: Final = 512 * 1024
@@ -80,6 +81,8 @@ class ReceiveChild:
         self._open: set[Association] = set()
         self._closing = self._draining = False
         self._poke = threading.Event()
+        self._published: dict[str, Any] = {}
+        self._published_s = float("-inf")
         self._receiver.reports.sweep(self._writer.slot)
         self._receiver.register.slot_restarted()
         self._writer.prepare()  # also the first image finds a file that lies ready
@@ -203,21 +206,25 @@ class ReceiveChild:
             self._writer.tidy()
             if reloading and self._tls.reload() and self._tls.current is not None:
                 log.info("the TLS certificate was read again")
-            self._publish()
+            self._publish(at_once=reloading)
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + _REFUSALS_EVERY_S
                 self._receiver.refusals.flush(self._writer)
 
-    def _publish(self) -> None:
+    def _publish(self, *, at_once: bool = False) -> None:
         register = self._receiver.register
         document = {
-            "alive_at": now_ms(), "pid": os.getpid(), "slot": self._writer.slot, "boot": register.boot,
+            "pid": os.getpid(), "slot": self._writer.slot, "boot": register.boot,
             "open_associations": len(self._open), "associations": register.shown(),
             "read_only": self._writer.read_only, "counters": self._receiver.counters.shown(),
             "tls_certificate": self._tls.fingerprint,
         }  # fmt: skip
+        now_s = time.monotonic()
+        if not at_once and document == self._published and now_s - self._published_s < _PUBLISH_UNCHANGED_S:
+            return
         try:
-            self._spool.publish(self._published_name, json.dumps(document).encode("ascii"))
+            self._spool.publish(self._published_name, json.dumps(document | {"alive_at": now_ms()}).encode("ascii"))
+            self._published, self._published_s = document, now_s
         except RouterError as error:
             log.warning("run/%s could not be written: %s", self._published_name, error)
 

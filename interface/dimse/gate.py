@@ -44,7 +44,7 @@ from internal.spool import Spool
 
 _BACKLOG: Final = 512
 _RECEIVE_BUFFER_BYTES: Final = 1024 * 1024
-_TICK_S: Final = 0.5
+_TICK_S: Final = 1.0
 _PUBLISH_EVERY_S: Final = 5.0
 _REFUSALS_EVERY_S: Final = 60.0
 _ACCEPT_AT_ONCE: Final = 64

@@ -1,4 +1,4 @@
-"""Limits of a connection that the server itself does not have: how many, how long and how large a head.
+"""Limits of a connection that the server itself does not have: how many, how long and how large a head; and the Date.
 
 A mixin over uvicorn's protocol classes, so that slow or silent peers cost nothing but a bounded number of sockets.
 Changes when uvicorn brings such limits. Source: facts, reliability.md 3.3 S37.
@@ -7,7 +7,9 @@ Changes when uvicorn brings such limits. Source: facts, reliability.md 3.3 S37.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from email.utils import formatdate
 from typing import Any
 
 from interface.http.limits import Limits
@@ -17,6 +19,7 @@ def limited_protocol(max_connections: int, limits: Limits, proxies: frozenset[st
     """Return uvicorn's HTTP protocol with our limits; one address may hold half of all connections, a proxy all."""
     base: Any = _base()
     per_address: Counter[str] = Counter()
+    stamped_s = 0
 
     class Limited(base):  # type: ignore[misc]  # one of uvicorn's two classes
         _head_timer: asyncio.TimerHandle | None = None
@@ -42,6 +45,7 @@ def limited_protocol(max_connections: int, limits: Limits, proxies: frozenset[st
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            self._stamp()
             before = self.cycle
             if before is None or before.response_complete:
                 self._ahead_bytes = 0
@@ -57,6 +61,14 @@ def limited_protocol(max_connections: int, limits: Limits, proxies: frozenset[st
                 self._head_known()
             elif self._head_bytes > limits.head_bytes and not self.transport.is_closing():
                 self.transport.abort()
+
+        def _stamp(self) -> None:
+            """Renew the Date of responses (RFC 9110 6.6.1): the server does that by a timer, which would never rest."""
+            nonlocal stamped_s
+            if (now_s := int(time.time())) != stamped_s:
+                stamped_s = now_s
+                date = formatdate(now_s, usegmt=True).encode()
+                self.server_state.default_headers = [(b"date", date), *self.config.encoded_headers]
 
         def _await_head(self) -> None:
             if self._head_timer is None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from interface.http.health import STALE_AFTER_MS
 from internal.dicomfile import read_meta
 from tests.contract.dimse.role import Footprint, Role, until
 from tests.contract.dimse.wire import (
@@ -259,6 +260,13 @@ def test_open_associations_are_published_while_they_carry_a_study(shared: Role) 
         assert shown[0]["studies"] == {"1.2.77": 1}
         wire.release()
     until(lambda: not shared.fresh("receive-0.json")["associations"])
+
+
+def test_a_child_with_nothing_to_do_still_says_that_it_lives(shared: Role) -> None:
+    before = shared.fresh("receive-0.json")
+    after = until(lambda: status if (status := shared.status("receive-0.json")) != before else None)
+    assert after["alive_at"] - before["alive_at"] < STALE_AFTER_MS
+    assert {**after, "alive_at": 0} == {**before, "alive_at": 0}
 
 
 def test_a_full_disk_refuses_each_instance_and_receiving_resumes_by_itself(start: Callable[..., Role]) -> None:

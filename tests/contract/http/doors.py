@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import uvicorn
 
 from interface.http.auth.doorkeeper import cookie_name, csrf_token
 from interface.http.context import WebContext
 from interface.http.limits import Limits
-from interface.http.web_role import listen, server_config
+from interface.http.web_role import Server, listen, server_config
 from internal import audit_trail, passwords, sessions, users
 from internal.config import Settings, load
 from internal.spool import Spool
@@ -53,14 +52,14 @@ class Doors:
         self.port: int = self._socket.getsockname()[1]
         scheme = "https" if config.is_ssl else "http"
         self.url = f"{scheme}://127.0.0.1:{self.port}"
-        self._server = uvicorn.Server(config)
+        self._server = Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop serving."""
         self.part()
-        self._server.should_exit = True
+        self._server.stop()
         self._thread.join(10)
         self._socket.close()
         self.context.close()
