@@ -35,9 +35,9 @@ from bench.servers import (
     TITLE,
     free_port,
     give_back,
+    memory_at_hand,
     servers,
     wait_for_cheap_files,
-    warm_memory,
 )
 from internal.dicomfile import read_meta
 from internal.spool import EntryKind, Spool
@@ -191,8 +191,7 @@ def measure(case: Case, rounds: int, base: Path) -> Measured:
             port = free_port()
             wait_for_cheap_files(base / f"files-{name}-{number}")
             os.sync()  # what was written before is no load on this one
-            with server(port, folder):
-                warm_memory(2 * case.all_bytes)
+            with server(port, folder), memory_at_hand(2 * case.all_bytes):
                 measured.seconds.setdefault(name, []).append(send(port, folders))
             if name == "ours" and case.senders > 1:
                 measured.shares.append(share_at_first_end(folder))
@@ -201,8 +200,8 @@ def measure(case: Case, rounds: int, base: Path) -> Measured:
         folder.mkdir()
         wait_for_cheap_files(base / f"files-bare-{number}")
         os.sync()
-        warm_memory(2 * case.all_bytes)
-        measured.seconds.setdefault("bare loop", []).append(bare_loop(folder, case))
+        with memory_at_hand(2 * case.all_bytes):
+            measured.seconds.setdefault("bare loop", []).append(bare_loop(folder, case))
         give_back(folder)
     give_back(base / "images")
     return measured

@@ -17,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,10 @@ _NAMES = 100
 _CHEAP_AGAIN_S = 360.0
 _MADV_POPULATE_WRITE = 23
 _MOST_WARM_BYTES = 4 * 1024 * 1024 * 1024
+#: Given back before anything is taken, and more than is taken within _GIVE_EVERY_S.
+_LOOSE_BYTES = 256 * 1024 * 1024
+_LARGE_PAGE_BYTES = 2 * 1024 * 1024
+_GIVE_EVERY_S = 0.1
 
 STOCK = """
 import sys
@@ -244,27 +249,56 @@ def dearness(folder: Path) -> float:
     return statistics.median(new_s) / statistics.median(name_s)
 
 
-def warm_memory(size_bytes: int) -> None:
-    """Take so much memory, as far as warmable_bytes() lets it, and give it back: who is next has it at hand.
+@contextlib.contextmanager
+def memory_at_hand(size_bytes: int) -> Iterator[None]:
+    """While inside, give back so much memory as others take of what is free, `size_bytes` in all as far as
+    warmable_bytes() lets it: whoever takes some finds it at hand.
 
-    The host of a virtual machine may have taken back what is free in it (free page reporting) and brings each page
-    again at its first use, for 10 us and more: 1.2 ms for those of 0.5 MB, which would be counted as a server's work.
+    The host of a virtual machine takes back what has been free in it for two seconds (free page reporting) and brings
+    each page again at its first use, for 10 us and more: 1.2 ms for those of 0.5 MB, which would be counted as a
+    server's work. It takes large blocks only, so that large ones are held.
     """
-    if sys.platform != "linux" or (size_bytes := min(size_bytes, warmable_bytes())) <= 0:
+    size_bytes = min(size_bytes + _LOOSE_BYTES, warmable_bytes()) // _LARGE_PAGE_BYTES * _LARGE_PAGE_BYTES
+    if sys.platform != "linux" or size_bytes <= 0:
+        yield
         return
     with mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
         with contextlib.suppress(OSError):
-            pages.madvise(mmap.MADV_NOHUGEPAGE)  # small ones, for what lies scattered is used first
+            pages.madvise(mmap.MADV_HUGEPAGE)
         with contextlib.suppress(OSError):
             pages.madvise(_MADV_POPULATE_WRITE)  # Linux 5.14
+        ended = threading.Event()
+        giving = threading.Thread(target=_give_memory, args=(pages, ended), name="memory", daemon=True)
+        giving.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            giving.join()
+
+
+def _give_memory(pages: mmap.mmap, ended: threading.Event) -> None:
+    """Keep what is free where it was, with _LOOSE_BYTES more, until all of `pages` is given."""
+    given, goal_bytes = 0, _free_bytes() + _LOOSE_BYTES
+    while given < len(pages) and not ended.is_set():
+        due = (goal_bytes - _free_bytes()) // _LARGE_PAGE_BYTES * _LARGE_PAGE_BYTES
+        if due > 0:
+            due = min(due, len(pages) - given)
+            pages.madvise(mmap.MADV_DONTNEED, given, due)
+            given += due
+        ended.wait(_GIVE_EVERY_S)
+
+
+def _free_bytes() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
 
 
 def warmable_bytes() -> int:
-    """Return 4 GiB, or a quarter of what the machine has free or its control group may have, if that is less."""
-    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
+    """Return 4 GiB, or half of what the machine has free or its control group may have, if that is less."""
+    free_bytes = _free_bytes()
     with contextlib.suppress(OSError, ValueError):
         free_bytes = min(free_bytes, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(_MOST_WARM_BYTES, free_bytes // 4)
+    return min(_MOST_WARM_BYTES, free_bytes // 2)
 
 
 def give_back(folder: Path) -> None:

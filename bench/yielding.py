@@ -12,17 +12,17 @@ from pathlib import Path
 
 from bench.figures import Figure
 from bench.sender import STUDY_IMAGES, Sender, sending
-from bench.servers import delivered, deliverer, free_port, give_back, receiver, warm_memory
+from bench.servers import delivered, deliverer, free_port, give_back, memory_at_hand, receiver
 from internal.spool import EntryKind, Spool
 
 SECONDS = 8.0
-#: More than what comes in, and is copied, meanwhile takes of the page cache.
+#: More than what comes in and is copied meanwhile takes of the page cache.
 _PAGES_BYTES = 4_000_000_000
 WARM_S = 2.0
 SIZE_BYTES = 200_000
 SENDERS = 2
 #: So many lie in the router before anything is measured: delivery alone and beside receiving must not run out of them.
-BACKLOG_IMAGES = 8_000
+BACKLOG_IMAGES = 12_000
 _ROOT = "1.2.826.0.1.99.6"
 
 
@@ -60,7 +60,6 @@ def _counts(folder: Path, senders: Sequence[Sender]) -> tuple[float, float, floa
 
 def _received(port: int, folder: Path, name: int) -> Rates:
     """Rates with senders; `name` makes their UIDs other than those of the same round before."""
-    warm_memory(_PAGES_BYTES)
     with sending(port, f"{_ROOT}.{name}", SIZE_BYTES, SENDERS) as senders:
         return rates(folder, senders)
 
@@ -74,30 +73,40 @@ def _fill(port: int) -> None:
 def _round(folder: Path, *, alone_first: bool) -> Round:
     """Receiving alone with the deliver role off; the order is turned round, as nothing of a round may favour one.
 
-    Alone comes before the backlog, or when that is indexed: beside delivery new/ does not hold all of it either.
+    Alone comes before the backlog, or when that is indexed: beside delivery new/ does not hold all of it either. Memory
+    is brought before the deliver role starts, which would have sent the backlog on meanwhile.
     """
     port = free_port()
     with receiver(port, folder):
         if alone_first:
-            receiving = _received(port, folder, 2)
+            receiving = _received_alone(port, folder)
         _fill(port)
-        with deliverer(port, folder):
+        backlog = _held(folder)
+        with memory_at_hand(_PAGES_BYTES), deliverer(port, folder):
             if alone_first:
                 delivering = rates(folder, ())
             both = _received(port, folder, 3)
             if not alone_first:
                 delivering = rates(folder, ())
-            _check_left(folder)
+            _check_left(folder, backlog)
         if not alone_first:
-            receiving = _received(port, folder, 2)
+            receiving = _received_alone(port, folder)
     return Round(receiving, delivering, both)
 
 
-def _check_left(folder: Path) -> None:
-    """RuntimeError if delivery may have had nothing to do before the end."""
+def _received_alone(port: int, folder: Path) -> Rates:
+    with memory_at_hand(_PAGES_BYTES):
+        return _received(port, folder, 2)
+
+
+def _held(folder: Path) -> int:
     spool = Spool.open(folder / "data" / "spool", create=False)
-    held = sum(entry.kind is EntryKind.INSTANCE for entry in spool.all_ids())
-    left = held - delivered(folder)
+    return sum(entry.kind is EntryKind.INSTANCE for entry in spool.all_ids())
+
+
+def _check_left(folder: Path, backlog: int) -> None:
+    """RuntimeError if delivery may have had nothing to do before the end: what has come since is not complete yet."""
+    left = backlog - delivered(folder)
     if left < SENDERS * STUDY_IMAGES:
         raise RuntimeError(f"{left} images were left to deliver: a larger backlog is needed")
 
