@@ -19,7 +19,6 @@ def limited_protocol(max_connections: int, limits: Limits, proxies: frozenset[st
     """Return uvicorn's HTTP protocol with our limits; one address may hold half of all connections, a proxy all."""
     base: Any = _base()
     per_address: Counter[str] = Counter()
-    stamped_s = 0
 
     class Limited(base):  # type: ignore[misc]  # one of uvicorn's two classes
         _head_timer: asyncio.TimerHandle | None = None
@@ -45,7 +44,7 @@ def limited_protocol(max_connections: int, limits: Limits, proxies: frozenset[st
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            self._stamp()
+            self.server_state.default_headers = [_date(), *self.config.encoded_headers]
             before = self.cycle
             if before is None or before.response_complete:
                 self._ahead_bytes = 0
@@ -62,14 +61,6 @@ def limited_protocol(max_connections: int, limits: Limits, proxies: frozenset[st
             elif self._head_bytes > limits.head_bytes and not self.transport.is_closing():
                 self.transport.abort()
 
-        def _stamp(self) -> None:
-            """Renew the Date of responses (RFC 9110 6.6.1): the server does that by a timer, which would never rest."""
-            nonlocal stamped_s
-            if (now_s := int(time.time())) != stamped_s:
-                stamped_s = now_s
-                date = formatdate(now_s, usegmt=True).encode()
-                self.server_state.default_headers = [(b"date", date), *self.config.encoded_headers]
-
         def _await_head(self) -> None:
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(limits.head_wait_s, self._too_slow)
@@ -84,6 +75,11 @@ def limited_protocol(max_connections: int, limits: Limits, proxies: frozenset[st
                 self.transport.abort()
 
     return Limited
+
+
+def _date() -> tuple[bytes, bytes]:
+    """Return the Date of a response (RFC 9110 6.6.1): the server renews it by a timer, which would never rest."""
+    return b"date", formatdate(time.time(), usegmt=True).encode()
 
 
 def _leave(per_address: Counter[str], address: str) -> None:
