@@ -105,7 +105,7 @@ def _held(folder: Path) -> int:
 
 
 def _check_left(folder: Path, backlog: int) -> None:
-    """RuntimeError if delivery may have had nothing to do before the end: what has come since is not complete yet."""
+    """RuntimeError if delivery may have had nothing to do before the end, as if nothing newer had been sent on."""
     left = backlog - delivered(folder)
     if left < SENDERS * STUDY_IMAGES:
         raise RuntimeError(f"{left} images were left to deliver: a larger backlog is needed")

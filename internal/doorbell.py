@@ -2,8 +2,8 @@
 
 Layer 1, pure: the caller brings the doorbell's value and the time. A pass over new/ costs commits of the disk and the
 processor that receiving needs, so that a burst comes in faster when it is gathered: one of up to two seconds, a series
-of a thousand images, is indexed right after it. Whoever waits for the index waits two seconds at most. Changes when the
-index should follow sooner or leave receiving more room.
+of a thousand images, is indexed right after it. Whoever waits for the index waits two seconds at most, one more where
+it was quiet before. Changes when the index should follow sooner or leave receiving more room.
 """
 
 from __future__ import annotations

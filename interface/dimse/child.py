@@ -212,7 +212,7 @@ class ReceiveChild:
                 self._receiver.refusals.flush(self._writer)
 
     def _publish(self, *, at_once: bool = False) -> None:
-        register = self._receiver.register
+        alive_at, register = now_ms(), self._receiver.register  # never younger than what stands beside it
         document = {
             "pid": os.getpid(), "slot": self._writer.slot, "boot": register.boot,
             "open_associations": len(self._open), "associations": register.shown(),
@@ -223,7 +223,7 @@ class ReceiveChild:
         if not at_once and document == self._published and now_s - self._published_s < _PUBLISH_UNCHANGED_S:
             return
         try:
-            self._spool.publish(self._published_name, json.dumps(document | {"alive_at": now_ms()}).encode("ascii"))
+            self._spool.publish(self._published_name, json.dumps(document | {"alive_at": alive_at}).encode("ascii"))
             self._published, self._published_s = document, now_s
         except RouterError as error:
             log.warning("run/%s could not be written: %s", self._published_name, error)

@@ -24,6 +24,9 @@ class Lobby:
         self._selector = selector
         self._deadlines: dict[socket.socket, float] = {}
 
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
     def refuse(self, sock: socket.socket, answer: bytes) -> None:
         """Answer `sock` with the PDU `answer` and close it; if too many wait, close it at once."""
         if len(self._deadlines) >= MAX_WAITING:

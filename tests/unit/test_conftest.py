@@ -87,10 +87,11 @@ def test_the_share_of_long_tests_is_printed_and_repeatable(suite: Path) -> None:
     assert "10 passed" in run(suite, "-m", "long", "--all-long")
 
 
-def test_a_thread_that_is_left_computing_is_named(suite: Path) -> None:
+@pytest.mark.parametrize("turn", ["pass", "time.sleep(0)", "os.stat('.')"])
+def test_a_thread_that_is_left_computing_is_named(suite: Path, turn: str) -> None:
     (suite / "test_suite.py").write_text(
-        "import threading\n"
-        "def spin():\n    while True: pass\n"
+        "import os, threading, time\n"
+        f"def spin():\n    while True: {turn}\n"
         "def test_left(): threading.Thread(target=spin, name='left over', daemon=True).start()\n")
     out = run(suite)
     assert "1 error" in out and "left over" in out and "in spin" in out

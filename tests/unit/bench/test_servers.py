@@ -43,9 +43,26 @@ def test_how_dear_a_file_is_is_seen_by_making_some_that_stay(tmp_path: Path) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked for memory")
 def test_no_more_memory_is_taken_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "_LOOSE_BYTES", 8 << 20)
+    monkeypatch.setattr(servers, "_free_bytes", lambda: 64 << 20)
     with servers.memory_at_hand(8 << 20):
         assert any(thread.name == "memory" for thread in threading.enumerate())
     assert not any(thread.name == "memory" for thread in threading.enumerate())
+    assert servers.warmable_bytes() <= 32 << 20
+    monkeypatch.undo()
     assert 0 < servers.warmable_bytes() <= 4 << 30
-    monkeypatch.setattr("os.sysconf", lambda name: 1000)
-    assert servers.warmable_bytes() <= 500 * mmap.PAGESIZE
+
+
+def test_so_much_memory_is_given_back_as_others_have_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_mb, ended, given_mb = iter([100, 100, 90, 90, 64]), threading.Event(), []
+    monkeypatch.setattr(servers, "_LOOSE_BYTES", 8 << 20)
+    monkeypatch.setattr(servers, "_GIVE_EVERY_S", 0)
+    monkeypatch.setattr(servers, "_free_bytes", lambda: next(free_mb) << 20)
+    with mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
+        pages.write(bytes([1]) * len(pages))
+
+        def rest(_seconds: float) -> None:
+            given_mb.append(sum(pages[place] == 0 for place in range(0, len(pages), 2 << 20)) * 2)
+
+        monkeypatch.setattr(ended, "wait", rest)
+        servers._give_memory(pages, ended)
+    assert given_mb == [8, 26, 44, 64]
